@@ -1,0 +1,193 @@
+//! The only code that creates, renames, syncs, locks and removes files.
+//!
+//! Everything is named relative to an open directory, so that a path can never be redirected by a symbolic link that
+//! appears on the way. [`Dir`] is a seam: [`real`] talks to the operating system, [`fault`] fails or stops at a chosen
+//! operation and knows what a power cut would leave. Reading needs no seam and uses plain [`File`]s.
+
+pub mod fault;
+pub mod lock;
+pub mod real;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use real::open_root;
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A device, socket or pipe: nothing with content of its own.
+    Other,
+}
+
+/// What `lstat` says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// File, directory, link or other.
+    pub kind: FileKind,
+    /// Permission bits, `0o7777` at most.
+    pub mode: u32,
+    /// Length in bytes.
+    pub len: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Time of the last change of the inode, nanoseconds since 1970.
+    pub ctime_ns: i64,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of hard links.
+    pub links: u64,
+    /// Bytes that occupy the disk; less than `len` for a file with holes.
+    pub allocated_bytes: u64,
+}
+
+/// A name in a directory and what stands behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirItem {
+    /// The name, any bytes but `/` and NUL.
+    pub name: OsString,
+    /// What it is; a link is not followed.
+    pub kind: FileKind,
+}
+
+/// An open directory. Names are single components, never paths; links are never followed.
+pub trait Dir: Send + Sync + fmt::Debug {
+    /// Where the directory is, for messages.
+    fn path(&self) -> &Path;
+    /// Opens a directory inside this one.
+    fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>>;
+    /// Creates a directory.
+    fn create_dir(&self, name: &OsStr, mode: u32) -> io::Result<()>;
+    /// Creates a file that must not exist yet.
+    fn create(&self, name: &OsStr, mode: u32) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing file for writing.
+    fn open_write(&self, name: &OsStr) -> io::Result<Box<dyn DiskFile>>;
+    /// Renames within this directory, replacing what was there.
+    fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Removes a file or link.
+    fn remove_file(&self, name: &OsStr) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, name: &OsStr) -> io::Result<()>;
+    /// Creates a symbolic link.
+    fn symlink(&self, target: &OsStr, name: &OsStr) -> io::Result<()>;
+    /// Sets permission bits of a file or directory.
+    fn set_mode(&self, name: &OsStr, mode: u32) -> io::Result<()>;
+    /// Sets the modification time of a file, directory or link.
+    fn set_mtime(&self, name: &OsStr, mtime_ns: i64) -> io::Result<()>;
+    /// Makes the names in this directory durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Opens a file for reading.
+    fn open(&self, name: &OsStr) -> io::Result<File>;
+    /// What `name` is; `None` if nothing is there.
+    fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>>;
+    /// Where a link points.
+    fn read_link(&self, name: &OsStr) -> io::Result<OsString>;
+    /// All names but `.` and `..`, in no particular order.
+    fn list(&self) -> io::Result<Vec<DirItem>>;
+}
+
+/// A file open for writing.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Writes all bytes at a position, growing the file as needed.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or grows the file; growth is a hole.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes content and length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Sets permission bits, whatever the umask.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+    /// Sets the modification time.
+    fn set_mtime(&self, mtime_ns: i64) -> io::Result<()>;
+    /// What `fstat` says.
+    fn stat(&self) -> io::Result<Stat>;
+    /// The open file, for reading and locking.
+    fn file(&self) -> &File;
+}
+
+/// Prefix of files that are not finished. After a crash they are leftovers, never data.
+pub const TEMP_PREFIX: &str = ".digstore-tmp-";
+
+/// A name for an unfinished file that no other process and no other call uses.
+pub fn temp_name() -> OsString {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    OsString::from(format!("{TEMP_PREFIX}{}-{next}", std::process::id()))
+}
+
+/// Is this the name of an unfinished file?
+pub fn is_temp_name(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes())
+}
+
+/// Writes a file so that, whatever happens, either the old content or the new is there under `name`.
+///
+/// The order is the point: content is durable before the name shows it, and the name is durable before this returns.
+pub fn write_atomic(dir: &dyn Dir, name: &OsStr, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let temp = temp_name();
+    let file = dir.create(&temp, mode)?;
+    let written = file.write_at(bytes, 0).and_then(|()| file.sync());
+    drop(file);
+    if let Err(error) = written.and_then(|()| dir.rename(&temp, name)) {
+        // The original failure is what the caller must see; a leftover is harmless and recognised by its name.
+        let _ = dir.remove_file(&temp);
+        return Err(error);
+    }
+    dir.sync()
+}
+
+/// Opens a directory inside `dir`, creating it durably if it is not there.
+pub fn ensure_dir(dir: &dyn Dir, name: &OsStr, mode: u32) -> io::Result<Arc<dyn Dir>> {
+    match dir.create_dir(name, mode) {
+        Ok(()) => dir.sync()?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    dir.open_dir(name)
+}
+
+/// Removes the unfinished files of dead processes. Only the holder of the writer lock may call this.
+pub fn remove_leftovers(dir: &dyn Dir) -> io::Result<u64> {
+    let mut removed_bytes = 0;
+    for item in dir.list()? {
+        if item.kind == FileKind::File && is_temp_name(&item.name) {
+            removed_bytes += dir.stat(&item.name)?.map_or(0, |stat| stat.len);
+            dir.remove_file(&item.name)?;
+        }
+    }
+    Ok(removed_bytes)
+}
+
+/// An I/O failure and what it was about.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct DiskError {
+    /// A verb: "read", "create", "rename".
+    pub action: &'static str,
+    /// The file or directory concerned.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Adds the subject to an I/O error.
+pub trait IoContext<T> {
+    /// `action` is a verb in the infinitive, `path` is what it was tried on.
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, DiskError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, DiskError> {
+        self.map_err(|source| DiskError { action, path: path.as_ref().to_path_buf(), source })
+    }
+}

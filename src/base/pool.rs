@@ -1,0 +1,116 @@
+//! Named thread pools and a budget in bytes for what is in flight between them.
+
+use std::num::NonZeroUsize;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// The pool that waits for the disk and the pool that computes. Built on first use, so short commands start no thread.
+#[derive(Debug)]
+pub struct Pools {
+    io_threads: usize,
+    cpu_threads: usize,
+    io: OnceLock<ThreadPool>,
+    cpu: OnceLock<ThreadPool>,
+}
+
+impl Pools {
+    /// Pools of the given sizes; 0 picks the number of processors for computing and as many again for input.
+    pub fn new(io_threads: usize, cpu_threads: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let cpu_threads = if cpu_threads == 0 { processors } else { cpu_threads };
+        let io_threads = if io_threads == 0 { cpu_threads } else { io_threads };
+        Self { io_threads, cpu_threads, io: OnceLock::new(), cpu: OnceLock::new() }
+    }
+
+    /// Threads that compute.
+    pub fn cpu_threads(&self) -> usize {
+        self.cpu_threads
+    }
+
+    /// The pool for work that mostly waits for the disk.
+    pub fn io(&self) -> &ThreadPool {
+        self.io.get_or_init(|| build("digstore-io", self.io_threads))
+    }
+
+    /// The pool for cutting, hashing and compressing.
+    pub fn cpu(&self) -> &ThreadPool {
+        self.cpu.get_or_init(|| build("digstore-cpu", self.cpu_threads))
+    }
+}
+
+/// Without threads nothing can go on, and the operating system refusing them at start is beyond repair from here.
+fn build(name: &'static str, threads: usize) -> ThreadPool {
+    match ThreadPoolBuilder::new().num_threads(threads).thread_name(move |i| format!("{name}-{i}")).build() {
+        Ok(pool) => pool,
+        Err(error) => panic!("cannot start {threads} threads named {name}: {error}"),
+    }
+}
+
+/// A mutex lock that ignores poisoning: every holder leaves the data valid at each step.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A counting semaphore in bytes. A request above the capacity is cut to it, so that it can be granted at all.
+#[derive(Debug)]
+pub struct ByteBudget {
+    capacity: usize,
+    free: Mutex<usize>,
+    released: Condvar,
+}
+
+impl ByteBudget {
+    /// A budget of `capacity_bytes`, at least one.
+    pub fn new(capacity_bytes: usize) -> Self {
+        let capacity = capacity_bytes.max(1);
+        Self { capacity, free: Mutex::new(capacity), released: Condvar::new() }
+    }
+
+    /// Waits until `bytes` are free and takes them; the guard gives them back when dropped.
+    pub fn take(&self, bytes: usize) -> BudgetGuard<'_> {
+        let bytes = bytes.min(self.capacity);
+        let mut free = lock(&self.free);
+        while *free < bytes {
+            free = self.released.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= bytes;
+        BudgetGuard { budget: self, bytes }
+    }
+}
+
+/// Bytes taken from a [`ByteBudget`].
+#[derive(Debug)]
+pub struct BudgetGuard<'a> {
+    budget: &'a ByteBudget,
+    bytes: usize,
+}
+
+impl Drop for BudgetGuard<'_> {
+    fn drop(&mut self) {
+        *lock(&self.budget.free) += self.bytes;
+        self.budget.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_given_back_and_large_requests_are_granted() {
+        let budget = ByteBudget::new(100);
+        let first = budget.take(60);
+        drop(first);
+        drop(budget.take(1000));
+        drop(budget.take(100));
+        assert_eq!(*lock(&budget.free), 100);
+    }
+
+    #[test]
+    fn pools_have_names() {
+        let pools = Pools::new(1, 1);
+        let name = pools.cpu().install(|| std::thread::current().name().map(str::to_owned));
+        assert_eq!(name.as_deref(), Some("digstore-cpu-0"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Version control for big files and whole working trees at the speed of the disk.
+
+pub mod base;
+pub mod model;
