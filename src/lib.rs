@@ -1,4 +1,6 @@
 //! Version control for big files and whole working trees at the speed of the disk.
 
 pub mod base;
+pub mod format;
 pub mod model;
+pub mod transform;

@@ -1,0 +1,194 @@
+//! Index files: prefixes of object ids, each with the layer and row where the whole id can be compared.
+
+use super::table::{MAX_FANOUT_BITS, bucket_of, bucket_range, fanout_bits, fanout_len, put_fanout};
+use super::{FormatError, RepoId, VERSION, check_start};
+use crate::base::bytes::{ByteReader, DecodeError};
+use crate::model::id::{DIGEST_LEN, LayerId};
+
+const MAGIC: &[u8; 8] = b"DIGINDEX";
+/// Length of the header.
+pub const HEADER_LEN: usize = 48;
+/// Length of an entry.
+pub const ENTRY_LEN: usize = 16;
+const WHAT: &str = "index";
+
+/// Where an id with this prefix may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexEntry {
+    /// The first eight bytes of the id.
+    pub prefix: u64,
+    /// Which layer of the index's list.
+    pub layer: u32,
+    /// Which row of that layer's object table.
+    pub row: u32,
+}
+
+/// What an index says before its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexHeader {
+    /// The layers that it covers.
+    pub layers: Vec<LayerId>,
+    /// Number of entries.
+    pub entry_count: u32,
+    /// Width of the fan-out.
+    pub fanout_bits: u8,
+}
+
+fn header_crc(fixed: &[u8], list: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(fixed);
+    hasher.update(list);
+    hasher.finalize()
+}
+
+/// The whole file for entries in ascending order.
+pub fn encode(repo: &RepoId, layers: &[LayerId], entries: &[IndexEntry]) -> Vec<u8> {
+    let bits = fanout_bits(entries.len());
+    let list: Vec<u8> = layers.iter().flat_map(|id| *id.digest()).collect();
+    let mut out = Vec::with_capacity(HEADER_LEN + list.len() + fanout_len(bits) + entries.len() * ENTRY_LEN + 4);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[bits, 0]);
+    out.extend_from_slice(&(layers.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+    out.extend_from_slice(repo);
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&header_crc(&out, &list).to_le_bytes());
+    out.extend_from_slice(&list);
+    let body = out.len();
+    put_fanout(&mut out, bits, entries.iter().map(|entry| entry.prefix));
+    for entry in entries {
+        out.extend_from_slice(&entry.prefix.to_le_bytes());
+        out.extend_from_slice(&entry.layer.to_le_bytes());
+        out.extend_from_slice(&entry.row.to_le_bytes());
+    }
+    let crc = crc32fast::hash(out.get(body..).unwrap_or_default());
+    out.extend_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// Reads header and list, and checks that the file has the length that they call for.
+pub fn decode_header(repo: &RepoId, file: &[u8]) -> Result<IndexHeader, FormatError> {
+    let mut reader = ByteReader::new("an index", file);
+    check_start(&mut reader, MAGIC, WHAT)?;
+    let fanout_bits = reader.u8()?;
+    reader.u8()?;
+    let layer_count = reader.u32()?;
+    let entry_count = reader.u64()?;
+    if reader.array::<16>()? != *repo {
+        return Err(FormatError::OtherRepository(WHAT));
+    }
+    reader.u32()?;
+    let crc = reader.u32()?;
+    let list = reader.take((layer_count as usize).saturating_mul(DIGEST_LEN))?;
+    if header_crc(file.get(..HEADER_LEN - 4).unwrap_or_default(), list) != crc {
+        return Err(FormatError::Checksum("index's header"));
+    }
+    let entry_count = u32::try_from(entry_count).map_err(|_| reader.invalid("it has too many entries"))?;
+    let body_len = fanout_len(fanout_bits.min(MAX_FANOUT_BITS)) as u64 + u64::from(entry_count) * ENTRY_LEN as u64 + 4;
+    if fanout_bits > MAX_FANOUT_BITS || reader.remaining() as u64 != body_len {
+        return Err(DecodeError::Invalid { what: "an index", why: "it has the wrong length".into() }.into());
+    }
+    let (ids, _) = list.as_chunks::<DIGEST_LEN>();
+    Ok(IndexHeader { layers: ids.iter().map(|id| LayerId::from_digest(*id)).collect(), entry_count, fanout_bits })
+}
+
+/// The entries of an index, searched where they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexView<'a> {
+    body: &'a [u8],
+    fanout: &'a [u8],
+    entries: &'a [[u8; ENTRY_LEN]],
+    fanout_bits: u8,
+}
+
+fn entry(bytes: &[u8; ENTRY_LEN]) -> IndexEntry {
+    let (prefix, rest) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let (layer, rest) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    let (row, _) = rest.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    IndexEntry { prefix: u64::from_le_bytes(*prefix), layer: u32::from_le_bytes(*layer), row: u32::from_le_bytes(*row) }
+}
+
+impl<'a> IndexView<'a> {
+    /// Divides a file whose header was read.
+    pub fn new(header: &IndexHeader, file: &'a [u8]) -> Result<Self, FormatError> {
+        let body = file.get(HEADER_LEN + header.layers.len() * DIGEST_LEN..).unwrap_or_default();
+        let mut reader = ByteReader::new("an index", body);
+        let fanout = reader.take(fanout_len(header.fanout_bits))?;
+        let (entries, _) = reader.take(header.entry_count as usize * ENTRY_LEN)?.as_chunks();
+        Ok(Self { body, fanout, entries, fanout_bits: header.fanout_bits })
+    }
+
+    /// All entries with a prefix; nearly always one or none.
+    pub fn find(&self, prefix: u64) -> impl Iterator<Item = IndexEntry> + use<'a> {
+        let bucket = bucket_of(prefix, self.fanout_bits);
+        let range = bucket_range(self.fanout, bucket, self.entries.len() as u32).unwrap_or(0..0);
+        let rows = self.entries.get(range).unwrap_or_default();
+        rows.iter().map(entry).filter(move |entry| entry.prefix == prefix)
+    }
+
+    /// All entries in order.
+    pub fn entries(&self) -> impl Iterator<Item = IndexEntry> + use<'a> {
+        self.entries.iter().map(entry)
+    }
+
+    /// Compares fan-out and entries with their checksum.
+    pub fn verify(&self) -> Result<(), FormatError> {
+        let (covered, crc) = self.body.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
+        let sorted = self.entries().is_sorted();
+        if crc32fast::hash(covered) == u32::from_le_bytes(*crc) && sorted {
+            Ok(())
+        } else {
+            Err(FormatError::Checksum(WHAT))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Vec<IndexEntry>, Vec<u8>) {
+        let mut entries: Vec<IndexEntry> = (0..500u32)
+            .map(|i| IndexEntry { prefix: u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15), layer: i % 3, row: i })
+            .collect();
+        entries.push(IndexEntry { layer: 2, row: 9, ..entries[7] });
+        entries.sort();
+        let layers = [1u8, 2, 3].map(|n| LayerId::from_digest([n; 32]));
+        let file = encode(&[4; 16], &layers, &entries);
+        (entries, file)
+    }
+
+    #[test]
+    fn entries_are_found_and_others_are_not() {
+        let (entries, file) = sample();
+        assert_eq!(crc32fast::hash(&file), 4293858858, "golden checksum of the sample index");
+        let header = decode_header(&[4; 16], &file).unwrap();
+        assert_eq!((header.layers.len(), header.entry_count), (3, 501));
+        let view = IndexView::new(&header, &file).unwrap();
+        view.verify().unwrap();
+        for wanted in &entries {
+            assert!(view.find(wanted.prefix).any(|found| found == *wanted));
+        }
+        assert_eq!(view.find(12345).count(), 0);
+        assert!(view.entries().eq(entries));
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let (_, file) = sample();
+        assert_eq!(decode_header(&[5; 16], &file), Err(FormatError::OtherRepository(WHAT)));
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 2;
+            let noticed = decode_header(&[4; 16], &damaged)
+                .and_then(|header| IndexView::new(&header, &damaged)?.verify())
+                .is_err();
+            // One spare byte and one spare word are covered by the header's checksum as well.
+            assert!(noticed, "byte {at}");
+        }
+        for end in 0..file.len() {
+            assert!(decode_header(&[4; 16], &file[..end]).is_err());
+        }
+    }
+}

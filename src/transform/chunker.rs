@@ -1,0 +1,199 @@
+//! Content-defined cutting.
+//!
+//! Cut points are part of the format: the same bytes are cut at the same places for ever, so the crate's version is
+//! pinned and the golden tests below fix its cuts. A cut depends on nothing but the bytes since the cut before it, so
+//! any window that holds `max_len` bytes, or all that are left, gives the same answer.
+
+use fastcdc::v2020::{self, Normalization};
+use serde::{Deserialize, Serialize};
+
+/// Zeros are looked for in blocks of this size, aligned in the file.
+pub const ZERO_BLOCK_LEN: usize = 64 * 1024;
+
+/// How a repository cuts its files; recorded in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChunkParams {
+    /// No chunk but the last of a stretch is shorter.
+    pub min_len: u32,
+    /// About the mean length.
+    pub avg_len: u32,
+    /// No chunk is longer.
+    pub max_len: u32,
+    /// Files up to this length are one chunk.
+    pub whole_len: u32,
+}
+
+impl Default for ChunkParams {
+    /// 64 KiB on average: small enough to find moved content, large enough that a table row costs under 0.1 %.
+    fn default() -> Self {
+        Self::with_average(64 * 1024)
+    }
+}
+
+impl ChunkParams {
+    /// The usual proportions around an average: a quarter and four times, whole files up to the average.
+    pub fn with_average(avg_len: u32) -> Self {
+        Self { min_len: avg_len / 4, avg_len, max_len: avg_len.saturating_mul(4), whole_len: avg_len }
+    }
+
+    /// Checks what the algorithm needs; its own crate checks in debug builds only.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { min_len, avg_len, max_len, whole_len } = *self;
+        let limits = [
+            ("min_len", min_len, v2020::MINIMUM_MIN, v2020::MINIMUM_MAX),
+            ("avg_len", avg_len, v2020::AVERAGE_MIN, v2020::AVERAGE_MAX),
+            ("max_len", max_len, v2020::MAXIMUM_MIN, v2020::MAXIMUM_MAX),
+        ];
+        for (name, value, least, most) in limits {
+            if !(least..=most).contains(&(value as usize)) || !value.is_multiple_of(2) {
+                return Err(format!("{name} is {value}; it must be even and between {least} and {most}"));
+            }
+        }
+        if min_len >= avg_len || avg_len >= max_len {
+            return Err("min_len, avg_len and max_len must ascend".to_owned());
+        }
+        if whole_len > v2020::MAXIMUM_MAX as u32 {
+            return Err(format!("whole_len is {whole_len}; it must be at most {}", v2020::MAXIMUM_MAX));
+        }
+        Ok(())
+    }
+}
+
+/// Finds cut points.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunker {
+    params: ChunkParams,
+    mask_s: u64,
+    mask_l: u64,
+}
+
+impl Chunker {
+    /// A chunker for checked parameters.
+    pub fn new(params: ChunkParams) -> Self {
+        let (mask_s, mask_l) = v2020::select_masks(params.avg_len as usize, Normalization::Level1);
+        Self { params, mask_s, mask_l }
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &ChunkParams {
+        &self.params
+    }
+
+    /// The length of the next chunk of `window`, which must hold `max_len` bytes or all that are left of the stretch.
+    pub fn next_len(&self, window: &[u8]) -> usize {
+        let Self { params, mask_s, mask_l } = self;
+        let (min, avg, max) = (params.min_len as usize, params.avg_len as usize, params.max_len as usize);
+        v2020::cut(window, min, avg, max, *mask_s, *mask_l, mask_s << 1, mask_l << 1).1
+    }
+}
+
+/// Are all bytes zero? Returns at the first that is not.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // Wide words first: 16 bytes a step is enough to run at memory speed.
+    let (head, words) = bytes.as_chunks::<16>();
+    head.iter().all(|word| u128::from_ne_bytes(*word) == 0) && words.iter().all(|&b| b == 0)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::transform::hash::sha256;
+
+    /// Bytes that any language makes from a seed: xorshift64*, high bytes.
+    pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(2).wrapping_add(1);
+        (0..len)
+            .map(|_| {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+            })
+            .collect()
+    }
+
+    fn cuts(params: ChunkParams, mut bytes: &[u8]) -> Vec<usize> {
+        let chunker = Chunker::new(params);
+        let mut lens = Vec::new();
+        while !bytes.is_empty() {
+            let len = chunker.next_len(bytes);
+            lens.push(len);
+            bytes = &bytes[len..];
+        }
+        lens
+    }
+
+    fn digest(lens: &[usize]) -> String {
+        let text = lens.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        data_encoding::HEXLOWER.encode(&sha256(&[text.as_bytes()])[..6])
+    }
+
+    #[test]
+    fn golden_cut_points() {
+        let odd = ChunkParams { min_len: 1000, avg_len: 5000, max_len: 30_002, whole_len: 0 };
+        let periodic: Vec<u8> = (0..1_000_003usize).map(|i| (i % 251) as u8).collect();
+        let zeros = vec![0u8; 1_000_001];
+        let cases: [(&str, ChunkParams, Vec<u8>); 7] = [
+            ("default", ChunkParams::default(), noise(1, 3_000_017)),
+            ("small", ChunkParams::with_average(4096), noise(2, 300_001)),
+            ("odd", odd, noise(3, 500_009)),
+            ("periodic", ChunkParams::default(), periodic),
+            ("zeros", ChunkParams::default(), zeros),
+            ("one", ChunkParams::default(), vec![7]),
+            ("at-min", ChunkParams::default(), noise(4, 16 * 1024)),
+        ];
+        let found: Vec<String> = cases
+            .iter()
+            .map(|(name, params, bytes)| {
+                let lens = cuts(*params, bytes);
+                assert_eq!(lens.iter().sum::<usize>(), bytes.len());
+                format!("{name} {} {}", lens.len(), digest(&lens))
+            })
+            .collect();
+        let expected = include_str!("golden_cuts.txt");
+        assert_eq!(found.join("\n"), expected.trim(), "cut points are part of the format and must never change");
+    }
+
+    #[test]
+    fn a_window_of_max_len_gives_the_same_cuts() {
+        let bytes = noise(9, 2_000_003);
+        let params = ChunkParams::with_average(8192);
+        let chunker = Chunker::new(params);
+        let mut at = 0;
+        let mut lens = Vec::new();
+        while at < bytes.len() {
+            let end = bytes.len().min(at + params.max_len as usize);
+            let len = chunker.next_len(&bytes[at..end]);
+            lens.push(len);
+            at += len;
+        }
+        assert_eq!(lens, cuts(params, &bytes));
+    }
+
+    #[test]
+    fn bad_parameters_are_refused() {
+        let good = ChunkParams::default();
+        assert!(good.check().is_ok());
+        for bad in [
+            ChunkParams { min_len: 0, ..good },
+            ChunkParams { avg_len: 65_537, ..good },
+            ChunkParams { min_len: good.max_len, ..good },
+            ChunkParams { max_len: u32::MAX, ..good },
+            ChunkParams { whole_len: u32::MAX, ..good },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_recognised() {
+        let mut bytes = vec![0u8; 1003];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for at in [0, 500, 1002] {
+            bytes[at] = 1;
+            assert!(!is_zero(&bytes));
+            bytes[at] = 0;
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! SHA-256, and the ids made of it.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::id::{ChunkId, DIGEST_LEN};
+use crate::model::merkle;
+
+/// SHA-256 of the parts, one after the other.
+pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// The id of a chunk.
+pub fn chunk_id(plain: &[u8]) -> ChunkId {
+    ChunkId::from_digest(sha256(&[plain]))
+}
+
+/// Tags keep a leaf from being taken for a node, and the reverse.
+const LEAF_TAG: [u8; 1] = [0];
+const NODE_TAG: [u8; 1] = [1];
+
+/// The leaf of an object in its layer's Merkle tree. `kind` is the number that the layer format gives it.
+pub fn merkle_leaf(digest: &[u8; DIGEST_LEN], kind: u8, len: u32) -> [u8; DIGEST_LEN] {
+    sha256(&[&LEAF_TAG, digest, &[kind], &len.to_le_bytes()])
+}
+
+/// The root over leaves; zeros for none.
+pub fn merkle_root(leaves: Vec<[u8; DIGEST_LEN]>) -> [u8; DIGEST_LEN] {
+    merkle::fold(leaves, |left, right| sha256(&[&NODE_TAG, left, right])).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_digests() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(chunk_id(b"").to_string(), empty);
+        assert_eq!(sha256(&[b"a", b"bc"]), sha256(&[b"abc"]));
+    }
+
+    #[test]
+    fn the_root_depends_on_every_leaf_and_its_place() {
+        let leaves: Vec<_> = (0..7u8).map(|i| merkle_leaf(&[i; 32], 1, 9)).collect();
+        let root = merkle_root(leaves.clone());
+        for i in 0..leaves.len() {
+            let mut changed = leaves.clone();
+            changed[i][0] ^= 1;
+            assert_ne!(merkle_root(changed), root);
+        }
+        let mut swapped = leaves;
+        swapped.swap(2, 3);
+        assert_ne!(merkle_root(swapped), root);
+    }
+}
