@@ -3,4 +3,5 @@
 pub mod base;
 pub mod format;
 pub mod model;
+pub mod store;
 pub mod transform;

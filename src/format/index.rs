@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn entries_are_found_and_others_are_not() {
         let (entries, file) = sample();
-        assert_eq!(crc32fast::hash(&file), 4293858858, "golden checksum of the sample index");
+        assert_eq!(crc32fast::hash(&file[..file.len() - 4]), 4157800554, "golden checksum of the sample index");
         let header = decode_header(&[4; 16], &file).unwrap();
         assert_eq!((header.layers.len(), header.entry_count), (3, 501));
         let view = IndexView::new(&header, &file).unwrap();

@@ -6,7 +6,9 @@
 
 pub mod fault;
 pub mod lock;
+pub mod map;
 pub mod real;
+pub mod seq;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -1,0 +1,209 @@
+//! Chunk index: from an object's id to its place in a layer.
+//!
+//! Layers carry their own sorted tables, so a new layer needs no index to be found; when several have piled up, an index
+//! file over them takes over, and small index files are merged into larger ones. Everything here is derived: an
+//! index that names a layer which is gone is ignored, and an entry counts only if the layer's own table confirms it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::StoreError;
+use super::layers::LayerSet;
+use crate::base::disk::map::{self, FileBytes};
+use crate::base::disk::{Dir, IoContext, is_temp_name, write_atomic};
+use crate::format::index::{IndexEntry, IndexHeader, IndexView, decode_header, encode};
+use crate::format::layer::ObjectRow;
+use crate::format::table::prefix_of;
+use crate::model::id::{LayerId, ObjectId};
+
+/// The suffix of index files.
+const SUFFIX: &str = ".idx";
+/// This many layers in no index are worth one: a lookup that misses costs about 0.1 us a table.
+const LAYERS_PER_INDEX: usize = 8;
+/// An index is merged with the next when it is at most this many times larger, so that few are left and each entry is
+/// rewritten a logarithmic number of times.
+const MERGE_RATIO: u64 = 4;
+
+/// An object and the layer that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// The layer's place in the set.
+    pub layer: u32,
+    /// The object.
+    pub object: ObjectRow,
+}
+
+#[derive(Debug)]
+struct IndexFile {
+    name: String,
+    header: IndexHeader,
+    bytes: FileBytes,
+    /// From the place in this index's list to the place in the layer set.
+    layers: Vec<u32>,
+}
+
+/// Finds objects.
+#[derive(Debug)]
+pub struct ChunkIndex {
+    dir: Option<Arc<dyn Dir>>,
+    files: Vec<IndexFile>,
+    /// Layers that no index covers.
+    loose: Vec<u32>,
+}
+
+impl ChunkIndex {
+    /// Opens the index files in `dir` that are valid for `layers`. Cost: one open and one header a file.
+    pub fn open(dir: Option<Arc<dyn Dir>>, layers: &LayerSet) -> Result<Self, StoreError> {
+        let mut files = Vec::new();
+        let numbers: BTreeMap<LayerId, u32> = layers.layers().iter().zip(0..).map(|((id, _), n)| (*id, n)).collect();
+        if let Some(dir) = &dir {
+            for name in index_names(dir.as_ref())? {
+                // A damaged index is as good as none: the layers' own tables answer.
+                if let Some(file) = open_file(dir.as_ref(), name, layers, &numbers)? {
+                    files.push(file);
+                }
+            }
+        }
+        let mut covered = vec![false; layers.layers().len()];
+        for number in files.iter().flat_map(|file| &file.layers) {
+            if let Some(slot) = covered.get_mut(*number as usize) {
+                *slot = true;
+            }
+        }
+        let loose = covered.iter().zip(0..).filter(|(covered, _)| !**covered).map(|(_, n)| n).collect();
+        Ok(Self { dir, files, loose })
+    }
+
+    /// Where an object is; the layer's own table was asked.
+    pub fn find(&self, layers: &LayerSet, id: &ObjectId) -> Result<Option<Located>, StoreError> {
+        // Newest first: what was stored last is asked for most.
+        for &layer in self.loose.iter().rev() {
+            let reader = layers.reader(layer)?;
+            if let Some(row) = reader.find(id)? {
+                return Ok(Some(Located { layer, object: reader.object(row)? }));
+            }
+        }
+        for file in self.files.iter().rev() {
+            let view = file.view()?;
+            for entry in view.find(prefix_of(id.digest())) {
+                let Some(&layer) = file.layers.get(entry.layer as usize) else { continue };
+                let object = layers.reader(layer)?.object(entry.row)?;
+                if object.id == *id {
+                    return Ok(Some(Located { layer, object }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Number of index files and of layers that none covers.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.files.len(), self.loose.len())
+    }
+
+    /// Checks every index file; gives the names of those that are damaged.
+    pub fn verify(&self) -> Vec<String> {
+        let bad = |file: &&IndexFile| file.view().and_then(|view| view.verify().map_err(|e| file.wrong(e))).is_err();
+        self.files.iter().filter(bad).map(|file| file.name.clone()).collect()
+    }
+
+    /// Writes an index over the loose layers if there are enough of them, taking in smaller indexes. Needs the writer lock.
+    ///
+    /// The order is: new file durable, then old files removed. A crash between leaves both, which agree.
+    pub fn maintain(&self, layers: &LayerSet) -> Result<bool, StoreError> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        if self.loose.len() < LAYERS_PER_INDEX {
+            return Ok(false);
+        }
+        let mut entry_count: u64 = 0;
+        for &number in &self.loose {
+            entry_count += u64::from(layers.reader(number)?.footer().object_count);
+        }
+        let mut merged: Vec<&IndexFile> = self.files.iter().collect();
+        merged.sort_by_key(|file| file.header.entry_count);
+        merged.retain(|file| {
+            let small = u64::from(file.header.entry_count) <= entry_count.saturating_mul(MERGE_RATIO);
+            entry_count += if small { u64::from(file.header.entry_count) } else { 0 };
+            small
+        });
+        self.write(dir.as_ref(), layers, &merged)?;
+        Ok(true)
+    }
+
+    fn write(&self, dir: &dyn Dir, layers: &LayerSet, merged: &[&IndexFile]) -> Result<(), StoreError> {
+        let mut numbers: Vec<u32> = self.loose.clone();
+        numbers.extend(merged.iter().flat_map(|file| &file.layers));
+        numbers.sort_unstable();
+        numbers.dedup();
+        let place: BTreeMap<u32, u32> = numbers.iter().copied().zip(0..).collect();
+        let mut entries = Vec::new();
+        for &number in &self.loose {
+            let reader = layers.reader(number)?;
+            let layer = place.get(&number).copied().unwrap_or_default();
+            let rows = reader.tables()?.ids().iter().zip(0..);
+            entries.extend(rows.map(|(id, row)| IndexEntry { prefix: prefix_of(id), layer, row }));
+        }
+        for file in merged {
+            let layer_of = |old: u32| file.layers.get(old as usize).and_then(|number| place.get(number)).copied();
+            let view = file.view()?;
+            let moved = view.entries().filter_map(|entry| Some(IndexEntry { layer: layer_of(entry.layer)?, ..entry }));
+            entries.extend(moved);
+        }
+        entries.sort_unstable();
+        let ids: Vec<LayerId> =
+            numbers.iter().filter_map(|n| layers.layers().get(*n as usize)).map(|(id, _)| *id).collect();
+        let name = next_name(dir)?;
+        let bytes = encode(layers.repo(), &ids, &entries);
+        write_atomic(dir, OsStr::new(&name), 0o600, &bytes).on("write", dir.path().join(&name))?;
+        for file in merged {
+            dir.remove_file(OsStr::new(&file.name)).on("remove", dir.path().join(&file.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl IndexFile {
+    fn view(&self) -> Result<IndexView<'_>, StoreError> {
+        IndexView::new(&self.header, &self.bytes).map_err(|source| self.wrong(source))
+    }
+
+    fn wrong(&self, source: crate::format::FormatError) -> StoreError {
+        StoreError::Format { subject: format!("index/{}", self.name), source }
+    }
+}
+
+/// The index files' names, oldest first.
+fn index_names(dir: &dyn Dir) -> Result<Vec<String>, StoreError> {
+    let items = dir.list().on("list", dir.path())?;
+    let mut names: Vec<(u64, String)> = items
+        .into_iter()
+        .filter(|item| !is_temp_name(&item.name))
+        .filter_map(|item| item.name.into_string().ok())
+        .filter_map(|name| Some((name.strip_suffix(SUFFIX)?.parse().ok()?, name)))
+        .collect();
+    names.sort();
+    Ok(names.into_iter().map(|(_, name)| name).collect())
+}
+
+fn next_name(dir: &dyn Dir) -> Result<String, StoreError> {
+    let last = index_names(dir)?.into_iter().next_back();
+    let last = last.and_then(|name| name.strip_suffix(SUFFIX)?.parse::<u64>().ok()).unwrap_or(0);
+    Ok(format!("{}{SUFFIX}", last + 1))
+}
+
+/// Opens an index if it is sound and names live layers only.
+fn open_file(
+    dir: &dyn Dir,
+    name: String,
+    layers: &LayerSet,
+    numbers: &BTreeMap<LayerId, u32>,
+) -> Result<Option<IndexFile>, StoreError> {
+    let Ok(file) = dir.open(OsStr::new(&name)) else { return Ok(None) };
+    let path = dir.path().join(&name);
+    let len = file.metadata().on("read", &path)?.len();
+    let bytes = map::map(&file, 0, len as usize).on("map", &path)?;
+    let Ok(header) = decode_header(layers.repo(), &bytes) else { return Ok(None) };
+    let live: Option<Vec<u32>> = header.layers.iter().map(|id| numbers.get(id).copied()).collect();
+    Ok(live.map(|layers| IndexFile { name, header, bytes, layers }))
+}

@@ -1,0 +1,161 @@
+//! Writing snapshots and new logs.
+
+use std::ffi::{OsStr, OsString};
+
+use super::super::StoreError;
+use super::state::State;
+use crate::base::disk::seq::SeqWriter;
+use crate::base::disk::{Dir, DiskFile, IoContext, temp_name, write_atomic};
+use crate::format::RepoId;
+use crate::format::journal::{
+    Op, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SNAPSHOT_HEADER_LEN, SnapshotHeader, encode_log_header,
+    put_record, section_header,
+};
+
+const SNAPSHOT_PREFIX: &str = "snap-";
+const LOG_PREFIX: &str = "log-";
+
+/// The name of a snapshot.
+pub(super) fn snapshot_name(lsn: u64) -> String {
+    format!("{SNAPSHOT_PREFIX}{lsn:016x}")
+}
+
+/// The name of a log.
+pub(super) fn log_name(base_lsn: u64) -> OsString {
+    format!("{LOG_PREFIX}{base_lsn:016x}").into()
+}
+
+/// The journal's files by their numbers, ascending.
+pub(super) struct Files {
+    pub snapshots: Vec<u64>,
+    pub logs: Vec<u64>,
+}
+
+/// Lists the journal's files.
+pub(super) fn list(dir: &dyn Dir) -> Result<Files, StoreError> {
+    let items = dir.list().on("list", dir.path())?;
+    let numbers = |prefix: &str| {
+        let number = |name: &OsStr| u64::from_str_radix(name.to_str()?.strip_prefix(prefix)?, 16).ok();
+        let mut numbers: Vec<u64> = items.iter().filter_map(|item| number(&item.name)).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    Ok(Files { snapshots: numbers(SNAPSHOT_PREFIX), logs: numbers(LOG_PREFIX) })
+}
+
+/// Creates the empty log that follows the state at `base_lsn`.
+pub(super) fn write_log(dir: &dyn Dir, repo: &RepoId, base_lsn: u64) -> Result<(), StoreError> {
+    let name = log_name(base_lsn);
+    write_atomic(dir, &name, 0o600, &encode_log_header(repo, base_lsn)).on("create", dir.path().join(&name))?;
+    Ok(())
+}
+
+/// Writes the state at `lsn`: `state` with `batch` (sorted by key) applied. The rename is the commit point of the batch.
+/// Then the log that follows it is made, and files that are not needed any more go.
+pub(super) fn write(
+    dir: &dyn Dir,
+    repo: &RepoId,
+    state: &State,
+    lsn: u64,
+    batch: &[&Op],
+) -> Result<(), StoreError> {
+    let name = snapshot_name(lsn);
+    let path = dir.path().join(&name);
+    let temp = temp_name();
+    let file = dir.create(&temp, 0o600).on("create", &path)?;
+    let written = write_file(file.as_ref(), &path, repo, state, lsn, batch);
+    let written = written.and_then(|()| {
+        file.sync().on("sync", &path)?;
+        dir.rename(&temp, OsStr::new(&name)).on("rename", &path)?;
+        Ok(dir.sync().on("sync", dir.path())?)
+    });
+    if let Err(error) = written {
+        // The failure itself matters; the leftover is recognised by its name.
+        let _ = dir.remove_file(&temp);
+        return Err(error);
+    }
+    write_log(dir, repo, lsn)?;
+    remove_old(dir)
+}
+
+fn write_file(
+    file: &dyn DiskFile,
+    path: &std::path::Path,
+    repo: &RepoId,
+    state: &State,
+    lsn: u64,
+    batch: &[&Op],
+) -> Result<(), StoreError> {
+    // Lengths come first in the file and are known last, so one pass measures and one writes.
+    let (mut key_count, mut records_len) = (0u64, 0u64);
+    let mut buffer = Vec::new();
+    merged(state, batch, &mut |key, value| {
+        buffer.clear();
+        put_record(&mut buffer, key, value);
+        key_count += 1;
+        records_len += buffer.len() as u64;
+        Ok(())
+    })?;
+    let body_len = 2 * SECTION_HEADER_LEN as u64 + records_len + 8 * key_count;
+    let header = SnapshotHeader { lsn, key_count, body_len }.encode(repo);
+    file.write_at(&header, 0).on("write", path)?;
+    let mut out = SeqWriter::new(file, SNAPSHOT_HEADER_LEN as u64);
+    let mut offsets = Vec::with_capacity(8 * key_count as usize);
+    out.write(&section_header(SECTION_RECORDS, records_len)).on("write", path)?;
+    let mut at = 0u64;
+    merged(state, batch, &mut |key, value| {
+        buffer.clear();
+        put_record(&mut buffer, key, value);
+        offsets.extend_from_slice(&at.to_le_bytes());
+        at += buffer.len() as u64;
+        Ok(out.write(&buffer).on("write", path)?)
+    })?;
+    out.write(&section_header(SECTION_OFFSETS, offsets.len() as u64)).on("write", path)?;
+    out.write(&offsets).on("write", path)?;
+    let crc = out.crc();
+    out.write(&crc.to_le_bytes()).on("write", path)?;
+    out.finish().on("write", path)?;
+    Ok(())
+}
+
+/// Visits all keys of `state` with `batch` applied, in order. Of several operations on one key the last counts.
+fn merged(
+    state: &State,
+    batch: &[&Op],
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut ops = batch.iter().copied().peekable();
+    let mut apply_below = |limit: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
+        let mut covered = false;
+        while let Some(op) = ops.next_if(|op| limit.is_none_or(|limit| op.key() <= limit)) {
+            covered |= limit == Some(op.key());
+            if ops.peek().is_some_and(|next| next.key() == op.key()) {
+                continue;
+            }
+            if let Op::Put(key, value) = op {
+                visit(key, value)?;
+            }
+        }
+        Ok::<bool, StoreError>(covered)
+    };
+    let mut scan = state.scan(b"")?;
+    while let Some((key, value)) = scan.next()? {
+        if !apply_below(Some(key), visit)? {
+            visit(key, value)?;
+        }
+    }
+    apply_below(None, visit)?;
+    Ok(())
+}
+
+/// Keeps the newest snapshot, the one before it, and the logs since that one.
+fn remove_old(dir: &dyn Dir) -> Result<(), StoreError> {
+    let files = list(dir)?;
+    let Some(keep) = files.snapshots.iter().rev().nth(1) else { return Ok(()) };
+    let old_snapshots = files.snapshots.iter().filter(|lsn| *lsn < keep).map(|lsn| snapshot_name(*lsn).into());
+    let old_logs = files.logs.iter().filter(|lsn| *lsn < keep).map(|lsn| log_name(*lsn));
+    for name in old_snapshots.chain(old_logs) {
+        dir.remove_file(&name).on("remove", dir.path().join(&name))?;
+    }
+    Ok(())
+}

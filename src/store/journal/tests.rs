@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::disk::fault::{EVERY_UNSYNCED, Fault, FaultDisk};
+use crate::base::disk::open_root;
+
+const REPO: RepoId = [3; 16];
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn open(path: &Path) -> Journal {
+    Journal::open(Some(open_root(path).unwrap()), REPO, Durability::Strict).unwrap()
+}
+
+fn content(journal: &Journal) -> Model {
+    let state = journal.read();
+    let mut scan = state.scan(b"").unwrap();
+    let mut found = Model::new();
+    while let Some((key, value)) = scan.next().unwrap() {
+        assert_eq!(state.get(key).unwrap().as_deref(), Some(value));
+        found.insert(key.to_vec(), value.to_vec());
+    }
+    found
+}
+
+fn apply(model: &mut Model, ops: &[Op]) {
+    for op in ops {
+        match op {
+            Op::Put(key, value) => model.insert(key.clone(), value.clone()),
+            Op::Delete(key) => model.remove(key),
+        };
+    }
+}
+
+fn op_strategy() -> impl Strategy<Value = Op> {
+    let key = prop::collection::vec(prop::sample::select(b"abc".to_vec()), 1..4);
+    (key, prop::option::of(prop::collection::vec(any::<u8>(), 0..5)))
+        .prop_map(|(key, value)| value.map_or(Op::Delete(key.clone()), |value| Op::Put(key, value)))
+}
+
+/// A step of a history: a batch, a snapshot, or closing and opening again.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Op>),
+    Snapshot,
+    Reopen,
+}
+
+fn history() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => prop::collection::vec(op_strategy(), 0..6).prop_map(Step::Commit),
+        1 => Just(Step::Snapshot),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 0..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_journal_is_a_map(steps in history()) {
+        let folder = tempfile::tempdir().unwrap();
+        Journal::create(open_root(folder.path()).unwrap().as_ref(), &REPO).unwrap();
+        let mut journal = open(folder.path());
+        journal.refresh().unwrap();
+        let mut model = Model::new();
+        for step in steps {
+            match step {
+                Step::Commit(ops) => {
+                    apply(&mut model, &ops);
+                    journal.commit(ops).unwrap();
+                }
+                Step::Snapshot => journal.snapshot().unwrap(),
+                Step::Reopen => {
+                    journal = open(folder.path());
+                    journal.refresh().unwrap();
+                }
+            }
+            prop_assert_eq!(content(&journal), model.clone());
+        }
+        // Recovery is deterministic and idempotent.
+        prop_assert_eq!(content(&open(folder.path())), model.clone());
+        prop_assert_eq!(content(&open(folder.path())), model);
+    }
+
+    #[test]
+    fn a_log_cut_anywhere_gives_a_prefix(batches in prop::collection::vec(prop::collection::vec(op_strategy(), 1..4), 1..5)) {
+        let folder = tempfile::tempdir().unwrap();
+        Journal::create(open_root(folder.path()).unwrap().as_ref(), &REPO).unwrap();
+        let journal = open(folder.path());
+        journal.refresh().unwrap();
+        let log = folder.path().join("log-0000000000000000");
+        let mut prefixes = vec![(std::fs::metadata(&log).unwrap().len(), Model::new())];
+        for ops in batches {
+            let mut model = prefixes.last().unwrap().1.clone();
+            apply(&mut model, &ops);
+            journal.commit(ops).unwrap();
+            prefixes.push((std::fs::metadata(&log).unwrap().len(), model));
+        }
+        let whole = std::fs::read(&log).unwrap();
+        for cut in prefixes[0].0..=whole.len() as u64 {
+            std::fs::write(&log, &whole[..cut as usize]).unwrap();
+            let expected = &prefixes.iter().rev().find(|(len, _)| *len <= cut).unwrap().1;
+            let journal = open(folder.path());
+            prop_assert_eq!(&content(&journal), expected);
+            // The torn end is cut off by the next writer, and what it commits is read back.
+            journal.refresh().unwrap();
+            journal.commit(vec![Op::Put(b"new".to_vec(), vec![9])]).unwrap();
+            let mut more = expected.clone();
+            more.insert(b"new".to_vec(), vec![9]);
+            prop_assert_eq!(content(&open(folder.path())), more);
+        }
+    }
+}
+
+fn put(n: u8) -> Vec<Op> {
+    vec![Op::Put(vec![b'k', n], vec![n; 100]), Op::Put(b"last".to_vec(), vec![n])]
+}
+
+fn three_commits(path: &Path) {
+    Journal::create(open_root(path).unwrap().as_ref(), &REPO).unwrap();
+    let journal = open(path);
+    journal.refresh().unwrap();
+    for n in 1..=3 {
+        journal.commit(put(n)).unwrap();
+    }
+}
+
+#[test]
+fn damage_before_committed_records_is_an_error_not_a_shorter_history() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let log = folder.path().join("log-0000000000000000");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[LOG_HEADER_LEN + 20] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let error = Journal::open(Some(open_root(folder.path()).unwrap()), REPO, Durability::Strict).unwrap_err();
+    assert!(matches!(error, StoreError::JournalDamaged(_)), "{error}");
+}
+
+#[test]
+fn a_damaged_snapshot_falls_back_to_the_one_before_and_its_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let journal = open(folder.path());
+    journal.refresh().unwrap();
+    journal.snapshot().unwrap();
+    journal.commit(put(4)).unwrap();
+    journal.snapshot().unwrap();
+    journal.commit(put(5)).unwrap();
+    let expected = content(&journal);
+    for name in ["snap-0000000000000004", "snap-0000000000000003"] {
+        let path = folder.path().join(name);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(content(&open(folder.path())), expected, "{name}");
+        std::fs::write(&path, good).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_too_large_for_a_record_is_committed_by_a_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let journal = open(folder.path());
+    journal.refresh().unwrap();
+    let mut ops: Vec<Op> = (0..40u8).map(|n| Op::Put(vec![b'x', n], vec![n; 1 << 20])).collect();
+    ops.push(Op::Delete(b"last".to_vec()));
+    ops.push(Op::Put(vec![b'x', 0], b"again".to_vec()));
+    journal.commit(ops).unwrap();
+    journal.commit(put(7)).unwrap();
+    for journal in [&journal, &open(folder.path())] {
+        let found = content(journal);
+        assert_eq!(found.len(), 3 + 40 + 1 + 1);
+        assert_eq!(found[&[b'x', 0][..]], b"again");
+        assert_eq!(found[&b"last"[..]], [7]);
+    }
+}
+
+#[test]
+fn a_failed_sync_poisons() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let probe = FaultDisk::new(folder.path(), None).unwrap();
+    let journal = Journal::open(Some(probe.root()), REPO, Durability::Strict).unwrap();
+    journal.refresh().unwrap();
+    let before = probe.operations();
+    drop(journal);
+    // The write is the first operation of a commit, the sync the second.
+    let disk = FaultDisk::new(folder.path(), Some((before + 1, Fault::Fail(std::io::ErrorKind::Other)))).unwrap();
+    let journal = Journal::open(Some(disk.root()), REPO, Durability::Strict).unwrap();
+    journal.refresh().unwrap();
+    assert!(matches!(journal.commit(put(8)), Err(StoreError::Disk(_))));
+    assert!(matches!(journal.commit(put(9)), Err(StoreError::Poisoned)));
+}
+
+#[test]
+fn buffered_mode_is_durable_after_closing_and_memory_mode_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    Journal::create(open_root(folder.path()).unwrap().as_ref(), &REPO).unwrap();
+    let disk = FaultDisk::new(folder.path(), None).unwrap();
+    let buffered = Durability::Buffered { interval: Duration::from_secs(3600), batches: 100 };
+    let journal = Journal::open(Some(disk.root()), REPO, buffered).unwrap();
+    journal.refresh().unwrap();
+    for n in 0..50 {
+        journal.commit(put(n)).unwrap();
+    }
+    assert_eq!(disk.count("sync"), 0);
+    for n in 50..100 {
+        journal.commit(put(n)).unwrap();
+    }
+    drop(journal);
+    assert!((1..=2).contains(&disk.count("sync")));
+    assert_eq!(content(&open(folder.path())).len(), 101);
+
+    let journal = Journal::open(None, REPO, Durability::Memory).unwrap();
+    journal.commit(put(1)).unwrap();
+    assert_eq!(content(&journal).len(), 2);
+}
+
+#[test]
+fn a_stop_at_any_operation_leaves_a_state_that_was_committed_or_reported() {
+    let start = tempfile::tempdir().unwrap();
+    three_commits(start.path());
+    // Returns how many of the commits and snapshots were reported.
+    let run = |disk: &FaultDisk| -> usize {
+        let Ok(journal) = Journal::open(Some(disk.root()), REPO, Durability::Strict) else { return 0 };
+        let steps: [&dyn Fn() -> Result<(), StoreError>; 6] = [
+            &|| journal.refresh(),
+            &|| journal.commit(put(4)),
+            &|| journal.snapshot(),
+            &|| journal.commit(put(5)),
+            &|| journal.snapshot(),
+            &|| journal.commit(put(6)),
+        ];
+        steps.iter().take_while(|step| step().is_ok()).count()
+    };
+    let copy = |to: &Path| {
+        for entry in std::fs::read_dir(start.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    let last_after = [3u8, 3, 4, 4, 5, 5, 6];
+    let whole = tempfile::tempdir().unwrap();
+    copy(whole.path());
+    let disk = FaultDisk::new(whole.path(), None).unwrap();
+    assert_eq!(run(&disk), 6);
+    for stop in 0..disk.operations() {
+        let folder = tempfile::tempdir().unwrap();
+        copy(folder.path());
+        let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
+        let done = run(&disk);
+        for unsynced in EVERY_UNSYNCED {
+            let image = tempfile::tempdir().unwrap();
+            disk.image(unsynced, image.path()).unwrap();
+            let journal = open(image.path());
+            let last = content(&journal)[&b"last"[..]][0];
+            let (reported, started) = (last_after[done], last_after[(done + 1).min(6)]);
+            assert!(last == reported || last == started, "stop {stop} {unsynced:?}: {last}\n{:#?}", disk.log());
+            journal.refresh().unwrap();
+            journal.commit(put(77)).unwrap();
+            assert_eq!(content(&open(image.path()))[&b"last"[..]], [77]);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One sealed layer, open for reading.
+
+use std::sync::Arc;
+
+use super::StoreError;
+use super::backend::{Backend, Blob};
+use crate::base::disk::map::FileBytes;
+use crate::format::layer::{BlockRow, FOOTER_LEN, Footer, HEADER_LEN, ObjectRow, Tables, decode_header};
+use crate::format::{FormatError, RepoId};
+use crate::model::id::{LayerId, ObjectId};
+use crate::transform::compress::{Codec, decompress};
+
+/// The suffix of layer files.
+const SUFFIX: &str = ".layer";
+
+/// The name of a layer's file.
+pub fn file_name(id: &LayerId) -> String {
+    format!("{id}{SUFFIX}")
+}
+
+/// The layer that a file name belongs to.
+pub fn id_of_file(name: &str) -> Option<LayerId> {
+    name.strip_suffix(SUFFIX).and_then(LayerId::from_hex)
+}
+
+/// A layer whose header and footer were checked.
+#[derive(Debug)]
+pub struct LayerReader {
+    id: LayerId,
+    blob: Arc<dyn Blob>,
+    footer: Footer,
+    tables: FileBytes,
+}
+
+impl LayerReader {
+    /// Opens a layer and checks that it is the one its name says, complete, and of this repository.
+    pub fn open(backend: &dyn Backend, repo: &RepoId, id: LayerId) -> Result<Self, StoreError> {
+        let name = file_name(&id);
+        let subject = || format!("layers/{name}");
+        let blob = backend.open(&name)?.ok_or(StoreError::MissingLayer(id))?;
+        let wrong = |source| StoreError::Format { subject: subject(), source };
+        let footer_at = blob.len().checked_sub(FOOTER_LEN as u64).filter(|at| *at >= HEADER_LEN as u64);
+        let footer_at = footer_at.ok_or_else(|| wrong(FormatError::Foreign("layer")))?;
+        let mut bytes = [0; FOOTER_LEN];
+        blob.read_at(&mut bytes, footer_at)?;
+        let (found, footer) = Footer::decode(&bytes).map_err(StoreError::format(subject()))?;
+        let mut header = [0; HEADER_LEN];
+        blob.read_at(&mut header, 0)?;
+        let header_repo = decode_header(&header).map_err(StoreError::format(subject()))?;
+        if header_repo != *repo || footer.repo != *repo {
+            return Err(wrong(FormatError::OtherRepository("layer")));
+        }
+        if found != id || footer.file_len() != Some(blob.len()) {
+            return Err(wrong(FormatError::Checksum("layer's name")));
+        }
+        let tables = blob.map(footer.blocks_end, footer.tables_len() as usize)?;
+        Ok(Self { id, blob, footer, tables })
+    }
+
+    /// The layer's id.
+    pub fn id(&self) -> LayerId {
+        self.id
+    }
+
+    /// The footer.
+    pub fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Length of the file.
+    pub fn file_len(&self) -> u64 {
+        self.blob.len()
+    }
+
+    fn subject(&self) -> String {
+        format!("layers/{}", file_name(&self.id))
+    }
+
+    /// Adds this layer to a format error.
+    pub fn wrong(&self, source: FormatError) -> StoreError {
+        StoreError::Format { subject: self.subject(), source }
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> Result<Tables<'_>, StoreError> {
+        Tables::new(&self.footer, &self.tables).map_err(|source| self.wrong(source))
+    }
+
+    /// The row of an object, if the layer has it.
+    pub fn find(&self, id: &ObjectId) -> Result<Option<u32>, StoreError> {
+        self.tables()?.find(id).map_err(|source| self.wrong(source))
+    }
+
+    /// The object in a row.
+    pub fn object(&self, row: u32) -> Result<ObjectRow, StoreError> {
+        self.tables()?.object(row).map_err(|source| self.wrong(source))
+    }
+
+    /// A block's row.
+    pub fn block(&self, number: u32) -> Result<BlockRow, StoreError> {
+        self.tables()?.block(number).map_err(|source| self.wrong(source))
+    }
+
+    /// A block's stored bytes, with their checksum compared.
+    pub fn read_stored(&self, row: &BlockRow) -> Result<Vec<u8>, StoreError> {
+        let mut stored = vec![0; row.stored_len as usize];
+        self.blob.read_at(&mut stored, row.offset)?;
+        if crc32fast::hash(&stored) == row.crc {
+            Ok(stored)
+        } else {
+            Err(self.wrong(FormatError::Checksum("block")))
+        }
+    }
+
+    /// A decoded block.
+    pub fn read_block(&self, number: u32) -> Result<Vec<u8>, StoreError> {
+        let row = self.block(number)?;
+        let stored = self.read_stored(&row)?;
+        if row.codec == Codec::Raw && stored.len() == row.raw_len as usize {
+            return Ok(stored);
+        }
+        decompress(row.codec, &stored, row.raw_len as usize).map_err(|error| StoreError::Format {
+            subject: self.subject(),
+            source: crate::base::bytes::DecodeError::Invalid { what: "a block", why: error.to_string() }.into(),
+        })
+    }
+}

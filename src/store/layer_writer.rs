@@ -1,0 +1,277 @@
+//! A layer being written: objects in, a sealed file out.
+//!
+//! Objects are gathered into blocks in the order of arrival, file content apart from metadata. A full block is
+//! compressed on the pool while the next one fills; finished blocks are written in order, so the same objects give the
+//! same file, whatever the number of threads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use hashbrown::HashSet;
+
+use super::StoreError;
+use super::backend::{Backend, Upload};
+use super::layer_reader::{LayerReader, file_name};
+use crate::base::pool::Pools;
+use crate::format::RepoId;
+use crate::format::layer::{BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
+use crate::format::object::MAX_OBJECT_LEN;
+use crate::model::id::{LayerId, ObjectId, ObjectKind};
+use crate::transform::compress::{Codec, compress};
+
+/// How layers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerOptions {
+    /// A block is closed when it holds this many bytes.
+    pub block_len: usize,
+    /// The level of zstd.
+    pub level: i32,
+}
+
+/// Blocks being compressed or waiting to be written, for each thread: enough to keep all busy while one is slow.
+const BLOCKS_IN_FLIGHT_PER_THREAD: usize = 3;
+
+type Packed = (Vec<u8>, std::io::Result<(Codec, Vec<u8>)>);
+
+/// Gathers objects into one layer file.
+pub struct LayerWriter {
+    backend: Arc<dyn Backend>,
+    repo: RepoId,
+    pools: Arc<Pools>,
+    options: LayerOptions,
+    upload: Box<dyn Upload>,
+    position: u64,
+    blocks: Vec<BlockRow>,
+    objects: Vec<ObjectRow>,
+    ids: HashSet<ObjectId>,
+    content: OpenBlock,
+    metadata: OpenBlock,
+    in_flight: VecDeque<(u32, Receiver<Packed>)>,
+    next_block: u32,
+    plain_bytes: u64,
+}
+
+/// A block being filled; its number is given when its first object arrives, so that places are known at once.
+#[derive(Default)]
+struct OpenBlock {
+    number: Option<u32>,
+    bytes: Vec<u8>,
+}
+
+/// A layer that is durable and visible, but not yet named in the journal.
+#[derive(Debug, Clone)]
+pub struct SealedLayer {
+    /// Its id.
+    pub id: LayerId,
+    /// The layer, open.
+    pub reader: Arc<LayerReader>,
+}
+
+impl LayerWriter {
+    /// Starts a layer.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        repo: RepoId,
+        pools: Arc<Pools>,
+        options: LayerOptions,
+    ) -> Result<Self, StoreError> {
+        let mut upload = backend.create()?;
+        upload.append(&encode_header(&repo))?;
+        Ok(Self {
+            backend,
+            repo,
+            pools,
+            options,
+            upload,
+            position: HEADER_LEN as u64,
+            blocks: Vec::new(),
+            objects: Vec::new(),
+            ids: HashSet::new(),
+            content: OpenBlock::default(),
+            metadata: OpenBlock::default(),
+            in_flight: VecDeque::new(),
+            next_block: 0,
+            plain_bytes: 0,
+        })
+    }
+
+    /// Does this layer hold the object already?
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        self.ids.contains(id)
+    }
+
+    /// Bytes of objects so far.
+    pub fn plain_bytes(&self) -> u64 {
+        self.plain_bytes
+    }
+
+    /// Bytes of the file so far; blocks in flight are not in it.
+    pub fn written_bytes(&self) -> u64 {
+        self.position
+    }
+
+    /// Number of objects so far.
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Adds an object whose id is the hash of `bytes`. Says whether it was new to this layer.
+    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> Result<bool, StoreError> {
+        if bytes.len() > MAX_OBJECT_LEN as usize {
+            let why = format!("it has {} bytes, more than an object may have", bytes.len());
+            return Err(StoreError::Corrupt { kind, id, why });
+        }
+        if !self.ids.insert(id) {
+            return Ok(false);
+        }
+        let open = if kind == ObjectKind::Chunk { &self.content } else { &self.metadata };
+        if !open.bytes.is_empty() && open.bytes.len() + bytes.len() > self.options.block_len {
+            self.close_block(kind)?;
+        }
+        let capacity = self.options.block_len;
+        let next = self.next_block;
+        let open = if kind == ObjectKind::Chunk { &mut self.content } else { &mut self.metadata };
+        let block = *open.number.get_or_insert_with(|| {
+            open.bytes.reserve(capacity);
+            next
+        });
+        if block == next {
+            self.next_block += 1;
+        }
+        let place = Place { block, offset: open.bytes.len() as u32, len: bytes.len() as u32, kind };
+        open.bytes.extend_from_slice(bytes);
+        self.objects.push(ObjectRow { id, place });
+        self.plain_bytes += bytes.len() as u64;
+        Ok(true)
+    }
+
+    /// Sends the open block to be compressed.
+    fn close_block(&mut self, kind: ObjectKind) -> Result<(), StoreError> {
+        let open = if kind == ObjectKind::Chunk { &mut self.content } else { &mut self.metadata };
+        let OpenBlock { number: Some(number), bytes } = std::mem::take(open) else { return Ok(()) };
+        let (sender, receiver) = sync_channel(1);
+        let level = self.options.level;
+        self.pools.cpu().spawn_fifo(move || {
+            let packed = compress(&bytes, level);
+            // Nobody listens any more if the writer was given up; then the block is of no use either.
+            let _ = sender.send((bytes, packed));
+        });
+        self.in_flight.push_back((number, receiver));
+        while self.in_flight.len() > self.pools.cpu_threads() * BLOCKS_IN_FLIGHT_PER_THREAD {
+            self.write_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest block in flight and writes it.
+    fn write_oldest(&mut self) -> Result<(), StoreError> {
+        let Some((number, receiver)) = self.in_flight.pop_front() else { return Ok(()) };
+        let internal = |why: String| StoreError::Internal(format!("cannot compress a block: {why}"));
+        let (plain, packed) = receiver.recv().map_err(|error| internal(error.to_string()))?;
+        let (codec, packed) = packed.map_err(|error| internal(error.to_string()))?;
+        let stored = if codec == Codec::Raw { &plain } else { &packed };
+        self.upload.append(stored)?;
+        let row = BlockRow {
+            offset: self.position,
+            stored_len: stored.len() as u32,
+            raw_len: plain.len() as u32,
+            crc: crc32fast::hash(stored),
+            codec,
+        };
+        // Content and metadata blocks take numbers when they open and arrive when they close, so rows may come out of turn.
+        let at = number as usize;
+        if self.blocks.len() <= at {
+            let unwritten = BlockRow { offset: 0, stored_len: 0, raw_len: 0, crc: 0, codec: Codec::Raw };
+            self.blocks.resize(at + 1, unwritten);
+        }
+        if let Some(slot) = self.blocks.get_mut(at) {
+            *slot = row;
+        }
+        self.position += stored.len() as u64;
+        Ok(())
+    }
+
+    /// Completes the file: blocks, tables, footer, sync, rename, sync of the folder, footer read back.
+    pub fn seal(mut self) -> Result<SealedLayer, StoreError> {
+        self.close_block(ObjectKind::Chunk)?;
+        self.close_block(ObjectKind::Tree)?;
+        while !self.in_flight.is_empty() {
+            self.write_oldest()?;
+        }
+        let (tables, footer) = encode_tables(self.repo, &self.blocks, &mut self.objects, self.position);
+        let footer = footer.encode();
+        self.upload.append(&tables)?;
+        self.upload.append(&footer)?;
+        let id = LayerId::from_digest(crate::transform::hash::sha256(&[&footer]));
+        self.upload.finish(&file_name(&id))?;
+        let reader = LayerReader::open(self.backend.as_ref(), &self.repo, id)?;
+        Ok(SealedLayer { id, reader: Arc::new(reader) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::backend::MemoryBackend;
+    use crate::transform::chunker::tests::noise;
+    use crate::transform::hash::chunk_id;
+
+    const OPTIONS: LayerOptions = LayerOptions { block_len: 10_000, level: 3 };
+
+    fn write(threads: usize, objects: &[(ObjectKind, Vec<u8>)]) -> (MemoryBackend, SealedLayer) {
+        let backend = MemoryBackend::default();
+        let pools = Arc::new(Pools::new(threads, threads));
+        let mut writer = LayerWriter::new(Arc::new(backend.clone()), [1; 16], pools, OPTIONS).unwrap();
+        for (kind, bytes) in objects {
+            writer.add(chunk_id(bytes).into(), *kind, bytes).unwrap();
+        }
+        (backend, writer.seal().unwrap())
+    }
+
+    fn objects() -> Vec<(ObjectKind, Vec<u8>)> {
+        (0..200u64)
+            .map(|i| {
+                let kind = if i % 7 == 0 { ObjectKind::Tree } else { ObjectKind::Chunk };
+                let bytes = if i % 2 == 0 { noise(i, i as usize * 97) } else { vec![i as u8; i as usize * 53] };
+                (kind, bytes)
+            })
+            .chain([(ObjectKind::Chunk, noise(99, 50_000)), (ObjectKind::Chunk, Vec::new())])
+            .collect()
+    }
+
+    #[test]
+    fn the_same_objects_give_the_same_layer_whatever_the_threads() {
+        let ids: Vec<LayerId> = [1, 2, 5].map(|threads| write(threads, &objects()).1.id).to_vec();
+        assert!(ids.iter().all(|id| *id == ids[0]));
+        assert_ne!(write(1, &objects()[1..]).1.id, ids[0]);
+    }
+
+    #[test]
+    fn what_was_added_is_read_back() {
+        let (_, sealed) = write(2, &objects());
+        sealed.reader.tables().unwrap().verify().unwrap();
+        for (kind, bytes) in objects() {
+            let row = sealed.reader.find(&chunk_id(&bytes).into()).unwrap().unwrap();
+            let place = sealed.reader.object(row).unwrap().place;
+            if !bytes.is_empty() {
+                assert_eq!(place.kind, kind);
+            }
+            let block = sealed.reader.read_block(place.block).unwrap();
+            assert_eq!(&block[place.offset as usize..][..place.len as usize], bytes);
+        }
+    }
+
+    #[test]
+    fn an_empty_layer_is_a_layer() {
+        let (_, sealed) = write(1, &[]);
+        sealed.reader.tables().unwrap().verify().unwrap();
+        assert_eq!(sealed.reader.find(&chunk_id(b"").into()).unwrap(), None);
+    }
+
+    #[test]
+    fn an_object_comes_once() {
+        let twice = [objects(), objects()].concat();
+        assert_eq!(write(2, &twice).1.id, write(2, &objects()).1.id);
+    }
+}

@@ -1,0 +1,16 @@
+//! Floor 5, inside the repository: layers of objects, their index, the journal.
+//!
+//! This room reads and writes the repository's own folder and nothing else. It never looks at a work tree, knows no
+//! verb, and takes locks from its caller instead of making them.
+
+pub mod backend;
+pub mod cache;
+pub mod error;
+pub mod index;
+pub mod journal;
+pub mod layer_reader;
+pub mod layer_writer;
+pub mod layers;
+pub mod objects;
+
+pub use error::StoreError;

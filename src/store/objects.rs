@@ -1,0 +1,238 @@
+//! Reading objects: found through the index, decoded once, verified always.
+
+use std::sync::{Arc, Mutex};
+
+use super::StoreError;
+use super::cache::BlockCache;
+use super::index::{ChunkIndex, Located};
+use super::layers::LayerSet;
+use crate::format::layer::Place;
+use crate::format::object::{decode_commit, decode_recipe, decode_tree};
+use crate::format::FormatError;
+use crate::model::commit::Commit;
+use crate::model::id::{ChunkId, CommitId, IdPrefix, ObjectId, ObjectKind, RecipeId, TreeId};
+use crate::model::recipe::{Piece, Recipe};
+use crate::model::tree::{Content, Tree};
+use crate::transform::hash::sha256;
+
+/// All objects of a repository, as of one moment.
+#[derive(Debug)]
+pub struct ObjectStore {
+    layers: LayerSet,
+    index: ChunkIndex,
+    cache: Arc<BlockCache>,
+    /// Trees are small, shared and read again and again while walking; the last ones are kept decoded.
+    trees: Mutex<lru::LruCache<TreeId, Arc<Tree>>>,
+}
+
+/// Decoded trees kept; a walk needs one for each level, diff and checkout a few more.
+const TREES_KEPT: std::num::NonZeroUsize = std::num::NonZeroUsize::new(256).unwrap();
+
+/// An object's bytes within a decoded block.
+#[derive(Debug, Clone)]
+pub struct ObjectBytes {
+    block: Arc<Vec<u8>>,
+    place: Place,
+}
+
+impl std::ops::Deref for ObjectBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.place.offset as usize;
+        self.block.get(start..start + self.place.len as usize).unwrap_or_default()
+    }
+}
+
+impl ObjectStore {
+    /// A store over layers and their index; blocks are kept in `cache`.
+    pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>) -> Self {
+        Self { layers, index, cache, trees: Mutex::new(lru::LruCache::new(TREES_KEPT)) }
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &LayerSet {
+        &self.layers
+    }
+
+    /// The index.
+    pub fn index(&self) -> &ChunkIndex {
+        &self.index
+    }
+
+    /// The block cache.
+    pub fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// Where an object is.
+    pub fn find(&self, id: &ObjectId) -> Result<Option<Located>, StoreError> {
+        self.index.find(&self.layers, id)
+    }
+
+    /// Is the object in a sealed layer?
+    pub fn contains(&self, id: &ObjectId) -> Result<bool, StoreError> {
+        Ok(self.find(id)?.is_some())
+    }
+
+    /// Where an object is that must be there.
+    pub fn locate(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
+        self.find(id)?.ok_or(StoreError::Missing { kind, id: *id })
+    }
+
+    /// A decoded block, from the cache or the layer.
+    pub fn block(&self, layer: u32, block: u32) -> Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(found) = self.cache.get((layer, block)) {
+            return Ok(found);
+        }
+        let decoded = Arc::new(self.layers.reader(layer)?.read_block(block)?);
+        self.cache.put((layer, block), &decoded);
+        Ok(decoded)
+    }
+
+    /// An object at a known place, its bytes compared with its id.
+    pub fn read_at(&self, located: &Located) -> Result<ObjectBytes, StoreError> {
+        let Located { layer, object } = located;
+        let block = self.block(*layer, object.place.block)?;
+        let bytes = ObjectBytes { block, place: object.place };
+        if bytes.len() == object.place.len as usize && sha256(&[&bytes]) == *object.id.digest() {
+            return Ok(bytes);
+        }
+        let why = "its bytes do not have its id".to_owned();
+        Err(StoreError::Corrupt { kind: object.place.kind, id: object.id, why })
+    }
+
+    /// An object's verified bytes.
+    pub fn read(&self, id: &ObjectId, kind: ObjectKind) -> Result<ObjectBytes, StoreError> {
+        self.read_at(&self.locate(id, kind)?)
+    }
+
+    /// A chunk's verified bytes.
+    pub fn chunk(&self, id: &ChunkId) -> Result<ObjectBytes, StoreError> {
+        self.read(&(*id).into(), ObjectKind::Chunk)
+    }
+
+    /// A directory.
+    pub fn tree(&self, id: &TreeId) -> Result<Arc<Tree>, StoreError> {
+        if let Some(tree) = crate::base::pool::lock(&self.trees).get(id) {
+            return Ok(Arc::clone(tree));
+        }
+        let tree = Arc::new(self.decode((*id).into(), ObjectKind::Tree, decode_tree)?);
+        crate::base::pool::lock(&self.trees).put(*id, Arc::clone(&tree));
+        Ok(tree)
+    }
+
+    /// A commit.
+    pub fn commit(&self, id: &CommitId) -> Result<Commit, StoreError> {
+        self.decode((*id).into(), ObjectKind::Commit, decode_commit)
+    }
+
+    /// A recipe as stored.
+    pub fn recipe(&self, id: &RecipeId) -> Result<Recipe, StoreError> {
+        self.decode((*id).into(), ObjectKind::Recipe, decode_recipe)
+    }
+
+    fn decode<T>(
+        &self,
+        id: ObjectId,
+        kind: ObjectKind,
+        decode: fn(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<T, StoreError> {
+        let located = self.locate(&id, kind)?;
+        // The same bytes may have been stored as file content first; they are judged by what they decode to.
+        decode(&self.read_at(&located)?).map_err(|error| StoreError::Corrupt { kind, id, why: error.to_string() })
+    }
+
+    /// Calls `visit` with each piece of a file in order. The lengths are checked against `len`.
+    pub fn pieces(
+        &self,
+        content: &Content,
+        len: u64,
+        visit: &mut dyn FnMut(Piece) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match content {
+            Content::Empty => Ok(()),
+            Content::Chunk(id) => visit(Piece::Chunk { id: *id, len: u32::try_from(len).unwrap_or(u32::MAX) }),
+            Content::Recipe(id) => {
+                let wrong = |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
+                let mut covered = 0u64;
+                let mut leaf = |pieces: Vec<Piece>, expected: Option<u64>| {
+                    let mut sum = 0u64;
+                    for piece in &pieces {
+                        sum = sum.checked_add(piece.len()).ok_or_else(|| wrong("its length overflows"))?;
+                    }
+                    covered = covered.checked_add(sum).ok_or_else(|| wrong("its length overflows"))?;
+                    if covered > len || expected.is_some_and(|expected| expected != sum) {
+                        return Err(wrong("its pieces do not have its length"));
+                    }
+                    pieces.into_iter().try_for_each(&mut *visit)
+                };
+                match self.recipe(id)? {
+                    Recipe::Leaf(pieces) => leaf(pieces, None)?,
+                    Recipe::Branch(parts) => {
+                        for (part, part_len) in parts {
+                            match self.recipe(&part)? {
+                                Recipe::Leaf(pieces) => leaf(pieces, Some(part_len))?,
+                                Recipe::Branch(_) => return Err(wrong("it is nested too deeply")),
+                            }
+                        }
+                    }
+                }
+                if covered == len { Ok(()) } else { Err(wrong("its pieces do not have its length")) }
+            }
+        }
+    }
+
+    /// The pieces of a file that overlap the bytes `start..end`, each with its position in the file.
+    ///
+    /// Only the parts of the recipe that are needed are read.
+    pub fn pieces_in(&self, content: &Content, len: u64, start: u64, end: u64) -> Result<Vec<(u64, Piece)>, StoreError> {
+        let mut found = Vec::new();
+        let mut take = |at: u64, piece: Piece| {
+            if at < end && at.saturating_add(piece.len()) > start {
+                found.push((at, piece));
+            }
+        };
+        if let Content::Recipe(id) = content
+            && let Recipe::Branch(parts) = self.recipe(id)?
+        {
+            let mut at = 0u64;
+            for (part, part_len) in parts {
+                let next = at.saturating_add(part_len);
+                if at < end && next > start {
+                    let mut inner = at;
+                    self.pieces(&Content::Recipe(part), part_len, &mut |piece| {
+                        take(inner, piece);
+                        inner += piece.len();
+                        Ok(())
+                    })?;
+                }
+                at = next;
+            }
+            return Ok(found);
+        }
+        let mut at = 0u64;
+        self.pieces(content, len, &mut |piece| {
+            take(at, piece);
+            at += piece.len();
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// All ids of a kind with a prefix, from all layers. Reads every table once, so it is for people's input only.
+    pub fn find_by_prefix(&self, prefix: &IdPrefix, kind: ObjectKind) -> Result<Vec<ObjectId>, StoreError> {
+        let mut found = Vec::new();
+        for number in 0..self.layers.layers().len() as u32 {
+            let reader = self.layers.reader(number)?;
+            for (id, row) in reader.tables()?.ids().iter().zip(0..) {
+                if prefix.matches(id) && reader.object(row)?.place.kind == kind {
+                    found.push(ObjectId::from_digest(*id));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+}
