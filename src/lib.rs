@@ -3,5 +3,8 @@
 pub mod base;
 pub mod format;
 pub mod model;
+pub mod ops;
+pub mod repo;
 pub mod store;
 pub mod transform;
+pub mod world;

@@ -77,8 +77,7 @@ impl ChunkIndex {
 
     /// Where an object is; the layer's own table was asked.
     pub fn find(&self, layers: &LayerSet, id: &ObjectId) -> Result<Option<Located>, StoreError> {
-        // Newest first: what was stored last is asked for most.
-        for &layer in self.loose.iter().rev() {
+        for &layer in &self.loose {
             let reader = layers.reader(layer)?;
             if let Some(row) = reader.find(id)? {
                 return Ok(Some(Located { layer, object: reader.object(row)? }));

@@ -13,10 +13,13 @@ use hashbrown::HashSet;
 use super::StoreError;
 use super::backend::{Backend, Upload};
 use super::layer_reader::{LayerReader, file_name};
+use super::refs;
 use crate::base::pool::Pools;
 use crate::format::RepoId;
+use crate::format::journal::Op;
 use crate::format::layer::{BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
 use crate::format::object::MAX_OBJECT_LEN;
+use crate::format::staging::LayerRecord;
 use crate::model::id::{LayerId, ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, compress};
 
@@ -66,6 +69,19 @@ pub struct SealedLayer {
     pub id: LayerId,
     /// The layer, open.
     pub reader: Arc<LayerReader>,
+}
+
+impl SealedLayer {
+    /// The journal operation that makes it part of the repository.
+    pub fn op(&self) -> Op {
+        let footer = self.reader.footer();
+        let record = LayerRecord {
+            file_len: self.reader.file_len(),
+            object_count: footer.object_count,
+            block_count: footer.block_count,
+        };
+        refs::layer_op(&self.id, &record)
+    }
 }
 
 impl LayerWriter {

@@ -23,7 +23,7 @@ pub struct LayerSet {
 }
 
 impl LayerSet {
-    /// The set of these layers; none is opened yet.
+    /// The set of these layers, in order of their ids; none is opened yet.
     pub fn new(backend: Arc<dyn Backend>, repo: RepoId, layers: Vec<(LayerId, LayerRecord)>) -> Self {
         Self { backend, repo, layers, open: Mutex::new(LruCache::new(MAX_OPEN_LAYERS)) }
     }
@@ -45,7 +45,7 @@ impl LayerSet {
 
     /// The place of a layer.
     pub fn number_of(&self, id: &LayerId) -> Option<u32> {
-        self.layers.iter().position(|(layer, _)| layer == id).map(|at| at as u32)
+        self.layers.binary_search_by(|(layer, _)| layer.cmp(id)).ok().map(|at| at as u32)
     }
 
     /// A layer, open.

@@ -12,5 +12,7 @@ pub mod layer_reader;
 pub mod layer_writer;
 pub mod layers;
 pub mod objects;
+pub mod refs;
+pub mod staging;
 
 pub use error::StoreError;

@@ -288,6 +288,13 @@ impl Dir for FaultDir {
         Ok(())
     }
 
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        if self.real.stat(to)?.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.rename(from, to)
+    }
+
     fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         lock(&self.state).step("remove", name, false)?;
         self.real.remove_file(name)?;

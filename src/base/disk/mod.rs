@@ -77,6 +77,8 @@ pub trait Dir: Send + Sync + fmt::Debug {
     fn open_write(&self, name: &OsStr) -> io::Result<Box<dyn DiskFile>>;
     /// Renames within this directory, replacing what was there.
     fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Renames within this directory; fails with `AlreadyExists` if something is there.
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()>;
     /// Removes a file or link.
     fn remove_file(&self, name: &OsStr) -> io::Result<()>;
     /// Removes an empty directory.

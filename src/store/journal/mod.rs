@@ -6,7 +6,7 @@
 
 mod recover;
 mod snapshot;
-mod state;
+pub mod state;
 mod sync;
 
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};

@@ -1,0 +1,158 @@
+//! What a verb can fail with.
+
+use thiserror::Error;
+
+use crate::base::disk::DiskError;
+use crate::base::kind::ErrorKind;
+use crate::model::path::{NameError, RepoPath};
+use crate::model::refs::RefNameError;
+use crate::repo::RepoError;
+use crate::store::StoreError;
+
+/// A failed verb. Every message names its subject; [`Error::hint`] says what to do next.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The repository could not be opened, locked or understood.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// A path that cannot be in a repository.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A name that cannot be a branch or tag.
+    #[error(transparent)]
+    RefName(#[from] RefNameError),
+    /// A path that is not in the work tree or revision asked about.
+    #[error("'{path}' is not {place}")]
+    NoSuchPath {
+        /// As asked for.
+        path: RepoPath,
+        /// "in the work tree", "tracked", "in HEAD".
+        place: String,
+    },
+    /// An ignored path was named.
+    #[error("'{0}' is ignored by a .digignore")]
+    Ignored(RepoPath),
+    /// The tree is the same as in HEAD.
+    #[error("there is nothing to commit")]
+    NothingToCommit,
+    /// Files would be overwritten or removed whose content is not stored.
+    #[error("{verb} would lose what is only in the work tree:{}", list(paths))]
+    WouldLose {
+        /// The verb, for the sentence.
+        verb: &'static str,
+        /// What would be lost.
+        paths: Vec<RepoPath>,
+    },
+    /// A branch or tag exists already.
+    #[error("the {kind} '{name}' exists already")]
+    RefExists {
+        /// "branch" or "tag".
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A branch or tag does not exist.
+    #[error("there is no {kind} '{name}'")]
+    NoSuchRef {
+        /// "branch" or "tag".
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The branch that HEAD is on cannot be removed.
+    #[error("'{0}' is the current branch")]
+    CurrentBranch(String),
+    /// Something about the request that no other variant says.
+    #[error("{message}")]
+    Refused {
+        /// A whole sentence without its full stop.
+        message: String,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The user stopped the verb.
+    #[error("interrupted; nothing was recorded")]
+    Interrupted,
+}
+
+/// Paths named in a message; the rest is counted.
+const PATHS_SHOWN: usize = 20;
+
+fn list(paths: &[RepoPath]) -> String {
+    let mut text: String = paths.iter().take(PATHS_SHOWN).map(|path| format!("\n  {path}")).collect();
+    if let Some(more) = paths.len().checked_sub(PATHS_SHOWN).filter(|more| *more > 0) {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Repo(error.into())
+    }
+}
+
+impl Error {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Repo(error) => error.kind(),
+            Self::RefName(_) => ErrorKind::Usage,
+            Self::Interrupted => ErrorKind::Interrupted,
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Disk(_) => "disk",
+            Self::Repo(error) => match error.kind() {
+                ErrorKind::Corrupt => "corrupt",
+                ErrorKind::Conflict => "locked",
+                _ => "repository",
+            },
+            Self::Name(_) => "name",
+            Self::RefName(_) => "ref-name",
+            Self::NoSuchPath { .. } => "no-such-path",
+            Self::Ignored(_) => "ignored",
+            Self::NothingToCommit => "nothing-to-commit",
+            Self::WouldLose { .. } => "would-lose",
+            Self::RefExists { .. } => "ref-exists",
+            Self::NoSuchRef { .. } => "no-such-ref",
+            Self::CurrentBranch(_) => "current-branch",
+            Self::Refused { .. } => "refused",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Disk(error) => disk_hint(error),
+            Self::Repo(RepoError::Store(StoreError::Disk(error)) | RepoError::Disk(error)) => disk_hint(error),
+            Self::Repo(error) => error.hint(),
+            Self::Ignored(_) => Some("add it all the same with --force"),
+            Self::NothingToCommit => Some("stage changes with 'digstore add', or use --allow-empty"),
+            Self::WouldLose { .. } => Some("store them with 'digstore add' and 'digstore commit', or give them up with --force"),
+            Self::RefExists { .. } => Some("move it with --force"),
+            Self::CurrentBranch(_) => Some("switch to another branch first"),
+            Self::Refused { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+}
+
+fn disk_hint(error: &DiskError) -> Option<&'static str> {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.source.kind() {
+        StorageFull | QuotaExceeded => {
+            Some("make room on the disk and run the command again; nothing that was recorded is lost")
+        }
+        PermissionDenied | ReadOnlyFilesystem => Some("this needs write permission there; reading verbs work without it"),
+        _ => None,
+    }
+}

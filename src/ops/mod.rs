@@ -1,0 +1,11 @@
+//! Floor 7: the verbs.
+//!
+//! One file a verb, with its `Options`, its `Outcome` and one entry function
+//! `verb(&Repository, &Options, &dyn Monitor) -> Result<Outcome, Error>`. Verbs know no flags and no terminal.
+
+pub mod error;
+
+pub use error::Error;
+
+/// The result of a verb.
+pub type Result<T> = std::result::Result<T, Error>;

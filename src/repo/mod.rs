@@ -1,0 +1,278 @@
+//! Floor 6: one open repository.
+//!
+//! Opens and recovers it, takes the writer lock, resolves names, hands out the parts. It grows no verbs.
+
+pub mod error;
+pub mod init;
+pub mod resolve;
+pub mod settings;
+pub mod trees;
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::base::disk::lock::{self, Lock, LockFailure};
+use crate::base::disk::{Dir, IoContext, open_root, remove_leftovers};
+use crate::base::pool::Pools;
+use crate::format::journal::Op;
+use crate::format::manifest::Manifest;
+use crate::model::path::{CONTROL_DIR, RepoPath};
+use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
+use crate::store::cache::BlockCache;
+use crate::store::index::ChunkIndex;
+use crate::store::journal::{Durability, Journal, State};
+use crate::store::layer_reader::id_of_file;
+use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
+use crate::store::layers::LayerSet;
+use crate::store::objects::ObjectStore;
+use crate::store::{StoreError, refs};
+
+pub use error::RepoError;
+pub use settings::Settings;
+
+/// The file that says what a repository is.
+pub const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+const JOURNAL_DIR: &str = "journal";
+const LAYERS_DIR: &str = "layers";
+const INDEX_DIR: &str = "index";
+/// `format` is a page of text.
+const MAX_FORMAT_BYTES: u64 = 64 << 10;
+
+/// An open repository and the work tree that it is used with.
+#[derive(Debug)]
+pub struct Repository {
+    manifest: Manifest,
+    settings: Settings,
+    dir: Option<Arc<dyn Dir>>,
+    work: Arc<dyn Dir>,
+    skip: Option<RepoPath>,
+    backend: Arc<dyn Backend>,
+    journal: Journal,
+    pools: Arc<Pools>,
+    objects: RwLock<Arc<ObjectStore>>,
+}
+
+/// The right to change the repository. While it is held, nobody else changes it.
+#[derive(Debug)]
+pub struct WriteLock {
+    _lock: Option<Lock>,
+    /// Bytes of unfinished files and strays of dead processes that were removed.
+    pub reclaimed_bytes: u64,
+}
+
+impl Repository {
+    /// Opens the repository in `dir` for the work tree `work`.
+    pub fn open(dir: Arc<dyn Dir>, work: Arc<dyn Dir>, settings: Settings) -> Result<Self, RepoError> {
+        let manifest = read_manifest(dir.as_ref())?;
+        let sub = |name: &str| dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name));
+        let backend = Arc::new(LocalBackend::new(sub(LAYERS_DIR)?));
+        let journal = Journal::open(Some(sub(JOURNAL_DIR)?), manifest.id, settings.durability)?;
+        let skip = path_within(dir.path(), work.path());
+        Self::assemble(manifest, settings, Some(dir), work, skip, backend, journal)
+    }
+
+    /// A repository that lives in memory and vanishes with the process.
+    pub fn in_memory(work: Arc<dyn Dir>, settings: Settings) -> Result<Self, RepoError> {
+        let manifest = Manifest { id: init::random_id()?, chunking: settings.chunking };
+        let journal = Journal::open(None, manifest.id, Durability::Memory)?;
+        Self::assemble(manifest, settings, None, work, None, Arc::new(MemoryBackend::default()), journal)
+    }
+
+    fn assemble(
+        manifest: Manifest,
+        settings: Settings,
+        dir: Option<Arc<dyn Dir>>,
+        work: Arc<dyn Dir>,
+        skip: Option<RepoPath>,
+        backend: Arc<dyn Backend>,
+        journal: Journal,
+    ) -> Result<Self, RepoError> {
+        let pools = Arc::new(Pools::new(settings.io_threads, settings.cpu_threads));
+        let objects = open_objects(&manifest, &settings, dir.as_ref(), &backend, &journal.read())?;
+        let objects = RwLock::new(Arc::new(objects));
+        Ok(Self { manifest, settings, dir, work, skip, backend, journal, pools, objects })
+    }
+
+    /// What is fixed about the repository.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// How it is used.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The repository's folder; `None` in memory.
+    pub fn dir(&self) -> Option<&Arc<dyn Dir>> {
+        self.dir.as_ref()
+    }
+
+    /// The root of the work tree.
+    pub fn work(&self) -> &Arc<dyn Dir> {
+        &self.work
+    }
+
+    /// The repository's own folder as a path in the work tree, if it lies there under another name than usual.
+    pub fn skip(&self) -> Option<&RepoPath> {
+        self.skip.as_ref()
+    }
+
+    /// The pools.
+    pub fn pools(&self) -> &Arc<Pools> {
+        &self.pools
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Where layers are.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// All objects as of the last commit by this handle, or its opening.
+    pub fn objects(&self) -> Arc<ObjectStore> {
+        Arc::clone(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the writer lock, takes in what others committed, and removes what dead processes left.
+    ///
+    /// `verb` is what a process that waits in vain is told about this one.
+    pub fn lock(&self, verb: &str) -> Result<WriteLock, RepoError> {
+        let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None, reclaimed_bytes: 0 }) };
+        let note = format!("digstore {verb}, process {}", std::process::id());
+        let lock = match lock::acquire(dir.as_ref(), OsStr::new(LOCK_FILE), &note, self.settings.lock_patience) {
+            Ok(lock) => lock,
+            Err(LockFailure::Held(holder)) => {
+                return Err(RepoError::Locked { holder, waited: self.settings.lock_patience });
+            }
+            Err(LockFailure::Io(error)) => return Err(error).on("lock", dir.path())?,
+        };
+        self.journal.refresh()?;
+        let reclaimed_bytes = self.reclaim(dir.as_ref())?;
+        self.reload()?;
+        Ok(WriteLock { _lock: Some(lock), reclaimed_bytes })
+    }
+
+    /// Removes temporary files, and layers that no journal record names. The lock holder knows that nobody writes them.
+    fn reclaim(&self, dir: &dyn Dir) -> Result<u64, RepoError> {
+        let mut bytes = self.backend.remove_leftovers()?;
+        for name in [JOURNAL_DIR, INDEX_DIR] {
+            let sub = dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name))?;
+            bytes += remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
+        }
+        for (name, len) in self.strays()? {
+            self.backend.delete(&name)?;
+            bytes += len;
+        }
+        Ok(bytes)
+    }
+
+    /// Layer files that the journal does not name, and their lengths.
+    pub fn strays(&self) -> Result<Vec<(String, u64)>, RepoError> {
+        let live = refs::layers(&self.journal.read())?;
+        let mut strays = Vec::new();
+        for name in self.backend.list()? {
+            let known = id_of_file(&name).is_some_and(|id| live.binary_search_by(|(layer, _)| layer.cmp(&id)).is_ok());
+            if !known && id_of_file(&name).is_some() {
+                strays.push((name.clone(), self.backend.open(&name)?.map_or(0, |blob| blob.len())));
+            }
+        }
+        Ok(strays)
+    }
+
+    /// Starts a layer.
+    pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
+        let options = LayerOptions { block_len: self.settings.block_len, level: self.settings.level };
+        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), options)
+    }
+
+    /// Commits metadata, together with new layers: the one way in which the repository changes.
+    pub fn commit(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
+        ops.extend(layers.iter().map(SealedLayer::op));
+        self.journal.commit(ops)?;
+        if !layers.is_empty() {
+            self.reload()?;
+            if self.objects().index().maintain(self.objects().layers())? {
+                self.reload()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the layers that the journal names now.
+    fn reload(&self) -> Result<(), RepoError> {
+        let objects =
+            open_objects(&self.manifest, &self.settings, self.dir.as_ref(), &self.backend, &self.journal.read())?;
+        *self.objects.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(objects);
+        Ok(())
+    }
+}
+
+fn open_objects(
+    manifest: &Manifest,
+    settings: &Settings,
+    dir: Option<&Arc<dyn Dir>>,
+    backend: &Arc<dyn Backend>,
+    state: &State,
+) -> Result<ObjectStore, RepoError> {
+    let layers = LayerSet::new(Arc::clone(backend), manifest.id, refs::layers(state)?);
+    let index_dir = dir
+        .map(|dir| dir.open_dir(OsStr::new(INDEX_DIR)).on("open", dir.path().join(INDEX_DIR)))
+        .transpose()?;
+    let index = ChunkIndex::open(index_dir, &layers)?;
+    Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len))))
+}
+
+fn read_manifest(dir: &dyn Dir) -> Result<Manifest, RepoError> {
+    let path = dir.path().join(FORMAT_FILE);
+    let file = match dir.open(OsStr::new(FORMAT_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(RepoError::NotARepository { path: dir.path().to_path_buf() });
+        }
+        opened => opened.on("open", &path)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FORMAT_BYTES).read_to_end(&mut bytes).on("read", &path)?;
+    Ok(Manifest::decode(&bytes).map_err(StoreError::format(FORMAT_FILE))?)
+}
+
+/// `inner` as a path below `outer`; `None` if it is not, or is the usual folder, which is left out anyway.
+fn path_within(inner: &Path, outer: &Path) -> Option<RepoPath> {
+    use std::os::unix::ffi::OsStrExt;
+    let inner = inner.canonicalize().ok()?;
+    let relative = inner.strip_prefix(outer.canonicalize().ok()?).ok()?;
+    if relative == Path::new(CONTROL_DIR) {
+        return None;
+    }
+    RepoPath::parse(relative.as_os_str().as_bytes()).ok().filter(|path| !path.is_root())
+}
+
+/// The nearest folder at or above `start` that holds a repository, and the repository's folder.
+pub fn discover(start: &Path) -> Result<(PathBuf, PathBuf), RepoError> {
+    let absolute = start.canonicalize().on("find", start)?;
+    for folder in absolute.ancestors() {
+        let control = folder.join(CONTROL_DIR);
+        if control.join(FORMAT_FILE).is_file() {
+            return Ok((folder.to_path_buf(), control));
+        }
+    }
+    Err(RepoError::NotFound { start: absolute })
+}
+
+/// Opens folders by path.
+pub fn open_at(control: &Path, work: &Path, settings: Settings) -> Result<Repository, RepoError> {
+    let dir = match open_root(control) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(RepoError::NotARepository { path: control.to_path_buf() });
+        }
+        opened => opened.on("open", control)?,
+    };
+    Repository::open(dir, open_root(work).on("open", work)?, settings)
+}

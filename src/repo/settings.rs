@@ -1,0 +1,76 @@
+//! How a repository is used: sizes, threads and durability, as plain values. Where they come from is the binary's affair.
+
+use std::time::Duration;
+
+use crate::base::size::{GIB, KIB, MIB};
+use crate::store::journal::Durability;
+use crate::transform::chunker::ChunkParams;
+use crate::transform::compress::DEFAULT_LEVEL;
+
+/// File sizes at which the way of reading changes. Cut points do not depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeClasses {
+    /// Below: read in batches of many files.
+    pub tiny: u64,
+    /// Up to here: batched by bytes.
+    pub small: u64,
+    /// Up to here: each file in one buffer.
+    pub medium: u64,
+    /// Up to here: read in windows. Above: read in windows, and cut while earlier windows are hashed.
+    pub large: u64,
+    /// Above: as large, and at most a share of the memory is in flight for one file.
+    pub huge: u64,
+}
+
+/// How a repository is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How a new repository cuts files. An existing one has its own.
+    pub chunking: ChunkParams,
+    /// Sizes that decide how files are read.
+    pub classes: SizeClasses,
+    /// Tiny files read in one task.
+    pub batch_files: usize,
+    /// Bytes read from a file at a time where it is not read whole.
+    pub read_len: usize,
+    /// Plain bytes of a block.
+    pub block_len: usize,
+    /// Level of zstd.
+    pub level: i32,
+    /// A layer is sealed when its objects have this many bytes.
+    pub layer_len: u64,
+    /// Decoded blocks kept in memory.
+    pub cache_len: usize,
+    /// Bytes of file content in flight between reading and storing.
+    pub in_flight_len: usize,
+    /// Threads that read; 0 for automatic.
+    pub io_threads: usize,
+    /// Threads that compute; 0 for automatic.
+    pub cpu_threads: usize,
+    /// When commits are durable.
+    pub durability: Durability,
+    /// How long to wait for another writer.
+    pub lock_patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            chunking: ChunkParams::default(),
+            classes: SizeClasses { tiny: 4 * KIB, small: 64 * KIB, medium: 10 * MIB, large: 100 * MIB, huge: GIB },
+            batch_files: 200,
+            read_len: MIB as usize,
+            // The kernel tree: 256 KiB 213 MB, 1 MiB 204 MB; in between, small enough for reading single files.
+            block_len: 512 * KIB as usize,
+            level: DEFAULT_LEVEL,
+            // A layer is synced while the next one is written; smaller ones overlap better, larger ones are fewer.
+            layer_len: 512 * MIB,
+            cache_len: 500 * MIB as usize,
+            in_flight_len: 48 * MIB as usize,
+            io_threads: 0,
+            cpu_threads: 0,
+            durability: Durability::Strict,
+            lock_patience: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Walking and comparing stored trees.
+
+use std::sync::Arc;
+
+use super::{RepoError, Repository};
+use crate::model::id::CommitId;
+use crate::model::path::RepoPath;
+use crate::model::tree::{Entry, Node, Tree};
+use crate::store::objects::ObjectStore;
+
+/// Deeper trees cannot be written to a disk: a path of one-letter names has this many parts at most.
+const MAX_DEPTH: usize = 2048;
+
+/// Something at a path that differs between two trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeChange {
+    /// Where.
+    pub path: RepoPath,
+    /// What was there.
+    pub old: Option<Entry>,
+    /// What is there now.
+    pub new: Option<Entry>,
+}
+
+impl Repository {
+    /// The root tree of a commit; the empty tree for none.
+    pub fn root_tree(&self, commit: Option<&CommitId>) -> Result<Arc<Tree>, RepoError> {
+        match commit {
+            Some(id) => {
+                let objects = self.objects();
+                Ok(objects.tree(&objects.commit(id)?.tree)?)
+            }
+            None => Ok(Arc::default()),
+        }
+    }
+}
+
+/// The entry at a path; `None` if there is none. The root has no entry.
+pub fn lookup(objects: &ObjectStore, root: &Tree, path: &RepoPath) -> Result<Option<Entry>, RepoError> {
+    let mut names = path.names().peekable();
+    let mut tree = Arc::new(root.clone());
+    while let Some(name) = names.next() {
+        let Some(entry) = tree.get(name) else { return Ok(None) };
+        if names.peek().is_none() {
+            return Ok(Some(entry.clone()));
+        }
+        let Node::Dir { tree: id } = entry.node else { return Ok(None) };
+        tree = objects.tree(&id)?;
+    }
+    Ok(None)
+}
+
+/// Calls `visit` with every entry of a tree in tree order; a folder comes before its content.
+pub fn visit(
+    objects: &ObjectStore,
+    root: &Tree,
+    at: &RepoPath,
+    visit_entry: &mut dyn FnMut(RepoPath, &Entry) -> Result<(), RepoError>,
+) -> Result<(), RepoError> {
+    visit_level(objects, root, at, 0, visit_entry)
+}
+
+fn visit_level(
+    objects: &ObjectStore,
+    tree: &Tree,
+    at: &RepoPath,
+    depth: usize,
+    visit_entry: &mut dyn FnMut(RepoPath, &Entry) -> Result<(), RepoError>,
+) -> Result<(), RepoError> {
+    if depth > MAX_DEPTH {
+        return Err(RepoError::TooDeep(at.to_string()));
+    }
+    for entry in tree.entries() {
+        let path = at.join(&entry.name).map_err(|_| RepoError::TooDeep(at.to_string()))?;
+        visit_entry(path.clone(), entry)?;
+        if let Node::Dir { tree: id } = entry.node {
+            visit_level(objects, objects.tree(&id)?.as_ref(), &path, depth + 1, visit_entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// What differs between two trees, in tree order. Equal subtrees are not read. Times do not count as a difference.
+pub fn diff(objects: &ObjectStore, old: &Tree, new: &Tree) -> Result<Vec<TreeChange>, RepoError> {
+    let mut changes = Vec::new();
+    diff_level(objects, old, new, &RepoPath::root(), 0, &mut changes)?;
+    Ok(changes)
+}
+
+fn diff_level(
+    objects: &ObjectStore,
+    old: &Tree,
+    new: &Tree,
+    at: &RepoPath,
+    depth: usize,
+    changes: &mut Vec<TreeChange>,
+) -> Result<(), RepoError> {
+    if depth > MAX_DEPTH {
+        return Err(RepoError::TooDeep(at.to_string()));
+    }
+    let mut names: Vec<&[u8]> = old.entries().iter().chain(new.entries()).map(|e| e.name.as_slice()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let (a, b) = (old.get(name), new.get(name));
+        let same = matches!((a, b), (Some(a), Some(b)) if a.same_version(b));
+        if same {
+            continue;
+        }
+        let path = at.join(name).map_err(|_| RepoError::TooDeep(at.to_string()))?;
+        // Two folders that differ below only are no change themselves.
+        let is_dir = |entry: Option<&Entry>| matches!(entry, Some(Entry { node: Node::Dir { .. }, .. }));
+        let folders_of_same_mode =
+            is_dir(a) && is_dir(b) && a.map(|entry| entry.meta.mode) == b.map(|entry| entry.meta.mode);
+        if !folders_of_same_mode {
+            changes.push(TreeChange { path: path.clone(), old: a.cloned(), new: b.cloned() });
+        }
+        if is_dir(a) || is_dir(b) {
+            let below = |entry: Option<&Entry>| match entry {
+                Some(Entry { node: Node::Dir { tree }, .. }) => objects.tree(tree),
+                _ => Ok(Arc::default()),
+            };
+            diff_level(objects, below(a)?.as_ref(), below(b)?.as_ref(), &path, depth + 1, changes)?;
+        }
+    }
+    Ok(())
+}

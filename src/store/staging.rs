@@ -1,0 +1,68 @@
+//! Staging entries in the journal.
+
+use super::StoreError;
+use super::journal::state::Scan;
+use super::journal::State;
+use crate::format::journal::Op;
+use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, staged_key, staged_path};
+use crate::model::path::RepoPath;
+use crate::model::staging::{StagedEntry, StagedNode};
+
+fn in_journal(source: crate::format::FormatError) -> StoreError {
+    StoreError::Format { subject: "journal".to_owned(), source }
+}
+
+/// Sets a path's entry.
+pub fn put_op(path: &RepoPath, entry: &StagedEntry) -> Op {
+    Op::Put(staged_key(path), encode_staged(entry))
+}
+
+/// Forgets a path.
+pub fn delete_op(path: &RepoPath) -> Op {
+    Op::Delete(staged_key(path))
+}
+
+/// A path's entry, deletions included.
+pub fn get(state: &State, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
+    let value = state.get(&staged_key(path))?;
+    value.map(|value| decode_staged(&value).map_err(in_journal)).transpose()
+}
+
+/// Is the path tracked?
+pub fn is_tracked(state: &State, path: &RepoPath) -> Result<bool, StoreError> {
+    Ok(get(state, path)?.is_some_and(|entry| entry.node != StagedNode::Deleted))
+}
+
+/// All entries in tree order, deletions included, decoded as they are reached.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    scan: Scan<'a>,
+}
+
+/// Starts at the first entry.
+pub fn entries(state: &State) -> Result<Entries<'_>, StoreError> {
+    Ok(Entries { scan: state.scan(STAGED_PREFIX)? })
+}
+
+/// The entries at and below a path.
+pub fn entries_within(state: &State, path: &RepoPath) -> Result<Vec<(RepoPath, StagedEntry)>, StoreError> {
+    let mut entries = Entries { scan: state.scan_from(STAGED_PREFIX, &staged_key(path))? };
+    let mut found = Vec::new();
+    while let Some((candidate, entry)) = entries.next()? {
+        if !candidate.is_within(path) {
+            break;
+        }
+        found.push((candidate, entry));
+    }
+    Ok(found)
+}
+
+impl Entries<'_> {
+    /// The next entry.
+    #[expect(clippy::should_implement_trait, reason = "each step can fail, and callers use `?` in a while loop")]
+    pub fn next(&mut self) -> Result<Option<(RepoPath, StagedEntry)>, StoreError> {
+        let Some((key, value)) = self.scan.next()? else { return Ok(None) };
+        let path = staged_path(key).map_err(in_journal)?;
+        Ok(Some((path, decode_staged(value).map_err(in_journal)?)))
+    }
+}

@@ -1,0 +1,64 @@
+//! `.digignore`: gitignore syntax, nested, by the `ignore` crate.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::base::disk::Dir;
+use crate::model::path::RepoPath;
+
+/// The name of ignore files.
+pub const FILE_NAME: &str = ".digignore";
+/// Rules are written by people; a larger file is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The rules that hold in a folder: its own, then those of the folders above.
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Option<Arc<Level>>);
+
+#[derive(Debug)]
+struct Level {
+    own: Gitignore,
+    above: Rules,
+}
+
+impl Rules {
+    /// The rules inside `folder`, given those outside. Reads its ignore file; `has_file` spares looking for one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a line is not a pattern; the text names the line.
+    pub fn enter(&self, dir: &dyn Dir, folder: &RepoPath, has_file: bool) -> Result<Self, String> {
+        if !has_file {
+            return Ok(self.clone());
+        }
+        let shown = dir.path().join(FILE_NAME);
+        let mut text = Vec::new();
+        let read = dir.open(OsStr::new(FILE_NAME)).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
+        read.map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+        let mut builder = GitignoreBuilder::new(Path::new(folder.as_os_str()));
+        for (line, number) in String::from_utf8_lossy(&text).lines().zip(1..) {
+            builder.add_line(None, line).map_err(|error| format!("{}, line {number}: {error}", shown.display()))?;
+        }
+        let own = builder.build().map_err(|error| format!("{}: {error}", shown.display()))?;
+        Ok(Self(Some(Arc::new(Level { own, above: self.clone() }))))
+    }
+
+    /// Is the path ignored? The innermost file that says something decides. Folders above are not asked: nothing in an
+    /// ignored folder is ever reached.
+    pub fn ignores(&self, path: &RepoPath, is_dir: bool) -> bool {
+        let mut rules = self;
+        while let Some(level) = &rules.0 {
+            match level.own.matched(Path::new(OsStr::from_bytes(path.as_bytes())), is_dir) {
+                Match::Ignore(_) => return true,
+                Match::Whitelist(_) => return false,
+                Match::None => rules = &level.above,
+            }
+        }
+        false
+    }
+}

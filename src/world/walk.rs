@@ -1,0 +1,214 @@
+//! The work tree as it is: every name with its stat, in tree order, found by many threads.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::ignore::{FILE_NAME, Rules};
+use crate::base::disk::{Dir, DirItem, FileKind, Stat, is_temp_name};
+use crate::base::monitor::Monitor;
+use crate::model::path::{CONTROL_DIR, RepoPath};
+
+/// A name in the work tree.
+#[derive(Debug, Clone)]
+pub struct WalkEntry {
+    /// Its path.
+    pub path: RepoPath,
+    /// What `lstat` says.
+    pub stat: Stat,
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// Everything that is neither ignored nor the repository, in tree order. A folder comes before its content.
+    pub entries: Vec<WalkEntry>,
+    /// What could not be looked at; one sentence each.
+    pub problems: Vec<String>,
+    /// Paths that could not be looked at. What is tracked at or below them is not known to be gone.
+    pub unreadable: Vec<RepoPath>,
+}
+
+/// What to leave out.
+pub struct WalkOptions<'a> {
+    /// Ignored names are left out unless this says that they are tracked.
+    pub is_tracked: &'a (dyn Fn(&RepoPath) -> bool + Sync),
+    /// Ignored names are not left out at all.
+    pub include_ignored: bool,
+    /// The repository's folder, if it lies in the work tree under another name than usual.
+    pub skip: Option<&'a RepoPath>,
+    /// Asked whether to stop.
+    pub monitor: &'a dyn Monitor,
+}
+
+/// Names of one folder that a thread looks at in one go; a `lstat` takes about a microsecond.
+const NAMES_PER_TASK: usize = 64;
+
+struct Node {
+    entry: WalkEntry,
+    inside: Listing,
+}
+
+#[derive(Default)]
+struct Listing {
+    nodes: Vec<Node>,
+    problems: Vec<(RepoPath, String)>,
+}
+
+/// Walks everything below `root`. Runs on the current rayon pool.
+pub fn walk(root: &Arc<dyn Dir>, options: &WalkOptions<'_>) -> Walked {
+    let listing = list(root.as_ref(), &RepoPath::root(), &Rules::default(), false, options);
+    let mut walked = Walked::default();
+    flatten(listing, &mut walked);
+    walked
+}
+
+fn flatten(listing: Listing, into: &mut Walked) {
+    for (path, problem) in listing.problems {
+        into.problems.push(problem);
+        into.unreadable.push(path);
+    }
+    for node in listing.nodes {
+        into.entries.push(node.entry);
+        flatten(node.inside, into);
+    }
+}
+
+/// Lists one folder. `all_ignored`: the folder itself is ignored, and is visited only for what is tracked in it.
+fn list(dir: &dyn Dir, path: &RepoPath, above: &Rules, all_ignored: bool, options: &WalkOptions<'_>) -> Listing {
+    let failed = |message: String| Listing { nodes: Vec::new(), problems: vec![(path.clone(), message)] };
+    if options.monitor.cancelled() {
+        return Listing::default();
+    }
+    let mut items = match dir.list() {
+        Ok(items) => items,
+        Err(error) => return failed(format!("cannot read the folder {}: {error}", shown(path))),
+    };
+    items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let has_rules = items.iter().any(|item| item.name == FILE_NAME && item.kind == FileKind::File);
+    let rules = match above.enter(dir, path, has_rules && !options.include_ignored) {
+        Ok(rules) => rules,
+        Err(message) => return failed(message),
+    };
+    let look = |item: &DirItem| look(dir, path, item, &rules, all_ignored, options);
+    let found: Vec<Option<Result<Node, (RepoPath, String)>>> = if items.len() > NAMES_PER_TASK {
+        items.par_iter().with_min_len(NAMES_PER_TASK / 4).map(look).collect()
+    } else if items.iter().any(|item| item.kind == FileKind::Dir) {
+        items.par_iter().with_min_len(1).map(look).collect()
+    } else {
+        items.iter().map(look).collect()
+    };
+    let mut listing = Listing::default();
+    for result in found.into_iter().flatten() {
+        match result {
+            Ok(node) => listing.nodes.push(node),
+            Err(problem) => listing.problems.push(problem),
+        }
+    }
+    listing
+}
+
+fn shown(path: &RepoPath) -> String {
+    if path.is_root() { ".".to_owned() } else { path.to_string() }
+}
+
+/// Looks at one name; `None` if it is left out.
+fn look(
+    dir: &dyn Dir,
+    folder: &RepoPath,
+    item: &DirItem,
+    rules: &Rules,
+    all_ignored: bool,
+    options: &WalkOptions<'_>,
+) -> Option<Result<Node, (RepoPath, String)>> {
+    let name: &OsStr = &item.name;
+    if (folder.is_root() && name == CONTROL_DIR) || is_temp_name(name) {
+        return None;
+    }
+    let path = match folder.join(name.as_bytes()) {
+        Ok(path) => path,
+        Err(error) => return Some(Err((folder.clone(), format!("in {}: {error}; it is left out", shown(folder))))),
+    };
+    if options.skip == Some(&path) {
+        return None;
+    }
+    let is_dir = item.kind == FileKind::Dir;
+    let ignored = !options.include_ignored && (all_ignored || rules.ignores(&path, is_dir));
+    if ignored && !(options.is_tracked)(&path) {
+        return None;
+    }
+    let problem = |error: std::io::Error| Some(Err((path.clone(), format!("cannot look at {path}: {error}"))));
+    let stat = match dir.stat(name) {
+        Ok(Some(stat)) => stat,
+        // It went away since the folder was listed.
+        Ok(None) => return None,
+        Err(error) => return problem(error),
+    };
+    let mut inside = Listing::default();
+    if stat.kind == FileKind::Dir {
+        match dir.open_dir(name) {
+            Ok(open) => inside = list(open.as_ref(), &path, rules, ignored, options),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => inside.problems.push((path.clone(), format!("cannot open the folder {path}: {error}"))),
+        }
+    }
+    Some(Ok(Node { entry: WalkEntry { path, stat }, inside }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::base::disk::open_root;
+    use crate::base::monitor::Silent;
+
+    fn walk_at(folder: &std::path::Path, tracked: &[&str], include_ignored: bool) -> Vec<String> {
+        let is_tracked = |path: &RepoPath| tracked.iter().any(|t| t.as_bytes() == path.as_bytes());
+        let options = WalkOptions { is_tracked: &is_tracked, include_ignored, skip: None, monitor: &Silent };
+        let walked = walk(&open_root(folder).unwrap(), &options);
+        assert!(walked.entries.is_sorted_by(|a, b| a.path < b.path), "tree order");
+        walked.entries.iter().map(|entry| entry.path.to_string()).collect()
+    }
+
+    fn make(folder: &std::path::Path, files: &[(&str, &str)]) {
+        for (path, text) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn everything_is_found_in_tree_order_but_the_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &[("a/b", ""), ("a.c", ""), ("a0", ""), (".digstore/format", ""), ("z/y/x", "")]);
+        for n in 0..300 {
+            make(folder.path(), &[(&format!("many/{n:03}"), "")]);
+        }
+        let found = walk_at(folder.path(), &[], false);
+        assert_eq!(found[..5], ["a", "a/b", "a.c", "a0", "many"]);
+        assert_eq!(found.len(), 5 + 300 + 3);
+    }
+
+    #[test]
+    fn ignore_rules_nest_and_tracked_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &[
+            (".digignore", "*.log\n/build/\n!keep.log\ndeep/**/x\n\\#odd\n"),
+            ("a.log", ""), ("keep.log", ""), ("build/out", ""), ("sub/build/out", ""), ("sub/a.log", ""),
+            ("sub/.digignore", "!a.log\nsecret\n"), ("sub/secret", ""), ("secret", ""), ("deep/1/2/x", ""),
+            ("#odd", ""), ("b.txt", ""),
+        ]);
+        let expected = [
+            ".digignore", "b.txt", "deep", "deep/1", "deep/1/2", "keep.log", "secret", "sub", "sub/.digignore",
+            "sub/a.log", "sub/build", "sub/build/out",
+        ];
+        assert_eq!(walk_at(folder.path(), &[], false), expected);
+        let tracked = walk_at(folder.path(), &["build", "build/out", "a.log"], false);
+        assert!(tracked.contains(&"build/out".to_owned()) && tracked.contains(&"a.log".to_owned()));
+        assert_eq!(walk_at(folder.path(), &[], true).len(), 18);
+    }
+}
