@@ -1,7 +1,7 @@
 //! Named thread pools and a budget in bytes for what is in flight between them.
 
 use std::num::NonZeroUsize;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -68,25 +68,26 @@ impl ByteBudget {
     }
 
     /// Waits until `bytes` are free and takes them; the guard gives them back when dropped.
-    pub fn take(&self, bytes: usize) -> BudgetGuard<'_> {
+    pub fn take(self: &Arc<Self>, bytes: usize) -> BudgetGuard {
         let bytes = bytes.min(self.capacity);
         let mut free = lock(&self.free);
         while *free < bytes {
             free = self.released.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
         *free -= bytes;
-        BudgetGuard { budget: self, bytes }
+        drop(free);
+        BudgetGuard { budget: Arc::clone(self), bytes }
     }
 }
 
 /// Bytes taken from a [`ByteBudget`].
 #[derive(Debug)]
-pub struct BudgetGuard<'a> {
-    budget: &'a ByteBudget,
+pub struct BudgetGuard {
+    budget: Arc<ByteBudget>,
     bytes: usize,
 }
 
-impl Drop for BudgetGuard<'_> {
+impl Drop for BudgetGuard {
     fn drop(&mut self) {
         *lock(&self.budget.free) += self.bytes;
         self.budget.released.notify_all();
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_given_back_and_large_requests_are_granted() {
-        let budget = ByteBudget::new(100);
+        let budget = Arc::new(ByteBudget::new(100));
         let first = budget.take(60);
         drop(first);
         drop(budget.take(1000));

@@ -184,8 +184,14 @@ impl RepoPath {
 
     /// Reads what [`RepoPath::sort_key`] made.
     pub fn from_sort_key(key: &[u8]) -> Result<Self, NameError> {
-        let bytes: Vec<u8> = key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect();
-        Self::parse(&bytes)
+        if key.is_empty() {
+            return Ok(Self::root());
+        }
+        if key.len() > MAX_PATH_LEN {
+            return Err(NameError::PathTooLong(key.len()));
+        }
+        key.split(|&b| b == 0).try_for_each(check_name)?;
+        Ok(Self(key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect()))
     }
 }
 

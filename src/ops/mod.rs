@@ -3,7 +3,11 @@
 //! One file a verb, with its `Options`, its `Outcome` and one entry function
 //! `verb(&Repository, &Options, &dyn Monitor) -> Result<Outcome, Error>`. Verbs know no flags and no terminal.
 
+pub mod add;
+pub mod commit;
 pub mod error;
+pub mod ingest;
+pub mod scan;
 
 pub use error::Error;
 

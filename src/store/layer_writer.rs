@@ -117,6 +117,11 @@ impl LayerWriter {
         self.ids.contains(id)
     }
 
+    /// The ids so far, taken out: no object may be added any more.
+    pub fn take_ids(&mut self) -> HashSet<ObjectId> {
+        std::mem::take(&mut self.ids)
+    }
+
     /// Bytes of objects so far.
     pub fn plain_bytes(&self) -> u64 {
         self.plain_bytes

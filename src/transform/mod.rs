@@ -4,4 +4,5 @@
 
 pub mod chunker;
 pub mod compress;
+pub mod cutter;
 pub mod hash;

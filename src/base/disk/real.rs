@@ -227,6 +227,19 @@ pub fn stat_of_file(file: &File) -> io::Result<Stat> {
     Ok(stat_of(&fs::fstat(file)?))
 }
 
+/// Has the file extended attributes that a user or program set? Labels of security modules do not count.
+pub fn has_user_xattrs(file: &File) -> bool {
+    // Names of a few attributes fit; a list too long for this has some in any case.
+    let mut names = [0u8; 512];
+    match fs::flistxattr(file, &mut names) {
+        Ok(len) => names.get(..len).is_some_and(|list| {
+            list.split(|&b| b == 0).any(|name| !name.is_empty() && !name.starts_with(b"security."))
+        }),
+        Err(rustix::io::Errno::RANGE) => true,
+        Err(_) => false,
+    }
+}
+
 /// The first range of data at or after `from`, skipping holes; `None` when only a hole is left.
 ///
 /// A file system without `SEEK_DATA` reports the whole rest as data.

@@ -1,0 +1,287 @@
+//! `add`: store content as it is now, and stage it for the next commit.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::ingest::{Captured, IngestStats, Sink, Source, ingest};
+use super::scan::{Pair, pair, walk_tree};
+use super::{Error, Result};
+use crate::base::clock;
+use crate::base::disk::{FileKind, Stat};
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::model::path::RepoPath;
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::tree::{Meta, Tree};
+use crate::repo::{Repository, trees};
+use crate::store::{refs, staging};
+use crate::world::dirs::{Folders, IfAbsent};
+
+/// What to add.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Paths and all below them. The root stands for everything.
+    pub paths: Vec<RepoPath>,
+    /// Look only, and say what would be done.
+    pub dry_run: bool,
+    /// Ignored paths too.
+    pub force: bool,
+    /// Only what is tracked already, as `commit -a` does.
+    pub tracked_only: bool,
+}
+
+/// What was staged.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// New files, links and folders.
+    pub added: Vec<RepoPath>,
+    /// Tracked ones with other content, mode or kind.
+    pub modified: Vec<RepoPath>,
+    /// Tracked ones that are gone.
+    pub deleted: Vec<RepoPath>,
+    /// Tracked files that look exactly as when they were recorded; they were not opened.
+    pub unchanged: u64,
+    /// Work done.
+    pub ingest: IngestStats,
+    /// Paths that could not be read; the rest was staged.
+    pub unreadable: u64,
+    /// Devices, sockets and pipes, which cannot be stored.
+    pub special_files: u64,
+    /// Files with further hard links, each stored as a file of its own.
+    pub hard_links: u64,
+    /// Files whose extended attributes are not kept.
+    pub extended_attributes: u64,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+/// What is to become of a path.
+enum Change {
+    /// Read the file.
+    Read(Pair, Stat),
+    /// Link or folder: known without reading content.
+    Known(Pair, StagedNode, Stat),
+    /// It is gone.
+    Gone(Pair),
+}
+
+/// Stages what the paths hold now.
+pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let lock = repo.lock("add")?;
+    let mut sink = Sink::new(repo);
+    let (outcome, ops) = stage(repo, options, &mut sink, monitor)?;
+    let (layers, stats) = sink.finish()?;
+    let outcome = Outcome { ingest: stats, ..outcome };
+    if !options.dry_run && (!ops.is_empty() || !layers.is_empty()) {
+        repo.commit(&lock, &layers, ops)?;
+    }
+    Ok(outcome)
+}
+
+/// Finds and stores changes; gives what to record. Needs the writer lock.
+pub fn stage(
+    repo: &Repository,
+    options: &Options,
+    sink: &mut Sink<'_>,
+    monitor: &dyn Monitor,
+) -> Result<(Outcome, Vec<Op>)> {
+    let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
+    let changes = find_changes(repo, options, &mut outcome, monitor)?;
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    if options.dry_run {
+        for change in &changes {
+            preview(change, &mut outcome);
+        }
+        return Ok((outcome, Vec::new()));
+    }
+    let sources = changes.iter().filter_map(|change| match change {
+        Change::Read(pair, stat) => Some(Source { path: pair.path.clone(), len: stat.len }),
+        _ => None,
+    });
+    let mut contents = ingest(repo, sources.collect(), sink, monitor)?.files.into_iter();
+    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
+    let generation = refs::generation(&repo.journal().read())? + 1;
+    let mut staging = Staging { repo, head: &head, generation, ops: Vec::new(), outcome };
+    for change in changes {
+        match change {
+            Change::Read(pair, _) => match contents.next() {
+                Some(Ok(captured)) => staging.file(pair, captured),
+                Some(Err(why)) => staging.failed(&why, monitor),
+                None => {}
+            },
+            Change::Known(pair, node, stat) => staging.record(pair, node, &stat, is_racy(&stat, clock::now())),
+            Change::Gone(pair) => staging.gone(pair)?,
+        }
+    }
+    Ok((staging.outcome, staging.ops))
+}
+
+fn preview(change: &Change, outcome: &mut Outcome) {
+    let (pair, list) = match change {
+        Change::Gone(pair) => (pair, &mut outcome.deleted),
+        Change::Read(pair, _) | Change::Known(pair, ..) if pair.staged.is_none() => (pair, &mut outcome.added),
+        Change::Read(pair, _) | Change::Known(pair, ..) => (pair, &mut outcome.modified),
+    };
+    list.push(pair.path.clone());
+}
+
+/// Everything in scope that does not look as it was recorded.
+fn find_changes(
+    repo: &Repository,
+    options: &Options,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Change>> {
+    let state = repo.journal().read();
+    monitor.begin("looking for changes", None, None);
+    let walked = walk_tree(repo, &state, options.force, monitor);
+    let in_scope = |path: &RepoPath| options.paths.iter().any(|scope| path.is_within(scope));
+    for (problem, path) in walked.problems.iter().zip(&walked.unreadable) {
+        if in_scope(path) || options.paths.iter().any(|scope| scope.is_within(path)) {
+            monitor.problem(problem);
+            outcome.unreadable += 1;
+        }
+    }
+    // Folders above a named path are recorded with it, so that their modes are known.
+    let mut parents = BTreeSet::new();
+    for scope in &options.paths {
+        let mut at = scope.parent();
+        while let Some(parent) = at {
+            at = parent.parent();
+            parents.insert(parent);
+        }
+    }
+    let mut folders = Folders::new(std::sync::Arc::clone(repo.work()));
+    let mut changes = Vec::new();
+    let mut seen = BTreeSet::new();
+    pair(&state, &walked, &mut |pair| {
+        for scope in &options.paths {
+            if pair.path.is_within(scope) && !seen.contains(scope) {
+                seen.insert(scope.clone());
+            }
+        }
+        let parent_of_scope = parents.contains(&pair.path) && pair.staged.is_none() && pair.disk.is_some();
+        let wanted = (in_scope(&pair.path) && !(options.tracked_only && pair.staged.is_none())) || parent_of_scope;
+        if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
+            changes.push(change);
+        }
+        Ok(())
+    })?;
+    monitor.end();
+    for scope in options.paths.iter().filter(|scope| !scope.is_root() && !seen.contains(*scope)) {
+        let on_disk = folders
+            .open_parent(scope, IfAbsent::Fail)
+            .and_then(|dir| dir.stat(std::os::unix::ffi::OsStrExt::from_bytes(scope.file_name())));
+        return Err(match on_disk {
+            Ok(Some(_)) if !walked.unreadable.iter().any(|bad| scope.is_within(bad)) => Error::Ignored(scope.clone()),
+            Ok(Some(_)) => continue,
+            _ => Error::NoSuchPath { path: scope.clone(), place: "in the work tree".to_owned() },
+        });
+    }
+    Ok(changes)
+}
+
+fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Change> {
+    let Some(stat) = pair.disk else {
+        return pair.staged.is_some().then_some(Change::Gone(pair));
+    };
+    if pair.looks_unchanged() {
+        outcome.unchanged += 1;
+        return None;
+    }
+    match stat.kind {
+        FileKind::File => {
+            outcome.hard_links += u64::from(stat.links > 1);
+            Some(Change::Read(pair, stat))
+        }
+        FileKind::Dir => Some(Change::Known(pair, StagedNode::Dir, stat)),
+        FileKind::Symlink => {
+            let name = std::os::unix::ffi::OsStrExt::from_bytes(pair.path.file_name());
+            match folders.open_parent(&pair.path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
+                Ok(target) => {
+                    let target = std::os::unix::ffi::OsStringExt::into_vec(target);
+                    Some(Change::Known(pair, StagedNode::Symlink { target }, stat))
+                }
+                Err(error) => {
+                    monitor.problem(&format!("cannot read the link {}: {error}", pair.path));
+                    outcome.unreadable += 1;
+                    None
+                }
+            }
+        }
+        FileKind::Other => {
+            outcome.special_files += 1;
+            // A tracked file that became a device is gone as far as its content goes.
+            pair.staged.is_some().then_some(Change::Gone(pair))
+        }
+    }
+}
+
+/// The batch being made.
+struct Staging<'a> {
+    repo: &'a Repository,
+    head: &'a Tree,
+    generation: u64,
+    ops: Vec<Op>,
+    outcome: Outcome,
+}
+
+impl Staging<'_> {
+    fn file(&mut self, pair: Pair, captured: Captured) {
+        self.outcome.extended_attributes += u64::from(captured.has_xattrs);
+        let node = StagedNode::File { len: captured.stat.len, content: captured.content };
+        self.record(pair, node, &captured.stat, captured.racy);
+    }
+
+    fn failed(&mut self, why: &str, monitor: &dyn Monitor) {
+        monitor.problem(why);
+        self.outcome.unreadable += 1;
+    }
+
+    /// Records what a path is now. Where only times differ, the recorded time stays: it is that of the content.
+    fn record(&mut self, pair: Pair, node: StagedNode, stat: &Stat, racy: bool) {
+        let fresh = StagedEntry {
+            node,
+            meta: Meta { mode: stat.mode, mtime_ns: stat.mtime_ns },
+            seen: SeenStat::from(stat),
+            racy,
+            generation: self.generation,
+        };
+        let entry = match &pair.staged {
+            Some(old) if old.same_version(&fresh) => {
+                StagedEntry { seen: fresh.seen, racy, meta: Meta { mode: stat.mode, ..old.meta }, ..old.clone() }
+            }
+            Some(_) => {
+                self.outcome.modified.push(pair.path.clone());
+                fresh
+            }
+            None => {
+                self.outcome.added.push(pair.path.clone());
+                fresh
+            }
+        };
+        self.ops.push(staging::put_op(&pair.path, &entry));
+    }
+
+    /// Records that a path is gone. What was never committed is forgotten altogether.
+    fn gone(&mut self, pair: Pair) -> Result<()> {
+        let committed = trees::lookup(&self.repo.objects(), self.head, &pair.path)?.is_some();
+        self.ops.push(removal(&pair.path, committed, self.generation));
+        self.outcome.deleted.push(pair.path);
+        Ok(())
+    }
+}
+
+/// The operation that stages a path's removal.
+pub fn removal(path: &RepoPath, in_head: bool, generation: u64) -> Op {
+    if !in_head {
+        return staging::delete_op(path);
+    }
+    let meta = Meta { mode: 0, mtime_ns: 0 };
+    let entry =
+        StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation };
+    staging::put_op(path, &entry)
+}

@@ -1,0 +1,242 @@
+//! `commit`: staging becomes a point in history. Opens no file of the work tree.
+
+use serde::Serialize;
+
+use super::ingest::{IngestStats, Sink};
+use super::{Error, Result, add};
+use crate::base::clock::UnixNanos;
+use crate::base::monitor::Monitor;
+use crate::format::object::{encode_commit, encode_tree};
+use crate::model::commit::{Commit, MAX_AUTHOR_LEN, MAX_MESSAGE_LEN};
+use crate::model::id::{CommitId, ObjectId, ObjectKind, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::refs::Head;
+use crate::model::staging::{StagedEntry, StagedNode};
+use crate::model::tree::{Content, Entry, Meta, Node, Tree};
+use crate::repo::Repository;
+use crate::store::refs::{self, RefKind};
+use crate::store::staging;
+use crate::store::StoreError;
+
+/// What to commit.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What it is about.
+    pub message: String,
+    /// Who makes it.
+    pub author: String,
+    /// When.
+    pub time_ns: UnixNanos,
+    /// Minutes east of UTC, for display.
+    pub utc_offset_minutes: i16,
+    /// Stage changes of tracked files first.
+    pub all: bool,
+    /// Commit even if the tree is that of HEAD.
+    pub allow_empty: bool,
+}
+
+/// What was committed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The commit.
+    pub id: CommitId,
+    /// Its tree.
+    pub tree: TreeId,
+    /// The branch that moved; none if HEAD is on none.
+    pub branch: Option<String>,
+    /// Is it the first commit?
+    pub is_first: bool,
+    /// Paths that differ from the commit before.
+    pub changed_paths: u64,
+    /// Paths that `-a` could not read; the rest is committed.
+    pub unreadable: u64,
+    /// Work done for `-a`, and bytes stored for trees.
+    pub ingest: IngestStats,
+}
+
+/// A mode for folders that no entry describes.
+const IMPLIED_DIR_MODE: u32 = 0o755;
+
+/// Records what is staged.
+pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    check_text(options)?;
+    let lock = repo.lock("commit")?;
+    let mut sink = Sink::new(repo);
+    let (mut unreadable, mut ops) = (0, Vec::new());
+    if options.all {
+        let all = add::Options { paths: vec![RepoPath::root()], tracked_only: true, ..add::Options::default() };
+        let (outcome, staged) = add::stage(repo, &all, &mut sink, monitor)?;
+        unreadable = outcome.unreadable;
+        if !staged.is_empty() {
+            // Staged for good before it is committed: if the commit fails, nothing that was read is lost.
+            let (layers, _) = std::mem::replace(&mut sink, Sink::new(repo)).finish()?;
+            repo.commit(&lock, &layers, staged)?;
+            sink = Sink::new(repo);
+        }
+    }
+    let (head, generation) = {
+        let state = repo.journal().read();
+        (refs::head(&state)?, refs::generation(&state)?)
+    };
+    let parent = repo.head_commit()?;
+    let base = repo.root_tree(parent.as_ref())?;
+    let changes = staged_changes(repo, generation)?;
+    verify_content(repo, &changes)?;
+    let tree = build(repo, &mut sink, &base, &changes, 0)?;
+    let base_id = encode_tree(&base).0;
+    if tree == base_id && parent.is_some() && !options.allow_empty || (changes.is_empty() && !options.allow_empty) {
+        return Err(Error::NothingToCommit);
+    }
+    if parent.is_none() {
+        // The root is stored even if it is empty.
+        add_tree(&mut sink, &Tree::default())?;
+    }
+    let commit = Commit {
+        tree,
+        parents: parent.into_iter().collect(),
+        author: options.author.clone(),
+        time_ns: options.time_ns,
+        utc_offset_minutes: options.utc_offset_minutes,
+        message: options.message.clone(),
+    };
+    let (id, bytes) = encode_commit(&commit);
+    sink.add(id.into(), ObjectKind::Commit, &bytes)?;
+    let (layers, ingest) = sink.finish()?;
+    let branch = match &head {
+        Head::Branch(name) => {
+            ops.push(refs::set_op(RefKind::Branch, name, &id));
+            ops.push(refs::head_op(&head));
+            Some(name.to_string())
+        }
+        Head::Detached(_) => {
+            ops.push(refs::head_op(&Head::Detached(id)));
+            None
+        }
+    };
+    ops.push(refs::generation_op(generation + 1));
+    let gone = changes.iter().filter(|(_, entry)| entry.node == StagedNode::Deleted);
+    ops.extend(gone.map(|(path, _)| staging::delete_op(path)));
+    repo.commit(&lock, &layers, ops)?;
+    let changed_paths = changes.len() as u64;
+    Ok(Outcome { id, tree, branch, is_first: parent.is_none(), changed_paths, unreadable, ingest })
+}
+
+fn check_text(options: &Options) -> Result<()> {
+    let refused = |message: String, hint| Err(Error::Refused { message, hint });
+    if options.message.trim().is_empty() {
+        return refused("the message is empty".to_owned(), "say what the commit is about with -m MESSAGE");
+    }
+    if options.message.len() > MAX_MESSAGE_LEN {
+        return refused(format!("the message is longer than {MAX_MESSAGE_LEN} bytes"), "shorten it");
+    }
+    if options.author.is_empty() || options.author.len() > MAX_AUTHOR_LEN || options.author.contains(['\n', '\0']) {
+        let hint = "set it as 'Name <mail>' in DIGSTORE_AUTHOR or as user.name and user.email in digstore.toml";
+        return refused("the author is empty, too long or has several lines".to_owned(), hint);
+    }
+    Ok(())
+}
+
+/// What is staged and not committed, in tree order.
+pub fn staged_changes(repo: &Repository, generation: u64) -> Result<Vec<(RepoPath, StagedEntry)>> {
+    let state = repo.journal().read();
+    let mut entries = staging::entries(&state)?;
+    let mut changes = Vec::new();
+    while let Some((path, entry)) = entries.next()? {
+        if entry.generation > generation {
+            changes.push((path, entry));
+        }
+    }
+    Ok(changes)
+}
+
+/// A commit must never refer to what is not stored: an index that wrongly says "present" ends here.
+fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Result<()> {
+    let objects = repo.objects();
+    for (path, entry) in changes {
+        let StagedNode::File { content, .. } = &entry.node else { continue };
+        let (id, kind): (ObjectId, _) = match content {
+            Content::Empty => continue,
+            Content::Chunk(id) => ((*id).into(), ObjectKind::Chunk),
+            Content::Recipe(id) => ((*id).into(), ObjectKind::Recipe),
+        };
+        if !objects.contains(&id)? {
+            let why = format!("it is staged for {path} but in no layer; stage the file again with 'digstore add'");
+            return Err(StoreError::Corrupt { kind, id, why }.into());
+        }
+    }
+    Ok(())
+}
+
+fn add_tree(sink: &mut Sink<'_>, tree: &Tree) -> Result<TreeId> {
+    let (id, bytes) = encode_tree(tree);
+    sink.add(id.into(), ObjectKind::Tree, &bytes)?;
+    Ok(id)
+}
+
+/// The tree at `depth` names below the root: `base` with `changes`, which all lie in it, applied. Folders without changes are taken
+/// over by their ids.
+fn build(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    base: &Tree,
+    mut changes: &[(RepoPath, StagedEntry)],
+    depth: usize,
+) -> Result<TreeId> {
+    let mut old = base.entries().iter().peekable();
+    let mut entries = Vec::with_capacity(base.entries().len());
+    while let Some((path, _)) = changes.first() {
+        let name = path.names().nth(depth).unwrap_or_default().to_vec();
+        let here = changes.iter().take_while(|(path, _)| path.names().nth(depth) == Some(name.as_slice())).count();
+        let (group, rest) = changes.split_at(here);
+        changes = rest;
+        while let Some(kept) = old.next_if(|entry| entry.name < name) {
+            entries.push(kept.clone());
+        }
+        let replaced = old.next_if(|entry| entry.name == name);
+        entries.extend(merge(repo, sink, name, replaced, group, depth)?);
+    }
+    entries.extend(old.cloned());
+    let tree = Tree::from_sorted(entries)
+        .map_err(|error| StoreError::Internal(format!("staging does not make a tree: {error}")))?;
+    add_tree(sink, &tree)
+}
+
+/// What stands at one name after the changes at and below it.
+fn merge(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    name: Vec<u8>,
+    old: Option<&Entry>,
+    group: &[(RepoPath, StagedEntry)],
+    depth: usize,
+) -> Result<Option<Entry>> {
+    let (exact, below) = match group.split_first() {
+        Some(((path, entry), below)) if path.names().count() == depth + 1 => (Some(entry), below),
+        _ => (None, group),
+    };
+    let meta = match exact.map(|entry| (&entry.node, entry.meta)) {
+        Some((StagedNode::File { len, content }, meta)) => {
+            return Ok(Some(Entry { name, meta, node: Node::File { len: *len, content: *content } }));
+        }
+        Some((StagedNode::Symlink { target }, meta)) => {
+            return Ok(Some(Entry { name, meta, node: Node::Symlink { target: target.clone() } }));
+        }
+        Some((StagedNode::Deleted, _)) if below.iter().all(|(_, entry)| entry.node == StagedNode::Deleted) => {
+            return Ok(None);
+        }
+        Some((StagedNode::Deleted | StagedNode::Dir, meta)) => Some(meta),
+        None => None,
+    };
+    let old_tree = match old {
+        Some(Entry { node: Node::Dir { tree }, .. }) => repo.objects().tree(tree)?,
+        _ => std::sync::Arc::default(),
+    };
+    let old_meta = old.filter(|entry| matches!(entry.node, Node::Dir { .. })).map(|entry| entry.meta);
+    let gone = below.iter().all(|(_, entry)| entry.node == StagedNode::Deleted);
+    if meta.is_none() && old_meta.is_none() && gone {
+        return Ok(old.cloned());
+    }
+    let meta = meta.or(old_meta).unwrap_or(Meta { mode: IMPLIED_DIR_MODE, mtime_ns: 0 });
+    let tree = build(repo, sink, &old_tree, below, depth + 1)?;
+    Ok(Some(Entry { name, meta, node: Node::Dir { tree } }))
+}

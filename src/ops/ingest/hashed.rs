@@ -1,0 +1,149 @@
+//! What travels through the pipeline, and the hashing on its way.
+
+use std::ops::Range;
+
+use crate::base::disk::Stat;
+use crate::base::pool::BudgetGuard;
+use crate::model::id::ChunkId;
+use crate::transform::chunker::Chunker;
+use crate::transform::cutter::{Cutter, Part};
+use crate::transform::hash::chunk_id;
+
+/// How reading a file ended.
+#[derive(Debug, Clone)]
+pub struct ReadInfo {
+    /// What it looked like before and after.
+    pub stat: Stat,
+    /// The stat is too fresh to prove anything later.
+    pub racy: bool,
+    /// It has extended attributes.
+    pub has_xattrs: bool,
+}
+
+/// A piece of work and the budget that it holds.
+pub struct Job<T> {
+    /// The work.
+    pub work: T,
+    /// Given back when the work is stored.
+    pub _guard: BudgetGuard,
+}
+
+/// Bytes that were read.
+pub enum Raw {
+    /// Whole files that are one chunk each, in one buffer.
+    Small {
+        /// All bytes.
+        buffer: Vec<u8>,
+        /// For each file its number and its bytes, or a sentence.
+        files: Vec<(usize, Result<(Range<usize>, ReadInfo), String>)>,
+    },
+    /// A whole file that is to be cut.
+    Whole {
+        /// The file's number.
+        file: usize,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// How it was read.
+        info: ReadInfo,
+    },
+    /// Part of a file, cut already.
+    Parts {
+        /// The file's number.
+        file: usize,
+        /// Cut bytes and holes.
+        parts: Vec<Part>,
+    },
+    /// The end of a file that came in parts.
+    End {
+        /// The file's number.
+        file: usize,
+        /// How reading ended.
+        info: Result<ReadInfo, String>,
+    },
+    /// What came of this file so far is void; it is read again.
+    Again,
+}
+
+/// Bytes with their ids.
+pub enum Done {
+    /// See [`Raw::Small`].
+    Small {
+        /// All bytes.
+        buffer: Vec<u8>,
+        /// For each file its number, its bytes and their id.
+        files: Vec<(usize, Result<(Range<usize>, Option<ChunkId>, ReadInfo), String>)>,
+        /// Files that grew beyond one chunk since they were counted among the small ones.
+        grown: Vec<Done>,
+    },
+    /// See [`Raw::Parts`] and [`Raw::Whole`].
+    Parts {
+        /// The file's number.
+        file: usize,
+        /// Cut bytes and holes, with the ids of the chunks in order.
+        parts: Vec<(Part, Vec<ChunkId>)>,
+        /// Given with the last parts of a file that was read whole.
+        end: Option<ReadInfo>,
+    },
+    /// See [`Raw::End`].
+    End {
+        /// The file's number.
+        file: usize,
+        /// How reading ended.
+        info: Result<ReadInfo, String>,
+    },
+    /// See [`Raw::Again`].
+    Again,
+}
+
+/// Cuts what is not cut yet, and hashes.
+pub fn hash(raw: Raw, chunker: Chunker) -> Done {
+    match raw {
+        Raw::Small { buffer, files } => {
+            let (mut hashed, mut grown) = (Vec::with_capacity(files.len()), Vec::new());
+            for (file, read) in files {
+                match read {
+                    Ok((range, info)) if range.len() > chunker.params().whole_len as usize => {
+                        let bytes = buffer.get(range).unwrap_or_default().to_vec();
+                        grown.push(Done::Parts { file, parts: whole_parts(bytes, chunker), end: Some(info) });
+                    }
+                    Ok((range, info)) => {
+                        let bytes = buffer.get(range.clone()).filter(|bytes| !bytes.is_empty());
+                        hashed.push((file, Ok((range, bytes.map(chunk_id), info))));
+                    }
+                    Err(why) => hashed.push((file, Err(why))),
+                }
+            }
+            Done::Small { buffer, files: hashed, grown }
+        }
+        Raw::Whole { file, bytes, info } => Done::Parts { file, parts: whole_parts(bytes, chunker), end: Some(info) },
+        Raw::Parts { file, parts } => Done::Parts { file, parts: with_ids(parts), end: None },
+        Raw::End { file, info } => Done::End { file, info },
+        Raw::Again => Done::Again,
+    }
+}
+
+/// The parts of a whole file.
+fn whole_parts(bytes: Vec<u8>, chunker: Chunker) -> Vec<(Part, Vec<ChunkId>)> {
+    let mut parts = Vec::new();
+    if bytes.len() <= chunker.params().whole_len as usize {
+        let ends = vec![bytes.len()];
+        parts.extend((!bytes.is_empty()).then_some(Part::Data { bytes, ends }));
+    } else {
+        let mut cutter = Cutter::new(chunker);
+        *cutter.room() = bytes;
+        cutter.scan(&mut parts);
+        cutter.finish(&mut parts);
+    }
+    with_ids(parts)
+}
+
+fn with_ids(parts: Vec<Part>) -> Vec<(Part, Vec<ChunkId>)> {
+    let ids = |part: &Part| match part {
+        Part::Hole(_) => Vec::new(),
+        Part::Data { bytes, ends } => {
+            let starts = std::iter::once(&0).chain(ends);
+            starts.zip(ends).filter_map(|(start, end)| bytes.get(*start..*end)).map(chunk_id).collect()
+        }
+    };
+    parts.into_iter().map(|part| (ids(&part), part)).map(|(ids, part)| (part, ids)).collect()
+}

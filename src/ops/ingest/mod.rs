@@ -1,0 +1,122 @@
+//! From files in the work tree to objects in layers.
+//!
+//! ```text
+//! dispatcher --jobs--> I/O pool: read --> CPU pool: cut, hash --> sequencer: known? store, recipe --> layer writer
+//!            (large files: reads and cuts itself)                 (in path order)          (CPU pool: compress)
+//! ```
+//!
+//! What is in flight is bounded in bytes by one budget that the dispatcher takes from and the sequencer gives back to.
+//! The budget is taken in path order, so the oldest work can always go on. Results are put in order before they are
+//! stored, so the same files give the same layers, whatever the number of threads.
+
+mod dispatch;
+mod hashed;
+mod sink;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
+
+use serde::Serialize;
+
+use self::dispatch::Dispatcher;
+use self::hashed::{Done, Job};
+use self::sink::Files;
+pub use self::sink::Sink;
+use super::{Error, Result};
+use crate::base::disk::Stat;
+use crate::base::monitor::Monitor;
+use crate::base::pool::ByteBudget;
+use crate::model::path::RepoPath;
+use crate::model::tree::Content;
+use crate::repo::Repository;
+
+/// A regular file to be read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where it is.
+    pub path: RepoPath,
+    /// How long it was when last looked at; decides how it is read.
+    pub len: u64,
+}
+
+/// A file's content, stored.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// Its bytes.
+    pub content: Content,
+    /// What it looked like while it was read.
+    pub stat: Stat,
+    /// The stat is too fresh to prove anything later.
+    pub racy: bool,
+    /// It has extended attributes, which are not kept.
+    pub has_xattrs: bool,
+}
+
+/// Counted work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct IngestStats {
+    /// Files read.
+    pub files: u64,
+    /// Their bytes, holes included.
+    pub bytes: u64,
+    /// Chunks that were not stored before.
+    pub chunks_new: u64,
+    /// Chunks that were.
+    pub chunks_known: u64,
+    /// Plain bytes of new chunks.
+    pub new_bytes: u64,
+    /// Bytes of the layer files written.
+    pub stored_bytes: u64,
+}
+
+/// Files on their way, their results in the order of the sources.
+pub struct Ingested {
+    /// For each source its content, or a sentence why not.
+    pub files: Vec<std::result::Result<Captured, String>>,
+}
+
+/// Reads all sources, which must be in tree order, and stores what is new in `sink`.
+pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor: &dyn Monitor) -> Result<Ingested> {
+    let sources = Arc::new(sources);
+    let count = sources.len();
+    let bytes = sources.iter().map(|source| source.len).sum();
+    if count == 0 {
+        return Ok(Ingested { files: Vec::new() });
+    }
+    monitor.begin("storing", Some(count as u64), Some(bytes));
+    let stop = AtomicBool::new(false);
+    let (sender, receiver) = channel::<(u64, Job<Done>)>();
+    let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
+    let mut files = Files::new(count);
+    let result = std::thread::scope(|scope| {
+        let dispatcher = Dispatcher::new(repo, Arc::clone(&sources), budget, sender, monitor, &stop);
+        scope.spawn(|| dispatcher.run());
+        // Finished jobs that wait for an earlier one. Bounded by the budget.
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        let mut store = || {
+            for (number, job) in receiver.iter() {
+                waiting.insert(number, job);
+                while let Some(job) = waiting.remove(&next) {
+                    next += 1;
+                    files.store(job, sink, monitor)?;
+                }
+            }
+            Ok::<(), Error>(())
+        };
+        let stored = store();
+        // The dispatcher may wait for the budget: what is queued is dropped, which gives it back.
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        waiting.clear();
+        drop(receiver);
+        stored
+    });
+    monitor.end();
+    result?;
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    Ok(Ingested { files: files.finish() })
+}

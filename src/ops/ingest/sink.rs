@@ -1,0 +1,261 @@
+//! Where hashed content arrives, in path order: what is known is dropped, what is new goes into layers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::hashed::{Done, Job, ReadInfo};
+use super::{Captured, IngestStats};
+use crate::base::monitor::Monitor;
+use crate::format::object::encode_recipe;
+use crate::model::id::{ChunkId, ObjectId, ObjectKind, RecipeId};
+use crate::model::recipe::{Piece, Recipe, ends_leaf};
+use crate::model::tree::Content;
+use crate::ops::Result;
+use crate::repo::Repository;
+use crate::store::StoreError;
+use crate::store::layer_writer::{LayerWriter, SealedLayer};
+use crate::store::objects::ObjectStore;
+use crate::transform::cutter::Part;
+
+/// New layers, being written and written.
+pub struct Sink<'a> {
+    repo: &'a Repository,
+    objects: Arc<ObjectStore>,
+    writer: Option<LayerWriter>,
+    sealed: Vec<SealedLayer>,
+    /// A full layer is synced while the next one fills.
+    sealing: Option<(JoinHandle<std::result::Result<SealedLayer, StoreError>>, hashbrown::HashSet<ObjectId>)>,
+    stats: IngestStats,
+}
+
+impl<'a> Sink<'a> {
+    /// An empty sink; no file is made before something new arrives. Needs the writer lock.
+    pub fn new(repo: &'a Repository) -> Self {
+        let objects = repo.objects();
+        Self { repo, objects, writer: None, sealed: Vec::new(), sealing: None, stats: IngestStats::default() }
+    }
+
+    /// Is the object in the repository or in one of the new layers?
+    fn is_known(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
+        if self.writer.as_ref().is_some_and(|writer| writer.contains(id))
+            || self.sealing.as_ref().is_some_and(|(_, ids)| ids.contains(id))
+        {
+            return Ok(true);
+        }
+        for layer in &self.sealed {
+            if layer.reader.find(id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        self.objects.contains(id)
+    }
+
+    /// Stores an object if it is new; says whether it was.
+    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> std::result::Result<bool, StoreError> {
+        if self.is_known(&id)? {
+            return Ok(false);
+        }
+        if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
+            self.seal_in_background()?;
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.repo.new_layer()?),
+        };
+        writer.add(id, kind, bytes)
+    }
+
+    fn add_chunk(&mut self, id: ChunkId, bytes: &[u8]) -> std::result::Result<(), StoreError> {
+        if self.add(id.into(), ObjectKind::Chunk, bytes)? {
+            self.stats.chunks_new += 1;
+            self.stats.new_bytes += bytes.len() as u64;
+        } else {
+            self.stats.chunks_known += 1;
+        }
+        Ok(())
+    }
+
+    fn seal_in_background(&mut self) -> std::result::Result<(), StoreError> {
+        self.wait_for_sealing()?;
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        let ids = writer.take_ids();
+        let thread = std::thread::Builder::new().name("digstore-seal".to_owned()).spawn(move || writer.seal());
+        let thread = thread.map_err(|error| StoreError::Internal(format!("cannot start a thread: {error}")))?;
+        self.sealing = Some((thread, ids));
+        Ok(())
+    }
+
+    fn wait_for_sealing(&mut self) -> std::result::Result<(), StoreError> {
+        if let Some((thread, _)) = self.sealing.take() {
+            let sealed = thread.join().map_err(|_| StoreError::Internal("sealing a layer panicked".to_owned()))??;
+            self.sealed.push(sealed);
+        }
+        Ok(())
+    }
+
+    /// Seals what is open. The layers are durable then, but belong to the repository only once they are committed.
+    pub fn finish(mut self) -> std::result::Result<(Vec<SealedLayer>, IngestStats), StoreError> {
+        let last = self.writer.take().map(LayerWriter::seal).transpose()?;
+        self.wait_for_sealing()?;
+        self.sealed.extend(last);
+        self.stats.stored_bytes = self.sealed.iter().map(|layer| layer.reader.file_len()).sum();
+        Ok((self.sealed, self.stats))
+    }
+}
+
+/// Collects the pieces of one file into stored recipes.
+#[derive(Default)]
+struct RecipeBuilder {
+    pieces: Vec<Piece>,
+    pieces_len: u64,
+    leaves: Vec<(RecipeId, u64)>,
+    len: u64,
+}
+
+impl RecipeBuilder {
+    fn push(&mut self, piece: Piece, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
+        self.pieces.push(piece);
+        self.pieces_len += piece.len();
+        self.len += piece.len();
+        if ends_leaf(self.pieces.len(), &piece) { self.flush(sink) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        let (id, bytes) = encode_recipe(&Recipe::Leaf(std::mem::take(&mut self.pieces)));
+        sink.add(id.into(), ObjectKind::Recipe, &bytes)?;
+        self.leaves.push((id, std::mem::take(&mut self.pieces_len)));
+        Ok(())
+    }
+
+    fn finish(mut self, sink: &mut Sink<'_>) -> std::result::Result<Content, StoreError> {
+        if self.leaves.is_empty() {
+            match self.pieces.as_slice() {
+                [] => return Ok(Content::Empty),
+                [Piece::Chunk { id, .. }] => return Ok(Content::Chunk(*id)),
+                _ => {}
+            }
+        }
+        self.flush(sink)?;
+        if let [(only, _)] = self.leaves.as_slice() {
+            return Ok(Content::Recipe(*only));
+        }
+        let (id, bytes) = encode_recipe(&Recipe::Branch(self.leaves));
+        sink.add(id.into(), ObjectKind::Recipe, &bytes)?;
+        Ok(Content::Recipe(id))
+    }
+}
+
+/// The files of one ingest: results so far, and the recipe of the file that is arriving in parts.
+pub struct Files {
+    results: Vec<Option<std::result::Result<Captured, String>>>,
+    open: RecipeBuilder,
+}
+
+impl Files {
+    /// Room for `count` files.
+    pub fn new(count: usize) -> Self {
+        Self { results: vec![None; count], open: RecipeBuilder::default() }
+    }
+
+    /// The results in order. A file without one was not reached.
+    pub fn finish(self) -> Vec<std::result::Result<Captured, String>> {
+        let unreached = || Err("it was not reached".to_owned());
+        self.results.into_iter().map(|result| result.unwrap_or_else(unreached)).collect()
+    }
+
+    /// Stores a finished job. Jobs come in path order.
+    pub fn store(&mut self, job: Job<Done>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        self.store_work(job.work, sink, monitor)
+    }
+
+    fn store_work(&mut self, work: Done, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        match work {
+            Done::Small { buffer, files, grown } => {
+                for (file, read) in files {
+                    let captured = match read {
+                        Err(why) => Err(why),
+                        Ok((range, id, info)) => {
+                            let content = match id {
+                                None => Content::Empty,
+                                Some(id) => {
+                                    sink.add_chunk(id, buffer.get(range).unwrap_or_default())?;
+                                    Content::Chunk(id)
+                                }
+                            };
+                            Ok((content, info))
+                        }
+                    };
+                    let advanced = captured.as_ref().map_or(0, |(_, info)| info.stat.len);
+                    self.finish_file(file, captured, sink);
+                    monitor.advance(1, advanced);
+                }
+                grown.into_iter().try_for_each(|file| self.store_work(file, sink, monitor))?;
+            }
+            Done::Parts { file, parts, end } => {
+                for (part, ids) in parts {
+                    monitor.advance(0, self.store_part(&part, &ids, sink)?);
+                }
+                if let Some(info) = end {
+                    self.end_file(file, Ok(info), sink)?;
+                    monitor.advance(1, 0);
+                }
+            }
+            Done::End { file, info } => {
+                self.end_file(file, info, sink)?;
+                monitor.advance(1, 0);
+            }
+            Done::Again => self.open = RecipeBuilder::default(),
+        }
+        Ok(())
+    }
+
+    fn store_part(&mut self, part: &Part, ids: &[ChunkId], sink: &mut Sink<'_>) -> Result<u64> {
+        match part {
+            Part::Hole(len) => {
+                self.open.push(Piece::Hole { len: *len }, sink)?;
+                Ok(*len)
+            }
+            Part::Data { bytes, ends } => {
+                let starts = std::iter::once(&0).chain(ends);
+                for ((start, end), id) in starts.zip(ends).zip(ids) {
+                    sink.add_chunk(*id, bytes.get(*start..*end).unwrap_or_default())?;
+                    self.open.push(Piece::Chunk { id: *id, len: (end - start) as u32 }, sink)?;
+                }
+                Ok(bytes.len() as u64)
+            }
+        }
+    }
+
+    fn end_file(&mut self, file: usize, info: std::result::Result<ReadInfo, String>, sink: &mut Sink<'_>) -> Result<()> {
+        let recipe = std::mem::take(&mut self.open);
+        let captured = match info {
+            Err(why) => Err(why),
+            Ok(info) => Ok((recipe.finish(sink)?, info)),
+        };
+        self.finish_file(file, captured, sink);
+        Ok(())
+    }
+
+    fn finish_file(
+        &mut self,
+        file: usize,
+        captured: std::result::Result<(Content, ReadInfo), String>,
+        sink: &mut Sink<'_>,
+    ) {
+        if let Ok((_, info)) = &captured {
+            sink.stats.files += 1;
+            sink.stats.bytes += info.stat.len;
+        }
+        if let Some(slot) = self.results.get_mut(file) {
+            *slot = Some(captured.map(|(content, ReadInfo { stat, racy, has_xattrs })| Captured {
+                content,
+                stat,
+                racy,
+                has_xattrs,
+            }));
+        }
+    }
+}

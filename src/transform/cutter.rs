@@ -1,0 +1,197 @@
+//! A file as holes and chunks, from windows of any size.
+//!
+//! Zero blocks (64 KiB, aligned in the file) are holes; what lies between is cut by content, each stretch afresh. The
+//! result depends on the bytes alone, not on how they are fed.
+
+use super::chunker::{Chunker, ZERO_BLOCK_LEN, is_zero};
+
+/// A part of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Zeros.
+    Hole(u64),
+    /// Bytes, and where they are cut: each number is the end of a chunk.
+    Data {
+        /// Whole chunks, back to back.
+        bytes: Vec<u8>,
+        /// Ends of the chunks in `bytes`; the last is its length.
+        ends: Vec<usize>,
+    },
+}
+
+/// Cuts one file.
+#[derive(Debug)]
+pub struct Cutter {
+    chunker: Chunker,
+    /// Bytes of the current stretch that are not cut yet.
+    pending: Vec<u8>,
+    /// How many of `pending` were looked at for zero blocks; the end of `pending[..scanned]` is a block's edge.
+    scanned: usize,
+    /// Zeros before `pending`; given out when data follows or the file ends, so that they come in one piece.
+    hole: u64,
+}
+
+impl Cutter {
+    /// A cutter at the start of a file.
+    pub fn new(chunker: Chunker) -> Self {
+        Self { chunker, pending: Vec::new(), scanned: 0, hole: 0 }
+    }
+
+    /// Where to append the next bytes of the file. They must start where the last ones ended, and a window must be whole
+    /// blocks but for the last of the file.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Zeros that need not be read: whole blocks, or up to the end of the file.
+    pub fn skip(&mut self, len: u64, parts: &mut Vec<Part>) {
+        self.end_stretch(parts);
+        self.hole += len;
+    }
+
+    /// Takes in what was appended; gives out whole chunks.
+    pub fn scan(&mut self, parts: &mut Vec<Part>) {
+        while self.scanned < self.pending.len() {
+            let end = self.pending.len().min(self.scanned + ZERO_BLOCK_LEN);
+            let block = self.pending.get(self.scanned..end).unwrap_or_default();
+            if !is_zero(block) {
+                self.scanned = end;
+                continue;
+            }
+            let len = block.len();
+            let rest = self.pending.split_off(end);
+            self.pending.truncate(self.scanned);
+            self.end_stretch(parts);
+            self.hole += len as u64;
+            self.pending = rest;
+            self.scanned = 0;
+        }
+        self.cut(false, parts);
+    }
+
+    /// The end of the file.
+    pub fn finish(&mut self, parts: &mut Vec<Part>) {
+        self.end_stretch(parts);
+        self.flush_hole(parts);
+    }
+
+    fn flush_hole(&mut self, parts: &mut Vec<Part>) {
+        let len = std::mem::take(&mut self.hole);
+        if len > 0 {
+            parts.push(Part::Hole(len));
+        }
+    }
+
+    fn end_stretch(&mut self, parts: &mut Vec<Part>) {
+        self.cut(true, parts);
+        self.scanned = 0;
+    }
+
+    /// Cuts as long as the next cut cannot depend on bytes that are not there yet.
+    fn cut(&mut self, at_end: bool, parts: &mut Vec<Part>) {
+        let max_len = self.chunker.params().max_len as usize;
+        let mut ends = Vec::new();
+        let mut at = 0;
+        // What was not looked at for zeros may turn out to be a hole, and a cut must not reach into it.
+        let known = self.scanned.min(self.pending.len());
+        while let Some(window) = self.pending.get(at..known)
+            && !window.is_empty()
+            && (at_end || window.len() >= max_len)
+        {
+            at += self.chunker.next_len(window);
+            ends.push(at);
+        }
+        if at == 0 {
+            return;
+        }
+        self.flush_hole(parts);
+        let rest = self.pending.split_off(at);
+        let bytes = std::mem::replace(&mut self.pending, rest);
+        self.scanned -= at;
+        parts.push(Part::Data { bytes, ends });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::chunker::ChunkParams;
+    use crate::transform::chunker::tests::noise;
+
+    /// Holes and chunk lengths, with neighbouring parts joined.
+    fn shape(parts: &[Part]) -> (Vec<i64>, Vec<u8>) {
+        let (mut lens, mut all) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Part::Hole(len) => {
+                    lens.push(-(*len as i64));
+                    all.resize(all.len() + *len as usize, 0);
+                }
+                Part::Data { bytes, ends } => {
+                    let starts = std::iter::once(&0).chain(ends);
+                    lens.extend(starts.zip(ends).map(|(start, end)| (end - start) as i64));
+                    assert_eq!(ends.last(), Some(&bytes.len()));
+                    all.extend_from_slice(bytes);
+                }
+            }
+        }
+        (lens, all)
+    }
+
+    fn cut(file: &[u8], window: usize) -> (Vec<i64>, Vec<u8>) {
+        let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
+        let mut parts = Vec::new();
+        for piece in file.chunks(window) {
+            cutter.room().extend_from_slice(piece);
+            cutter.scan(&mut parts);
+        }
+        cutter.finish(&mut parts);
+        shape(&parts)
+    }
+
+    fn sample() -> Vec<u8> {
+        let zeros = |blocks: usize| vec![0; blocks * ZERO_BLOCK_LEN];
+        let mut file = zeros(1);
+        file.extend(noise(1, 5 * ZERO_BLOCK_LEN));
+        file.extend(zeros(3));
+        file.extend(noise(2, 10 * ZERO_BLOCK_LEN + 100));
+        file.extend(zeros(2));
+        file.extend(noise(3, 1000));
+        file.extend(vec![0; 2 * ZERO_BLOCK_LEN + 77]);
+        file
+    }
+
+    #[test]
+    fn parts_do_not_depend_on_windows() {
+        let file = sample();
+        let (lens, all) = cut(&file, usize::MAX);
+        assert_eq!(all, file);
+        assert_eq!(lens.iter().filter(|len| **len < 0).count(), 4);
+        for window in [1, 2, 3, 7, 100] {
+            assert_eq!(cut(&file, window * ZERO_BLOCK_LEN), (lens.clone(), file.clone()), "{window}");
+        }
+    }
+
+    #[test]
+    fn skipped_zeros_are_as_good_as_read_ones() {
+        let file = sample();
+        let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
+        let mut parts = Vec::new();
+        for block in file.chunks(ZERO_BLOCK_LEN) {
+            if is_zero(block) {
+                cutter.skip(block.len() as u64, &mut parts);
+            } else {
+                cutter.room().extend_from_slice(block);
+                cutter.scan(&mut parts);
+            }
+        }
+        cutter.finish(&mut parts);
+        assert_eq!(shape(&parts), cut(&file, usize::MAX));
+    }
+
+    #[test]
+    fn empty_and_all_zero_files() {
+        assert_eq!(cut(&[], 100), (vec![], vec![]));
+        assert_eq!(cut(&vec![0; 300_000], 2 * ZERO_BLOCK_LEN).0, [-300_000]);
+    }
+}
