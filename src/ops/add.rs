@@ -1,6 +1,7 @@
 //! `add`: store content as it is now, and stage it for the next commit.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -154,7 +155,7 @@ fn find_changes(
             parents.insert(parent);
         }
     }
-    let mut folders = Folders::new(std::sync::Arc::clone(repo.work()));
+    let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut changes = Vec::new();
     let mut seen = BTreeSet::new();
     pair(&state, &walked, &mut |pair| {
@@ -223,7 +224,7 @@ fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &
 /// The batch being made.
 struct Staging<'a> {
     repo: &'a Repository,
-    head: &'a Tree,
+    head: &'a Arc<Tree>,
     generation: u64,
     ops: Vec<Op>,
     outcome: Outcome,

@@ -36,9 +36,9 @@ impl Repository {
 }
 
 /// The entry at a path; `None` if there is none. The root has no entry.
-pub fn lookup(objects: &ObjectStore, root: &Tree, path: &RepoPath) -> Result<Option<Entry>, RepoError> {
+pub fn lookup(objects: &ObjectStore, root: &Arc<Tree>, path: &RepoPath) -> Result<Option<Entry>, RepoError> {
     let mut names = path.names().peekable();
-    let mut tree = Arc::new(root.clone());
+    let mut tree = Arc::clone(root);
     while let Some(name) = names.next() {
         let Some(entry) = tree.get(name) else { return Ok(None) };
         if names.peek().is_none() {

@@ -90,16 +90,29 @@ impl ObjectStore {
         Ok(decoded)
     }
 
+    /// A decoded block from the cache, or decoded now and not kept: for one pass over many blocks.
+    pub fn block_once(&self, layer: u32, block: u32) -> Result<Arc<Vec<u8>>, StoreError> {
+        match self.cache.get((layer, block)) {
+            Some(found) => Ok(found),
+            None => Ok(Arc::new(self.layers.reader(layer)?.read_block(block)?)),
+        }
+    }
+
+    /// An object's bytes within its decoded block, compared with its id.
+    pub fn verified<'a>(&self, located: &Located, block: &'a [u8]) -> Result<&'a [u8], StoreError> {
+        let Place { offset, len, kind, .. } = located.object.place;
+        let bytes = block.get(offset as usize..).and_then(|rest| rest.get(..len as usize));
+        let sound = bytes.filter(|bytes| sha256(&[bytes]) == *located.object.id.digest());
+        let why = || "its bytes do not have its id".to_owned();
+        sound.ok_or_else(|| StoreError::Corrupt { kind, id: located.object.id, why: why() })
+    }
+
     /// An object at a known place, its bytes compared with its id.
     pub fn read_at(&self, located: &Located) -> Result<ObjectBytes, StoreError> {
         let Located { layer, object } = located;
         let block = self.block(*layer, object.place.block)?;
-        let bytes = ObjectBytes { block, place: object.place };
-        if bytes.len() == object.place.len as usize && sha256(&[&bytes]) == *object.id.digest() {
-            return Ok(bytes);
-        }
-        let why = "its bytes do not have its id".to_owned();
-        Err(StoreError::Corrupt { kind: object.place.kind, id: object.id, why })
+        self.verified(located, &block)?;
+        Ok(ObjectBytes { block, place: object.place })
     }
 
     /// An object's verified bytes.

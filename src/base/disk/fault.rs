@@ -72,6 +72,8 @@ pub struct FaultDisk {
 struct FaultDir {
     real: Arc<dyn Dir>,
     ino: Ino,
+    /// The root's node and path.
+    top: (Ino, Arc<Path>),
     state: Arc<Mutex<State>>,
 }
 
@@ -122,6 +124,12 @@ impl State {
         }
     }
 
+    /// The node of a folder below the root, by the path that messages show.
+    fn find(&mut self, (root, root_path): (Ino, &Path), path: &Path) -> io::Result<Ino> {
+        let below = path.strip_prefix(root_path).map_err(io::Error::other)?;
+        below.iter().try_fold(root, |ino, name| self.child(ino, name))
+    }
+
     fn child(&mut self, ino: Ino, name: &OsStr) -> io::Result<Ino> {
         self.names(ino)?.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -159,7 +167,7 @@ impl FaultDisk {
             State { nodes: Vec::new(), operations: 0, plan, stopped: false, full: false, log: Vec::new() };
         let ino = state.import(real.as_ref(), 0o755)?;
         let state = Arc::new(Mutex::new(state));
-        let root = Arc::new(FaultDir { real, ino, state: Arc::clone(&state) });
+        let root = Arc::new(FaultDir { real, ino, top: (ino, Arc::from(path)), state: Arc::clone(&state) });
         Ok(Self { state, root })
     }
 
@@ -249,7 +257,7 @@ impl Dir for FaultDir {
     fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>> {
         let real = self.real.open_dir(name)?;
         let ino = lock(&self.state).child(self.ino, name)?;
-        Ok(Arc::new(FaultDir { real, ino, state: Arc::clone(&self.state) }))
+        Ok(Arc::new(FaultDir { real, ino, top: self.top.clone(), state: Arc::clone(&self.state) }))
     }
 
     fn create_dir(&self, name: &OsStr, mode: u32) -> io::Result<()> {
@@ -293,6 +301,17 @@ impl Dir for FaultDir {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.rename(from, to)
+    }
+
+    fn rename_new_into(&self, from: &OsStr, dir: &dyn Dir, to: &OsStr) -> io::Result<()> {
+        lock(&self.state).step("rename", to, false)?;
+        self.real.rename_new_into(from, dir, to)?;
+        let mut state = lock(&self.state);
+        let ino = state.child(self.ino, from)?;
+        let target = state.find((self.top.0, &self.top.1), dir.path())?;
+        state.names(self.ino)?.remove(from);
+        state.names(target)?.insert(to.to_owned(), ino);
+        Ok(())
     }
 
     fn remove_file(&self, name: &OsStr) -> io::Result<()> {

@@ -79,6 +79,8 @@ pub trait Dir: Send + Sync + fmt::Debug {
     fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()>;
     /// Renames within this directory; fails with `AlreadyExists` if something is there.
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Renames into another folder of the same file system; fails with `AlreadyExists` if something is there.
+    fn rename_new_into(&self, from: &OsStr, dir: &dyn Dir, to: &OsStr) -> io::Result<()>;
     /// Removes a file or link.
     fn remove_file(&self, name: &OsStr) -> io::Result<()>;
     /// Removes an empty directory.

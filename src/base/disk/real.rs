@@ -110,6 +110,11 @@ impl Dir for RealDir {
         }
     }
 
+    fn rename_new_into(&self, from: &OsStr, dir: &dyn Dir, to: &OsStr) -> io::Result<()> {
+        let target = fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(fs::renameat_with(&self.fd, from, &target, to, RenameFlags::NOREPLACE)?)
+    }
+
     fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(&self.fd, name, AtFlags::empty())?)
     }

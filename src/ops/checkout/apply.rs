@@ -1,0 +1,196 @@
+//! Carrying out a plan.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::plan::{Plan, Scope};
+use super::{Error, Outcome, Result};
+use crate::base::clock;
+use crate::base::disk::{FileKind, IoContext, Stat};
+use crate::base::kind::ErrorKind;
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::model::path::RepoPath;
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::tree::{Entry, Meta, Node};
+use crate::ops::add::removal;
+use crate::ops::materialize::{FileWrite, WriteOptions, Written, restored_mode, write_files};
+use crate::repo::{Repository, WriteLock};
+use crate::store::{refs, staging};
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::write::remove;
+
+/// Applies a plan without conflicts, then records staging and `ops` in one batch.
+pub fn apply(
+    repo: &Repository,
+    lock: &WriteLock,
+    plan: Plan,
+    set_times: bool,
+    mut ops: Vec<Op>,
+    monitor: &dyn Monitor,
+) -> Result<Outcome> {
+    let mut outcome = Outcome { unchanged: plan.unchanged, ..Outcome::default() };
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let generation = refs::generation(&repo.journal().read())?;
+    remove_all(&plan, &mut folders, &mut outcome, monitor)?;
+    for path in &plan.folders {
+        // A folder's handle is opened for its parent only, so removed ones never linger.
+        let shown = || repo.work().path().join(path.as_os_str());
+        Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Create).on("create", shown())?;
+    }
+    let written = write_files(repo, repo.work(), &plan.writes, WriteOptions { set_times }, monitor)?;
+    let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: Vec::new() };
+    for (file, written) in plan.writes.iter().zip(&written) {
+        note(file, written, &mut outcome, monitor);
+        recorder.written(file, written);
+    }
+    set_folder_meta(repo, &plan.folder_meta, set_times, &mut outcome, monitor);
+    for (path, entry) in &plan.folder_meta {
+        recorder.record(path, entry, None);
+    }
+    for (path, entry, stat) in &plan.adopted {
+        recorder.record(path, entry, Some(stat));
+        outcome.unchanged += 1;
+    }
+    if plan.moves_head {
+        recorder.ops.extend(plan.forgotten.iter().map(staging::delete_op));
+    }
+    ops.extend(recorder.ops);
+    outcome.kept = plan.kept;
+    outcome.lost = plan.lost;
+    if !ops.is_empty() {
+        repo.commit(lock, &[], ops)?;
+    }
+    Ok(outcome)
+}
+
+fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Result<()> {
+    for (path, kind) in &plan.removals {
+        if monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let removed = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| remove(dir.as_ref(), path, *kind));
+        match removed {
+            Ok(removed) => outcome.removed += u64::from(removed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                monitor.problem(&format!("cannot remove {path}: {error}"));
+                outcome.failed += 1;
+            }
+        }
+    }
+    // Handles of folders that are gone must not be used again.
+    *folders = Folders::new(Arc::clone(folders.root()));
+    Ok(())
+}
+
+fn note(file: &FileWrite, written: &Written, outcome: &mut Outcome, monitor: &dyn Monitor) {
+    match written {
+        Ok(_) => {
+            outcome.written += 1;
+            outcome.written_bytes += if let Node::File { len, .. } = file.node { len } else { 0 };
+        }
+        Err(failure) => {
+            monitor.problem(&failure.message);
+            outcome.failed += 1;
+            outcome.damaged += u64::from(failure.kind == ErrorKind::Corrupt);
+        }
+    }
+}
+
+/// Modes last and deepest first: a folder that may not be written to gets its mode when nothing is left to do in it.
+fn set_folder_meta(
+    repo: &Repository,
+    entries: &[(RepoPath, Entry)],
+    set_times: bool,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) {
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    for (path, entry) in entries.iter().rev() {
+        let name = OsStr::from_bytes(path.file_name());
+        let set = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| {
+            let mode = restored_mode(entry.meta.mode);
+            if dir.stat(name)?.is_some_and(|stat| stat.mode != mode) {
+                dir.set_mode(name, mode)?;
+            }
+            if set_times { dir.set_mtime(name, entry.meta.mtime_ns) } else { Ok(()) }
+        });
+        if let Err(error) = set {
+            monitor.problem(&format!("cannot set the mode of {path}: {error}"));
+            outcome.failed += 1;
+        }
+    }
+}
+
+/// Collects staging entries for what is on disk now.
+struct Recorder {
+    generation: u64,
+    moves_head: bool,
+    ops: Vec<Op>,
+}
+
+impl Recorder {
+    fn written(&mut self, file: &FileWrite, written: &Written) {
+        let entry = Entry { name: file.path.file_name().to_vec(), meta: file.meta, node: file.node.clone() };
+        self.record(&file.path, &entry, written.as_ref().ok());
+    }
+
+    /// A file that could not be written gets an entry that matches nothing, so that `status` shows it.
+    fn record(&mut self, path: &RepoPath, entry: &Entry, stat: Option<&Stat>) {
+        if !self.moves_head {
+            return;
+        }
+        let node = match &entry.node {
+            Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+            Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
+            Node::Dir { .. } => StagedNode::Dir,
+        };
+        let staged = StagedEntry {
+            node,
+            meta: Meta { mode: stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode), ..entry.meta },
+            seen: stat.map(SeenStat::from).unwrap_or_default(),
+            racy: stat.is_none_or(|stat| is_racy(stat, clock::now())),
+            generation: self.generation,
+        };
+        self.ops.push(staging::put_op(path, &staged));
+    }
+}
+
+/// Makes staging what the target says, without touching the work tree.
+pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry)>, scope: &Scope) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut ops = Vec::new();
+    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
+    {
+        let state = repo.journal().read();
+        let generation = refs::generation(&state)?;
+        for (path, entry) in &target {
+            let old = staging::get(&state, path)?;
+            if old.as_ref().is_some_and(|old| crate::ops::status::is_version(entry, old)) {
+                continue;
+            }
+            let in_head = crate::repo::trees::lookup(&repo.objects(), &head, path)?;
+            let as_head = in_head.is_some_and(|head| head.same_version(entry));
+            let generation = if as_head { generation } else { generation + 1 };
+            let mut recorder = Recorder { generation, moves_head: true, ops: Vec::new() };
+            recorder.record(path, entry, None);
+            ops.append(&mut recorder.ops);
+            outcome.written += 1;
+        }
+        let wanted = |path: &RepoPath| target.binary_search_by(|(at, _)| at.cmp(path)).is_ok();
+        for scope in &scope.paths {
+            for (path, _) in staging::entries_within(&state, scope)?.into_iter().filter(|(path, _)| !wanted(path)) {
+                let in_head = crate::repo::trees::lookup(&repo.objects(), &head, &path)?.is_some();
+                ops.push(removal(&path, in_head, generation + 1));
+                outcome.removed += 1;
+            }
+        }
+    }
+    if !ops.is_empty() {
+        repo.commit(lock, &[], ops)?;
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,190 @@
+//! `checkout`, `switch` and `restore`: making the work tree what a tree says.
+//!
+//! First a plan, a plain value, computed without changing anything; then its application. What is not stored is never
+//! overwritten or removed unless forced, and then it is named. A run that was stopped half-way is completed by running
+//! it again: files that are already as they should be are taken over.
+
+mod apply;
+mod plan;
+
+use serde::Serialize;
+
+pub use self::plan::{Plan, Scope};
+use super::{Error, Result};
+use crate::base::monitor::Monitor;
+use crate::model::id::CommitId;
+use crate::model::path::RepoPath;
+use crate::model::refs::{Head, RefName};
+use crate::model::tree::Entry;
+use crate::repo::{Repository, trees};
+use crate::store::refs::{self, RefKind};
+
+/// Which commit, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// A branch, or any other revision; then HEAD is on no branch.
+    pub revision: String,
+    /// Make the work tree equal to the revision, whatever is lost.
+    pub force: bool,
+    /// Set the recorded modification times.
+    pub set_times: bool,
+    /// `revision` must be a branch.
+    pub branch_only: bool,
+    /// Make this branch at the revision and be on it.
+    pub create: Option<String>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was done to the work tree.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// The commit that the work tree now has; none after restoring paths.
+    pub commit: Option<CommitId>,
+    /// The branch that HEAD is on.
+    pub branch: Option<String>,
+    /// Files and links written.
+    pub written: u64,
+    /// Their bytes.
+    pub written_bytes: u64,
+    /// Files, links and folders removed.
+    pub removed: u64,
+    /// Paths that were right already.
+    pub unchanged: u64,
+    /// Local changes that were kept, because the revision has the same there as HEAD had.
+    pub kept: Vec<RepoPath>,
+    /// What was only in the work tree and is gone, by force.
+    pub lost: Vec<RepoPath>,
+    /// What could not be written or removed.
+    pub failed: u64,
+    /// Some of it because stored data is damaged.
+    pub damaged: u64,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+/// Makes the work tree what a revision says, and moves HEAD there.
+pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let lock = repo.lock("checkout")?;
+    let (commit, head) = destination(repo, options)?;
+    let tree = repo.root_tree(Some(&commit))?;
+    let objects = repo.objects();
+    let mut target = Vec::new();
+    trees::visit(&objects, &tree, &RepoPath::root(), &mut |path, entry| {
+        target.push((path, entry.clone()));
+        Ok(())
+    })?;
+    let scope = Scope { paths: vec![RepoPath::root()], force: options.force, moves_head: true };
+    let plan = plan::make(repo, target, &scope, monitor)?;
+    if !plan.conflicts.is_empty() {
+        return Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts });
+    }
+    if options.dry_run {
+        return Ok(plan.preview(Some(commit)));
+    }
+    let mut ops = Vec::new();
+    if let Some(Head::Branch(name)) = options.create.as_ref().and(Some(&head)) {
+        ops.push(refs::set_op(RefKind::Branch, name, &commit));
+    }
+    ops.push(refs::head_op(&head));
+    let mut outcome = apply::apply(repo, &lock, plan, options.set_times, ops, monitor)?;
+    outcome.commit = Some(commit);
+    if let Head::Branch(name) = head {
+        outcome.branch = Some(name.to_string());
+    }
+    Ok(outcome)
+}
+
+/// The commit to go to and where HEAD will point.
+fn destination(repo: &Repository, options: &Options) -> Result<(CommitId, Head)> {
+    let state = repo.journal().read();
+    if let Some(name) = &options.create {
+        let name = RefName::parse(name)?;
+        if refs::get(&state, RefKind::Branch, &name)?.is_some() {
+            return Err(Error::RefExists { kind: "branch", name: name.to_string() });
+        }
+        return Ok((repo.resolve(&options.revision)?, Head::Branch(name)));
+    }
+    if let Ok(name) = RefName::parse(&options.revision)
+        && let Some(id) = refs::get(&state, RefKind::Branch, &name)?
+    {
+        return Ok((id, Head::Branch(name)));
+    }
+    if options.branch_only {
+        return Err(Error::NoSuchRef { kind: "branch", name: options.revision.clone() });
+    }
+    let id = repo.resolve(&options.revision)?;
+    let head = refs::head(&state)?;
+    // `checkout HEAD` stays on the branch.
+    let stays = options.revision == "HEAD" && matches!(head, Head::Branch(_));
+    Ok((id, if stays { head } else { Head::Detached(id) }))
+}
+
+/// Which paths to bring back, from where.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// These paths and what is below them.
+    pub paths: Vec<RepoPath>,
+    /// A revision; without one, what is staged.
+    pub source: Option<String>,
+    /// Change what is staged instead of the work tree; the source is HEAD unless given.
+    pub staged: bool,
+    /// Overwrite what is stored nowhere.
+    pub force: bool,
+    /// Set the recorded modification times.
+    pub set_times: bool,
+}
+
+/// Brings paths back as they were. HEAD stays.
+pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<Outcome> {
+    let lock = repo.lock("restore")?;
+    let target = restore_target(repo, options)?;
+    let scope = Scope { paths: options.paths.clone(), force: options.force, moves_head: false };
+    let found = |path: &RepoPath| target.iter().any(|(at, _)| at.is_within(path));
+    if let Some(path) = options.paths.iter().find(|path| !path.is_root() && !found(path)) {
+        let place = options.source.as_ref().map_or_else(|| "tracked".to_owned(), |source| format!("in {source}"));
+        let tracked = !crate::store::staging::entries_within(&repo.journal().read(), path)?.is_empty();
+        if !tracked {
+            return Err(Error::NoSuchPath { path: path.clone(), place });
+        }
+    }
+    if options.staged {
+        return apply::unstage(repo, &lock, target, &scope);
+    }
+    let plan = plan::make(repo, target, &scope, monitor)?;
+    if !plan.conflicts.is_empty() {
+        return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
+    }
+    apply::apply(repo, &lock, plan, options.set_times, Vec::new(), monitor)
+}
+
+/// What the paths are to become.
+fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(RepoPath, Entry)>> {
+    let in_scope = |path: &RepoPath| options.paths.iter().any(|scope| path.is_within(scope));
+    let revision = options.source.as_deref().or(options.staged.then_some("HEAD"));
+    let mut target = Vec::new();
+    match revision {
+        Some("HEAD") if repo.head_commit()?.is_none() => {}
+        Some(revision) => {
+            let tree = repo.root_tree(Some(&repo.resolve(revision)?))?;
+            trees::visit(&repo.objects(), &tree, &RepoPath::root(), &mut |path, entry| {
+                if in_scope(&path) {
+                    target.push((path, entry.clone()));
+                }
+                Ok(())
+            })?;
+        }
+        None => {
+            let state = repo.journal().read();
+            let mut entries = crate::store::staging::entries(&state)?;
+            while let Some((path, entry)) = entries.next()? {
+                if in_scope(&path)
+                    && let Some(entry) = plan::as_tree_entry(&path, &entry)
+                {
+                    target.push((path, entry));
+                }
+            }
+        }
+    }
+    Ok(target)
+}

@@ -1,0 +1,323 @@
+//! What has to be done to the work tree, found by looking only.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Outcome;
+use crate::base::disk::{FileKind, Stat};
+use crate::base::monitor::Monitor;
+use crate::model::id::{CommitId, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
+use crate::model::tree::{Entry, Node, Tree};
+use crate::ops::compare::{WorkChange, same_content, work_changes};
+use crate::ops::materialize::{FileWrite, restored_mode};
+use crate::ops::scan::{Pair, pair, walk_tree};
+use crate::ops::status::is_version;
+use crate::ops::{Error, Result};
+use crate::repo::{Repository, trees};
+use crate::store::objects::ObjectStore;
+use crate::store::refs;
+use crate::world::write::Expect;
+
+/// What a plan is about.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Paths and all below them.
+    pub paths: Vec<RepoPath>,
+    /// Nothing is too precious.
+    pub force: bool,
+    /// HEAD will have the target's tree: staging follows, and changes that concern neither side are kept.
+    pub moves_head: bool,
+}
+
+impl Scope {
+    fn contains(&self, path: &RepoPath) -> bool {
+        self.paths.iter().any(|scope| path.is_within(scope))
+    }
+}
+
+/// Everything to be done, in an order that works: removals from the end, then folders, then files, then modes of folders.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Removed, deepest first.
+    pub removals: Vec<(RepoPath, FileKind)>,
+    /// Folders to be there.
+    pub folders: Vec<RepoPath>,
+    /// Modes and times of folders, set last.
+    pub folder_meta: Vec<(RepoPath, Entry)>,
+    /// Files and links.
+    pub writes: Vec<FileWrite>,
+    /// Right already, but staging does not know: path, entry, what it looks like.
+    pub adopted: Vec<(RepoPath, Entry, Stat)>,
+    /// No longer tracked.
+    pub forgotten: Vec<RepoPath>,
+    /// Right already.
+    pub unchanged: u64,
+    /// Local changes that stay.
+    pub kept: Vec<RepoPath>,
+    /// What would be lost: not to be applied while this is not empty.
+    pub conflicts: Vec<RepoPath>,
+    /// What is lost by force.
+    pub lost: Vec<RepoPath>,
+    /// Staging follows.
+    pub moves_head: bool,
+}
+
+impl Plan {
+    /// What applying the plan would report.
+    pub fn preview(self, commit: Option<CommitId>) -> Outcome {
+        Outcome {
+            commit,
+            written: self.writes.len() as u64,
+            removed: self.removals.len() as u64,
+            unchanged: self.unchanged,
+            kept: self.kept,
+            lost: self.lost,
+            dry_run: true,
+            ..Outcome::default()
+        }
+    }
+}
+
+/// A staging entry as the entry of a tree. A folder's tree is not known here and not needed: its content has entries of its own.
+pub fn as_tree_entry(path: &RepoPath, staged: &StagedEntry) -> Option<Entry> {
+    let node = match &staged.node {
+        StagedNode::File { len, content } => Node::File { len: *len, content: *content },
+        StagedNode::Symlink { target } => Node::Symlink { target: target.clone() },
+        StagedNode::Dir => Node::Dir { tree: TreeId::from_digest([0; 32]) },
+        StagedNode::Deleted => return None,
+    };
+    Some(Entry { name: path.file_name().to_vec(), meta: staged.meta, node })
+}
+
+/// A path that is wanted, tracked or on disk, and is not plainly right.
+struct Row {
+    target: Option<Entry>,
+    pair: Pair,
+}
+
+/// Compares target, staging and disk.
+pub fn make(
+    repo: &Repository,
+    target: Vec<(RepoPath, Entry)>,
+    scope: &Scope,
+    monitor: &dyn Monitor,
+) -> Result<Plan> {
+    monitor.begin("comparing with the work tree", None, None);
+    let mut plan = Plan { moves_head: scope.moves_head, ..Plan::default() };
+    let rows = rows(repo, target, scope, &mut plan, monitor)?;
+    let changes = {
+        let pairs: Vec<Pair> = rows.iter().map(|row| row.pair.clone()).collect();
+        work_changes(repo, &pairs, monitor)
+    };
+    let objects = repo.objects();
+    let equals: Vec<bool> = repo.pools().cpu().install(|| {
+        rows.par_iter().zip(&changes).map(|(row, change)| equals_target(&objects, repo, row, *change)).collect()
+    });
+    monitor.end();
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
+    let generation = refs::generation(&repo.journal().read())?;
+    let mut planner = Planner { objects: &objects, head, generation, scope, plan };
+    for ((row, change), equal) in rows.into_iter().zip(changes).zip(equals) {
+        planner.decide(row, change, equal)?;
+    }
+    planner.plan.removals.reverse();
+    Ok(planner.plan)
+}
+
+/// Joins target with staging and disk, leaving out what is right already.
+fn rows(
+    repo: &Repository,
+    target: Vec<(RepoPath, Entry)>,
+    scope: &Scope,
+    plan: &mut Plan,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Row>> {
+    let state = repo.journal().read();
+    let walked = walk_tree(repo, &state, false, monitor);
+    walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    let mut rows = Vec::new();
+    let mut wanted = target.into_iter().peekable();
+    let absent = |path: RepoPath, target: Entry| Row {
+        target: Some(target),
+        pair: Pair { path, staged: None, deleted: false, disk: None },
+    };
+    pair(&state, &walked, &mut |pair| {
+        while let Some((path, entry)) = wanted.next_if(|(path, _)| *path < pair.path) {
+            rows.push(absent(path, entry));
+        }
+        let target = wanted.next_if(|(path, _)| *path == pair.path).map(|(_, entry)| entry);
+        let right = match (&target, &pair.staged) {
+            (Some(target), Some(staged)) => is_version(target, staged) && pair.looks_unchanged(),
+            _ => false,
+        };
+        if right {
+            plan.unchanged += 1;
+        } else if scope.contains(&pair.path) {
+            rows.push(Row { target, pair });
+        }
+        Ok(())
+    })?;
+    rows.extend(wanted.map(|(path, entry)| absent(path, entry)));
+    // An ignored file that is in the way is not in the walk.
+    let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
+    for row in rows.iter_mut().filter(|row| row.target.is_some() && row.pair.disk.is_none()) {
+        use crate::world::dirs::IfAbsent;
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(row.pair.path.file_name());
+        let dir = folders.open_parent(&row.pair.path, IfAbsent::Fail);
+        row.pair.disk = dir.and_then(|dir| dir.stat(name)).unwrap_or(None);
+    }
+    Ok(rows)
+}
+
+/// Is what is on disk, though not known to staging, what is wanted?
+fn equals_target(objects: &ObjectStore, repo: &Repository, row: &Row, change: WorkChange) -> bool {
+    let (Some(target), Some(disk)) = (&row.target, &row.pair.disk) else { return false };
+    if change == WorkChange::Same && row.pair.staged.as_ref().is_some_and(|staged| !is_version(target, staged)) {
+        return false;
+    }
+    match &target.node {
+        Node::Dir { .. } => disk.kind == FileKind::Dir,
+        Node::File { len, content } => {
+            disk.kind == FileKind::File
+                && disk.len == *len
+                && disk.mode & 0o777 == restored_mode(target.meta.mode)
+                && same_content(objects, repo.work(), &row.pair.path, content, *len).unwrap_or(false)
+        }
+        Node::Symlink { target: link } => {
+            use std::os::unix::ffi::OsStrExt;
+            let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
+            let dir = folders.open_parent(&row.pair.path, crate::world::dirs::IfAbsent::Fail);
+            let name = std::ffi::OsStr::from_bytes(row.pair.path.file_name());
+            disk.kind == FileKind::Symlink
+                && dir.and_then(|dir| dir.read_link(name)).is_ok_and(|found| found.as_bytes() == link)
+        }
+    }
+}
+
+struct Planner<'a> {
+    objects: &'a ObjectStore,
+    head: Arc<Tree>,
+    generation: u64,
+    scope: &'a Scope,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn decide(&mut self, row: Row, change: WorkChange, equals_target: bool) -> Result<()> {
+        let Row { target, pair } = row;
+        let head = trees::lookup(self.objects, &self.head, &pair.path)?;
+        let staged_only = pair.staged.as_ref().is_some_and(|staged| {
+            staged.generation > self.generation && !head.as_ref().is_some_and(|head| is_version(head, staged))
+        });
+        match target {
+            Some(target) => self.want(target, pair, change, equals_target, head, staged_only),
+            None => self.do_not_want(pair, change, head, staged_only),
+        }
+        Ok(())
+    }
+
+    /// A path that is in the target.
+    fn want(
+        &mut self,
+        target: Entry,
+        pair: Pair,
+        change: WorkChange,
+        equals_target: bool,
+        head: Option<Entry>,
+        staged_only: bool,
+    ) {
+        let path = pair.path.clone();
+        // Neither side of a move concerns this path: what the user did to it stays.
+        let untouched = self.scope.moves_head && !self.scope.force && head.as_ref().is_some_and(|head| same(head, &target));
+        if let Some(disk) = pair.disk.filter(|_| equals_target) {
+            if matches!(target.node, Node::Dir { .. }) && restored_mode(disk.mode) != restored_mode(target.meta.mode) {
+                self.plan.folder_meta.push((path.clone(), target.clone()));
+            }
+            return self.plan.adopted.push((path, target, disk));
+        }
+        if untouched && (pair.deleted || staged_only || (pair.disk.is_some() && change != WorkChange::Same)) {
+            return self.plan.kept.push(path);
+        }
+        let expect = match (&pair.disk, &pair.staged, change) {
+            (None, ..) => Expect::Absent,
+            // Content that staging alone has would be forgotten when staging follows HEAD.
+            (Some(disk), Some(_), WorkChange::Same) if !(staged_only && self.scope.moves_head) => {
+                Expect::Seen(SeenStat::from(disk))
+            }
+            (Some(_), ..) if self.scope.force => {
+                self.plan.lost.push(path.clone());
+                Expect::Anything
+            }
+            // Only the mode of a tracked file differs; its content is stored.
+            (Some(disk), Some(_), WorkChange::Mode) => Expect::Seen(SeenStat::from(disk)),
+            (Some(_), ..) => return self.plan.conflicts.push(path),
+        };
+        let kind = pair.disk.map(|disk| disk.kind);
+        match &target.node {
+            Node::Dir { .. } => {
+                if let Some(kind) = kind.filter(|kind| *kind != FileKind::Dir) {
+                    self.plan.removals.push((path.clone(), kind));
+                }
+                self.plan.folders.push(path.clone());
+                self.plan.folder_meta.push((path, target));
+            }
+            _ => {
+                let in_the_way = kind.filter(|kind| *kind == FileKind::Dir);
+                if let Some(kind) = in_the_way {
+                    self.plan.removals.push((path.clone(), kind));
+                }
+                let expect = if in_the_way.is_some() { Expect::Absent } else { expect };
+                self.plan.writes.push(FileWrite { path, meta: target.meta, node: target.node, expect });
+            }
+        }
+    }
+
+    /// A path that is not in the target.
+    fn do_not_want(&mut self, pair: Pair, change: WorkChange, head: Option<Entry>, staged_only: bool) {
+        let path = pair.path;
+        let is_dir = pair.disk.is_some_and(|disk| disk.kind == FileKind::Dir);
+        match (&pair.staged, pair.disk) {
+            (None, None) => self.plan.forgotten.push(path),
+            // Not tracked: nobody's business, unless the tree is to be equal.
+            (None, Some(disk)) => {
+                if pair.deleted {
+                    self.plan.forgotten.push(path.clone());
+                }
+                if self.scope.force && self.scope.moves_head {
+                    if !is_dir {
+                        self.plan.lost.push(path.clone());
+                    }
+                    self.plan.removals.push((path, disk.kind));
+                }
+            }
+            // New and staged: it stays staged on the new HEAD.
+            (Some(_), _) if head.is_none() && self.scope.moves_head && !self.scope.force => self.plan.kept.push(path),
+            (Some(_), None) => self.plan.forgotten.push(path),
+            (Some(_), Some(disk)) => {
+                let stored = is_dir || (matches!(change, WorkChange::Same | WorkChange::Mode) && !staged_only);
+                if !stored && !self.scope.force {
+                    return self.plan.conflicts.push(path);
+                }
+                if !stored {
+                    self.plan.lost.push(path.clone());
+                }
+                self.plan.removals.push((path.clone(), disk.kind));
+                self.plan.forgotten.push(path);
+            }
+        }
+    }
+}
+
+/// The same version, folders by mode alone: their content has entries of its own.
+fn same(a: &Entry, b: &Entry) -> bool {
+    match (&a.node, &b.node) {
+        (Node::Dir { .. }, Node::Dir { .. }) => a.meta.mode == b.meta.mode,
+        _ => a.same_version(b),
+    }
+}

@@ -1,0 +1,315 @@
+//! Writing stored files into a folder, fast: ordered by where their content lies, each block decoded once, every chunk
+//! verified.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{Error, Result};
+use crate::base::disk::{Dir, DiskFile, Stat};
+use crate::base::kind::ErrorKind;
+use crate::base::monitor::Monitor;
+use crate::model::id::{ChunkId, ObjectKind, RecipeId};
+use crate::model::path::RepoPath;
+use crate::model::recipe::{Piece, Recipe};
+use crate::model::tree::{Content, Meta, Node};
+use crate::repo::Repository;
+use crate::store::StoreError;
+use crate::store::index::Located;
+use crate::store::objects::ObjectStore;
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::write::{Expect, NewFile, write_link};
+
+/// A file or link to be written.
+#[derive(Debug, Clone)]
+pub struct FileWrite {
+    /// Where.
+    pub path: RepoPath,
+    /// Mode and time.
+    pub meta: Meta,
+    /// File or link; a folder is not written here.
+    pub node: Node,
+    /// What may be replaced.
+    pub expect: Expect,
+}
+
+/// How to write.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriteOptions {
+    /// Set the recorded modification times.
+    pub set_times: bool,
+}
+
+/// Bits of a stored mode that are given to files: set-user-id and the like are never restored.
+const RESTORED_MODE: u32 = 0o777;
+/// Files written by one task at most, so that a block of tiny files does not keep one thread busy alone.
+const FILES_PER_TASK: usize = 64;
+/// From here on the parts of one file are written by several threads.
+const PARALLEL_FROM_LEN: u64 = 16 << 20;
+
+/// The mode that a file gets.
+pub fn restored_mode(mode: u32) -> u32 {
+    mode & RESTORED_MODE
+}
+
+/// Why a file was not written.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// One sentence.
+    pub message: String,
+    /// Damage, or something else.
+    pub kind: ErrorKind,
+}
+
+/// A stat of the written file, or why it was not written.
+pub type Written = std::result::Result<Stat, Failure>;
+
+/// Writes all files below `root`. The results are in the order of `files`. Folders that are not there are made.
+pub fn write_files(
+    repo: &Repository,
+    root: &Arc<dyn Dir>,
+    files: &[FileWrite],
+    options: WriteOptions,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Written>> {
+    let objects = repo.objects();
+    let bytes = files.iter().map(file_len).sum();
+    monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
+    let writer = Writer { objects: &objects, root, options, monitor };
+    let mut results: Vec<Option<Written>> = vec![None; files.len()];
+    let done = repo.pools().cpu().install(|| {
+        let (large, mut small): (Vec<usize>, Vec<usize>) =
+            (0..files.len()).partition(|at| files.get(*at).is_some_and(|file| file_len(file) >= PARALLEL_FROM_LEN));
+        let places = locate_all(&objects, files)?;
+        let place = |at: &usize| places.get(*at).copied().unwrap_or_default();
+        small.sort_by_key(place);
+        let tasks: Vec<&[usize]> = small
+            .chunk_by(|a, b| place(a).block() == place(b).block())
+            .flat_map(|group| group.chunks(FILES_PER_TASK))
+            .collect();
+        let written: Vec<Vec<(usize, Written)>> =
+            tasks.par_iter().with_max_len(1).map(|task| writer.write_task(files, task)).collect();
+        let mut written: Vec<(usize, Written)> = written.into_iter().flatten().collect();
+        for at in large {
+            written.extend(files.get(at).map(|file| (at, writer.write_large(file))));
+        }
+        Ok::<_, Error>(written)
+    });
+    monitor.end();
+    for (at, written) in done? {
+        if let Some(slot) = results.get_mut(at) {
+            *slot = Some(written);
+        }
+    }
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    let unreached = || Err(Failure { message: "it was not reached".to_owned(), kind: ErrorKind::Failed });
+    Ok(results.into_iter().map(|written| written.unwrap_or_else(unreached)).collect())
+}
+
+fn file_len(file: &FileWrite) -> u64 {
+    if let Node::File { len, .. } = file.node { len } else { 0 }
+}
+
+/// Where a file's content begins: layer, block, position. Files without content come first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Start(Option<(u32, u32)>, u32);
+
+impl Start {
+    fn block(&self) -> Option<(u32, u32)> {
+        self.0
+    }
+
+    fn of(located: &Located) -> Self {
+        Self(Some((located.layer, located.object.place.block)), located.object.place.offset)
+    }
+}
+
+fn locate_all(objects: &ObjectStore, files: &[FileWrite]) -> Result<Vec<Start>> {
+    let start = |file: &FileWrite| -> std::result::Result<Start, StoreError> {
+        let Node::File { content, .. } = &file.node else { return Ok(Start::default()) };
+        // What is missing is reported when the file is written, with its path.
+        let located = match content {
+            Content::Empty => None,
+            Content::Chunk(id) => objects.find(&(*id).into())?,
+            Content::Recipe(id) => match objects.recipe(id) {
+                Ok(Recipe::Leaf(pieces)) => first_chunk(&pieces).map(|id| objects.find(&id.into())).transpose()?.flatten(),
+                _ => None,
+            },
+        };
+        Ok(located.as_ref().map(Start::of).unwrap_or_default())
+    };
+    Ok(files.par_iter().map(start).collect::<std::result::Result<_, _>>()?)
+}
+
+fn first_chunk(pieces: &[Piece]) -> Option<ChunkId> {
+    pieces.iter().find_map(|piece| match piece {
+        Piece::Chunk { id, .. } => Some(*id),
+        Piece::Hole { .. } => None,
+    })
+}
+
+struct Writer<'a> {
+    objects: &'a ObjectStore,
+    root: &'a Arc<dyn Dir>,
+    options: WriteOptions,
+    monitor: &'a dyn Monitor,
+}
+
+/// The block that a task is working through.
+type Memo = Option<((u32, u32), Arc<Vec<u8>>)>;
+
+/// Consecutive bytes of a block that go to consecutive bytes of a file, verified and not yet written.
+struct Run {
+    block: Arc<Vec<u8>>,
+    range: std::ops::Range<usize>,
+    at: u64,
+}
+
+impl Writer<'_> {
+    fn write_task(&self, files: &[FileWrite], task: &[usize]) -> Vec<(usize, Written)> {
+        let mut folders = Folders::new(Arc::clone(self.root));
+        let mut memo = None;
+        let mut written = Vec::with_capacity(task.len());
+        for (file, at) in task.iter().filter_map(|at| Some((files.get(*at)?, *at))) {
+            if self.monitor.cancelled() {
+                break;
+            }
+            let result = self.write_small(file, &mut folders, &mut memo);
+            self.monitor.advance(1, file_len(file));
+            written.push((at, result.map_err(|error| failure(file, &error))));
+        }
+        written
+    }
+
+    fn write_small(&self, file: &FileWrite, folders: &mut Folders, memo: &mut Memo) -> Result<Stat> {
+        use crate::base::disk::IoContext;
+        let shown = || self.root.path().join(file.path.as_os_str());
+        let dir = folders.open_parent(&file.path, IfAbsent::Create).on("open the folder of", shown())?;
+        let mtime = self.options.set_times.then_some(file.meta.mtime_ns);
+        match &file.node {
+            Node::Symlink { target } => {
+                Ok(write_link(dir.as_ref(), file.path.file_name(), target, mtime, file.expect).on("write", shown())?)
+            }
+            Node::File { len, content } => {
+                let mode = restored_mode(file.meta.mode);
+                let new = NewFile::create(dir, mode).on("create", shown())?;
+                let mut at = 0u64;
+                let mut run = None;
+                self.objects.pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, memo, &mut run))?;
+                self.flush(new.file(), &mut run)?;
+                self.set_hole_at_end(new.file(), content, *len)?;
+                Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?)
+            }
+            Node::Dir { .. } => Err(StoreError::Internal(format!("{} is a folder", file.path)).into()),
+        }
+    }
+
+    /// A file may end in a hole, which no write would make.
+    fn set_hole_at_end(&self, file: &dyn DiskFile, content: &Content, len: u64) -> std::result::Result<(), StoreError> {
+        use crate::base::disk::IoContext;
+        if matches!(content, Content::Recipe(_)) { Ok(file.set_len(len).on("extend", "a file")?) } else { Ok(()) }
+    }
+
+    fn write_piece(
+        &self,
+        file: &dyn DiskFile,
+        piece: Piece,
+        at: &mut u64,
+        memo: &mut Memo,
+        run: &mut Option<Run>,
+    ) -> std::result::Result<(), StoreError> {
+        let start = *at;
+        *at += piece.len();
+        let Piece::Chunk { id, len } = piece else { return Ok(()) };
+        let located = self.objects.locate(&id.into(), ObjectKind::Chunk)?;
+        let place = located.object.place;
+        let key = (located.layer, place.block);
+        let block = match memo {
+            Some((known, block)) if *known == key => Arc::clone(block),
+            // The first block of a task is its own; a block that a file spills into is kept for the task that owns it.
+            Some(_) => self.objects.block(key.0, key.1)?,
+            None => self.objects.block_once(key.0, key.1)?,
+        };
+        *memo = Some((key, Arc::clone(&block)));
+        if self.objects.verified(&located, &block)?.len() != len as usize {
+            let why = "its length is not that in the recipe".to_owned();
+            return Err(StoreError::Corrupt { kind: ObjectKind::Chunk, id: id.into(), why });
+        }
+        let range = place.offset as usize..place.offset as usize + len as usize;
+        if let Some(open) = run
+            && Arc::ptr_eq(&open.block, &block)
+            && open.range.end == range.start
+            && open.at + open.range.len() as u64 == start
+        {
+            open.range.end = range.end;
+            return Ok(());
+        }
+        self.flush(file, run)?;
+        *run = Some(Run { block, range, at: start });
+        Ok(())
+    }
+
+    fn flush(&self, file: &dyn DiskFile, run: &mut Option<Run>) -> std::result::Result<(), StoreError> {
+        use crate::base::disk::IoContext;
+        let Some(run) = run.take() else { return Ok(()) };
+        Ok(file.write_at(run.block.get(run.range).unwrap_or_default(), run.at).on("write", "a file")?)
+    }
+
+    /// One file by several threads: each takes parts of the recipe.
+    fn write_large(&self, file: &FileWrite) -> Written {
+        let result = self.try_write_large(file);
+        self.monitor.advance(1, 0);
+        result.map_err(|error| failure(file, &error))
+    }
+
+    fn try_write_large(&self, file: &FileWrite) -> Result<Stat> {
+        use crate::base::disk::IoContext;
+        let Node::File { len, content } = &file.node else {
+            return Err(StoreError::Internal(format!("{} is not a file", file.path)).into());
+        };
+        let shown = || self.root.path().join(file.path.as_os_str());
+        let dir = Folders::new(Arc::clone(self.root)).open_parent(&file.path, IfAbsent::Create).on("open", shown())?;
+        let mode = restored_mode(file.meta.mode);
+        let new = NewFile::create(dir, mode).on("create", shown())?;
+        let parts = self.parts(content, *len)?;
+        parts.par_iter().with_max_len(1).try_for_each(|(content, len, start)| {
+            if self.monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let (mut at, mut memo, mut run) = (*start, None, None);
+            self.objects.pieces(content, *len, &mut |piece| {
+                self.write_piece(new.file(), piece, &mut at, &mut memo, &mut run)?;
+                self.monitor.advance(0, piece.len());
+                Ok(())
+            })?;
+            Ok(self.flush(new.file(), &mut run)?)
+        })?;
+        new.file().set_len(*len).on("extend", shown())?;
+        let mtime = self.options.set_times.then_some(file.meta.mtime_ns);
+        Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?)
+    }
+
+    /// Consecutive parts of a file, each with its length and position.
+    fn parts(&self, content: &Content, len: u64) -> Result<Vec<(Content, u64, u64)>> {
+        let Content::Recipe(id) = content else { return Ok(vec![(*content, len, 0)]) };
+        let Recipe::Branch(leaves) = self.objects.recipe(id)? else { return Ok(vec![(*content, len, 0)]) };
+        let mut at = 0u64;
+        let mut parts = Vec::with_capacity(leaves.len());
+        for (leaf, leaf_len) in leaves {
+            parts.push((Content::Recipe(leaf), leaf_len, at));
+            at = at.checked_add(leaf_len).ok_or_else(|| too_long(id))?;
+        }
+        if at == len { Ok(parts) } else { Err(too_long(id).into()) }
+    }
+}
+
+fn too_long(id: &RecipeId) -> StoreError {
+    let why = "its parts do not have its length".to_owned();
+    StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why }
+}
+
+fn failure(file: &FileWrite, error: &Error) -> Failure {
+    Failure { message: format!("cannot write {}: {error}", file.path), kind: error.kind() }
+}

@@ -1,0 +1,126 @@
+//! `rm`: remove paths from the work tree and from the next commit.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::add::removal;
+use super::compare::{WorkChange, work_changes};
+use super::scan::Pair;
+use super::{Error, Result};
+use crate::base::disk::{FileKind, IoContext};
+use crate::base::monitor::Monitor;
+use crate::model::path::RepoPath;
+use crate::model::staging::StagedNode;
+use crate::repo::{Repository, trees};
+use crate::store::{refs, staging};
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::write::remove;
+
+/// What to remove.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Tracked paths, and all that is tracked below them if `recursive`.
+    pub paths: Vec<RepoPath>,
+    /// Folders too.
+    pub recursive: bool,
+    /// From the next commit only; the work tree stays.
+    pub cached: bool,
+    /// Even if the content is stored nowhere.
+    pub force: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// Paths that are no longer tracked.
+    pub removed: Vec<RepoPath>,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+/// Removes tracked paths.
+pub fn rm(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let lock = repo.lock("rm")?;
+    let pairs = tracked_pairs(repo, options)?;
+    if !options.cached && !options.force {
+        let lost = only_here(repo, &pairs, monitor)?;
+        if !lost.is_empty() {
+            return Err(Error::WouldLose { verb: "rm", paths: lost });
+        }
+    }
+    let removed = pairs.iter().map(|pair| pair.path.clone()).collect();
+    let outcome = Outcome { removed, dry_run: options.dry_run };
+    if options.dry_run {
+        return Ok(outcome);
+    }
+    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
+    let generation = refs::generation(&repo.journal().read())? + 1;
+    let mut ops = Vec::new();
+    for pair in &pairs {
+        let in_head = trees::lookup(&repo.objects(), &head, &pair.path)?.is_some();
+        ops.push(removal(&pair.path, in_head, generation));
+    }
+    if !options.cached {
+        let mut folders = Folders::new(Arc::clone(repo.work()));
+        // Content before its folder; a folder with something untracked in it stays.
+        for pair in pairs.iter().rev() {
+            let Some(stat) = pair.disk else { continue };
+            let shown = || repo.work().path().join(pair.path.as_os_str());
+            let dir = folders.open_parent(&pair.path, IfAbsent::Fail).on("open the folder of", shown())?;
+            remove(dir.as_ref(), &pair.path, stat.kind).on("remove", shown())?;
+        }
+    }
+    repo.commit(&lock, &[], ops)?;
+    Ok(outcome)
+}
+
+/// What is tracked at and below the paths, beside what is on disk there.
+fn tracked_pairs(repo: &Repository, options: &Options) -> Result<Vec<Pair>> {
+    let state = repo.journal().read();
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let mut pairs: Vec<Pair> = Vec::new();
+    for scope in &options.paths {
+        let entries = staging::entries_within(&state, scope)?;
+        let mut entries = entries.into_iter().filter(|(_, entry)| entry.node != StagedNode::Deleted).peekable();
+        let Some((first, entry)) = entries.peek() else {
+            return Err(Error::NoSuchPath { path: scope.clone(), place: "tracked".to_owned() });
+        };
+        if (first != scope || entry.node == StagedNode::Dir) && !options.recursive {
+            return Err(Error::Refused {
+                message: format!("'{scope}' is a folder"),
+                hint: "remove it and all that is tracked in it with --recursive",
+            });
+        }
+        for (path, entry) in entries {
+            let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(path.file_name());
+            let parent = folders.open_parent(&path, IfAbsent::Fail);
+            let disk = parent.and_then(|dir| dir.stat(name)).unwrap_or(None);
+            pairs.push(Pair { path, staged: Some(entry), deleted: false, disk });
+        }
+    }
+    pairs.sort_by(|a, b| a.path.cmp(&b.path));
+    pairs.dedup_by(|a, b| a.path == b.path);
+    Ok(pairs)
+}
+
+/// Paths whose content on disk, or in staging, is in no commit.
+fn only_here(repo: &Repository, pairs: &[Pair], monitor: &dyn Monitor) -> Result<Vec<RepoPath>> {
+    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
+    let changes = work_changes(repo, pairs, monitor);
+    let mut lost = Vec::new();
+    for (pair, change) in pairs.iter().zip(changes) {
+        let (Some(staged), Some(disk)) = (&pair.staged, pair.disk) else { continue };
+        if disk.kind == FileKind::Dir {
+            continue;
+        }
+        let committed = trees::lookup(&repo.objects(), &head, &pair.path)?
+            .is_some_and(|entry| super::status::is_version(&entry, staged));
+        if !committed || !matches!(change, WorkChange::Same | WorkChange::Mode) {
+            lost.push(pair.path.clone());
+        }
+    }
+    Ok(lost)
+}

@@ -1,0 +1,144 @@
+//! `status`: what is staged, what differs from it on disk, what is not tracked. Takes no lock.
+
+use serde::Serialize;
+
+use super::compare::{WorkChange, work_changes};
+use super::scan::{Pair, pair, walk_tree};
+use super::{Error, Result};
+use crate::base::monitor::Monitor;
+use crate::model::id::CommitId;
+use crate::model::path::RepoPath;
+use crate::model::refs::Head;
+use crate::model::staging::{StagedEntry, StagedNode};
+use crate::model::tree::{Entry, Node};
+use crate::repo::{Repository, trees};
+use crate::store::refs;
+
+/// What to look at.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only these paths and what is below them; none means everything.
+    pub paths: Vec<RepoPath>,
+}
+
+/// How a staged path differs from HEAD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StagedChange {
+    /// Not in HEAD.
+    Added,
+    /// Other content, kind or mode.
+    Modified,
+    /// In HEAD, and to go.
+    Deleted,
+}
+
+/// A path and how it differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Item<C> {
+    /// Where.
+    pub path: RepoPath,
+    /// How.
+    pub change: C,
+}
+
+/// The state of the work tree.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// The branch that HEAD is on; none when detached.
+    pub branch: Option<String>,
+    /// The commit of HEAD; none before the first.
+    pub head: Option<CommitId>,
+    /// Differences between HEAD and what the next commit will hold.
+    pub staged: Vec<Item<StagedChange>>,
+    /// Differences between what is staged and the disk.
+    pub changed: Vec<Item<WorkChange>>,
+    /// Files that are not tracked; a folder in which nothing is tracked stands for its content.
+    pub untracked: Vec<RepoPath>,
+    /// Tracked paths looked at.
+    pub tracked: u64,
+    /// Paths that could not be looked at.
+    pub unreadable: u64,
+}
+
+impl Outcome {
+    /// Is there nothing to report?
+    pub fn is_clean(&self) -> bool {
+        self.staged.is_empty() && self.changed.is_empty() && self.untracked.is_empty()
+    }
+}
+
+/// Compares HEAD, staging and disk.
+pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let state = repo.journal().read();
+    let generation = refs::generation(&state)?;
+    if let Head::Branch(name) = refs::head(&state)? {
+        outcome.branch = Some(name.to_string());
+    }
+    outcome.head = refs::head_commit(&state)?;
+    let in_scope = |path: &RepoPath| options.paths.is_empty() || options.paths.iter().any(|scope| path.is_within(scope));
+    let walked = walk_tree(repo, &state, false, monitor);
+    for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| in_scope(path)) {
+        monitor.problem(problem);
+        outcome.unreadable += 1;
+    }
+    let head = repo.root_tree(outcome.head.as_ref())?;
+    let objects = repo.objects();
+    let mut doubtful: Vec<Pair> = Vec::new();
+    pair(&state, &walked, &mut |pair| {
+        if !in_scope(&pair.path) {
+            return Ok(());
+        }
+        let staged_now = pair.staged.as_ref().is_some_and(|entry| entry.generation > generation);
+        if staged_now || pair.deleted {
+            let old = trees::lookup(&objects, &head, &pair.path)?;
+            let change = staged_change(old.as_ref(), pair.staged.as_ref());
+            outcome.staged.extend(change.map(|change| Item { path: pair.path.clone(), change }));
+        }
+        outcome.tracked += u64::from(pair.staged.is_some());
+        match (&pair.staged, &pair.disk) {
+            (None, Some(stat)) => note_untracked(&mut outcome.untracked, &pair, stat.kind),
+            (Some(_), _) if !pair.looks_unchanged() => doubtful.push(pair),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let changes = work_changes(repo, &doubtful, monitor);
+    for (pair, change) in doubtful.into_iter().zip(changes) {
+        match change {
+            WorkChange::Same => {}
+            WorkChange::Unreadable => outcome.unreadable += 1,
+            _ => outcome.changed.push(Item { path: pair.path, change }),
+        }
+    }
+    if monitor.cancelled() { Err(Error::Interrupted) } else { Ok(outcome) }
+}
+
+/// A folder comes before its content, so what lies in an untracked folder is recognised by the one noted last.
+fn note_untracked(untracked: &mut Vec<RepoPath>, pair: &Pair, kind: crate::base::disk::FileKind) {
+    if kind != crate::base::disk::FileKind::Other && !untracked.last().is_some_and(|last| pair.path.is_within(last)) {
+        untracked.push(pair.path.clone());
+    }
+}
+
+/// How a staging entry differs from the entry in HEAD; `None` if only in times.
+pub fn staged_change(old: Option<&Entry>, staged: Option<&StagedEntry>) -> Option<StagedChange> {
+    match (old, staged) {
+        (None, Some(_)) => Some(StagedChange::Added),
+        (Some(_), None) => Some(StagedChange::Deleted),
+        (Some(old), Some(new)) if !is_version(old, new) => Some(StagedChange::Modified),
+        _ => None,
+    }
+}
+
+/// Is the staging entry the same version as the tree's entry? Folders are the same if their modes are.
+pub fn is_version(entry: &Entry, staged: &StagedEntry) -> bool {
+    let same_mode = entry.meta.mode == staged.meta.mode;
+    match (&entry.node, &staged.node) {
+        (Node::File { len: a, content: x }, StagedNode::File { len: b, content: y }) => same_mode && a == b && x == y,
+        (Node::Symlink { target: a }, StagedNode::Symlink { target: b }) => a == b,
+        (Node::Dir { .. }, StagedNode::Dir) => same_mode,
+        _ => false,
+    }
+}
