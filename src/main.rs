@@ -9,8 +9,24 @@ fn main() {
     let t = std::time::Instant::now();
     let r = repo::open_at(store, work, s).unwrap();
     eprintln!("open {:?}", t.elapsed());
-    let o = ops::add::add(&r, &ops::add::Options { paths: vec![model::path::RepoPath::root()], ..Default::default() }, &Silent).unwrap();
+    let o = ops::add::add(
+        &r,
+        &ops::add::Options { paths: vec![model::path::RepoPath::root()], ..Default::default() },
+        &Silent,
+    )
+    .unwrap();
     eprintln!("add {:?} {:?} added {}", t.elapsed(), o.ingest, o.added.len());
-    let c = ops::commit::commit(&r, &ops::commit::Options { message: "x".into(), author: "a".into(), time_ns: 1, utc_offset_minutes: 0, all: false, allow_empty: false }, &Silent);
+    let c = ops::commit::commit(
+        &r,
+        &ops::commit::Options {
+            message: "x".into(),
+            author: "a".into(),
+            time_ns: 1,
+            utc_offset_minutes: 0,
+            all: false,
+            allow_empty: false,
+        },
+        &Silent,
+    );
     eprintln!("commit {:?} {:?}", t.elapsed(), c);
 }

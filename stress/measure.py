@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a file or folder: blocks on the disk, and lengths of the files."""
+    """The size of a folder: blocks on the disk, and lengths of the files."""
 
     disk_bytes: int
     apparent_bytes: int
@@ -142,7 +142,7 @@ def warm(tree):
 
 
 def size_of(path):
-    """The size of a file, or of a folder with all that is in it; a file with several names counts once."""
+    """The size of a folder with all that is in it; a file with several names counts once."""
     seen = set()
     disk_bytes = apparent_bytes = 0
     pending = [path]

@@ -62,7 +62,9 @@ mod tests {
 
     #[test]
     fn sizes_parse_and_print() {
-        for (text, bytes) in [("0", 0), ("4KB", 4096), ("64 KiB", 65536), ("1.5m", 1_572_864), ("2GB", 2 * GIB), ("7B", 7)] {
+        for (text, bytes) in
+            [("0", 0), ("4KB", 4096), ("64 KiB", 65536), ("1.5m", 1_572_864), ("2GB", 2 * GIB), ("7B", 7)]
+        {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }
         for text in ["", "KB", "1XB", "-1", "99999999999TB", "1..2K"] {

@@ -144,7 +144,9 @@ pub fn decode_record(rest: &[u8]) -> Result<Found, FormatError> {
         return Ok(Found::End);
     }
     let whole = len as usize + RECORD_OVERHEAD;
-    let Some((covered, crc)) = rest.get(..whole).and_then(<[u8]>::split_last_chunk::<4>) else { return Ok(Found::Torn) };
+    let Some((covered, crc)) = rest.get(..whole).and_then(<[u8]>::split_last_chunk::<4>) else {
+        return Ok(Found::Torn);
+    };
     if len as usize > MAX_PAYLOAD_LEN || crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
         return Ok(Found::Torn);
     }
@@ -363,7 +365,11 @@ mod tests {
     fn golden_records() {
         let record = encode_batch(7, &ops());
         assert_eq!(crc32fast::hash(&record[..record.len() - 4]), 582241831, "golden checksum of a record");
-        assert_eq!(crc32fast::hash(&encode_log_header(&[1; 16], 9)[..44]), 1622468634, "golden checksum of a log header");
+        assert_eq!(
+            crc32fast::hash(&encode_log_header(&[1; 16], 9)[..44]),
+            1622468634,
+            "golden checksum of a log header"
+        );
         assert_eq!(record.len(), RECORD_OVERHEAD + 8 + 1 + 9 + 5 + 304);
         assert_eq!(decode_record(&record).unwrap(), Found::Batch(Batch { lsn: 7, ops: ops() }, record.len()));
         assert_eq!(decode_log_header(&[1; 16], &encode_log_header(&[1; 16], 9)), Ok(9));

@@ -168,7 +168,12 @@ impl Footer {
 }
 
 /// Builds tables and footer for blocks in order of writing and objects in any order.
-pub fn encode_tables(repo: RepoId, blocks: &[BlockRow], objects: &mut [ObjectRow], blocks_end: u64) -> (Vec<u8>, Footer) {
+pub fn encode_tables(
+    repo: RepoId,
+    blocks: &[BlockRow],
+    objects: &mut [ObjectRow],
+    blocks_end: u64,
+) -> (Vec<u8>, Footer) {
     objects.sort_unstable_by_key(|row| row.id);
     let bits = fanout_bits(objects.len());
     let mut out = Vec::new();

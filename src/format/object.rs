@@ -299,8 +299,14 @@ mod tests {
             HEXLOWER.encode(b"DIGTREE1\0"),
             "the empty tree is its magic and a zero"
         );
-        assert_eq!(encode_recipe(&sample_recipe()).0.to_string(), "a9118c9b47a6a77452cdc6be04978106697074fe8159059a2b6bd898045dd8ff");
-        assert_eq!(encode_commit(&sample_commit()).0.to_string(), "f518a7939f564d6b96483dbb9479fa7e3c01d2436507f519946ff3defc41d53d");
+        assert_eq!(
+            encode_recipe(&sample_recipe()).0.to_string(),
+            "a9118c9b47a6a77452cdc6be04978106697074fe8159059a2b6bd898045dd8ff"
+        );
+        assert_eq!(
+            encode_commit(&sample_commit()).0.to_string(),
+            "f518a7939f564d6b96483dbb9479fa7e3c01d2436507f519946ff3defc41d53d"
+        );
     }
 
     #[test]
@@ -314,18 +320,17 @@ mod tests {
 
     #[test]
     fn cut_or_longer_input_is_refused() {
-        let encoded = [
-            encode_tree(&sample_tree()).1,
-            encode_recipe(&sample_recipe()).1,
-            encode_commit(&sample_commit()).1,
-        ];
+        let encoded =
+            [encode_tree(&sample_tree()).1, encode_recipe(&sample_recipe()).1, encode_commit(&sample_commit()).1];
         for bytes in &encoded {
             for end in 0..bytes.len() {
                 let cut = &bytes[..end];
                 assert!(decode_tree(cut).is_err() && decode_recipe(cut).is_err() && decode_commit(cut).is_err());
             }
             let longer = [bytes.as_slice(), &[0]].concat();
-            assert!(decode_tree(&longer).is_err() && decode_recipe(&longer).is_err() && decode_commit(&longer).is_err());
+            assert!(
+                decode_tree(&longer).is_err() && decode_recipe(&longer).is_err() && decode_commit(&longer).is_err()
+            );
         }
     }
 
@@ -342,9 +347,9 @@ mod tests {
             out
         };
         assert!(decode_tree(&raw(&[b"good"])).is_ok());
-        for names in [
-            &[&b".."[..]][..], &[b"."], &[b"/etc"], &[b"a/b"], &[b".DIGSTORE"], &[b"b", b"a"], &[b"a", b"a"], &[b""],
-        ] {
+        for names in
+            [&[&b".."[..]][..], &[b"."], &[b"/etc"], &[b"a/b"], &[b".DIGSTORE"], &[b"b", b"a"], &[b"a", b"a"], &[b""]]
+        {
             assert!(decode_tree(&raw(names)).is_err(), "{names:?}");
         }
         let mut bomb = TREE_MAGIC.to_vec();

@@ -86,7 +86,8 @@ pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::new();
     for part in bytes.utf8_chunks() {
         for c in part.valid().chars() {
-            let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+            let hidden =
+                matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
             if c.is_control() || hidden { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in part.invalid() {
@@ -243,8 +244,20 @@ mod tests {
     fn names_that_would_escape_or_confuse_are_refused() {
         let long = vec![b'a'; 256];
         let bad: &[&[u8]] = &[
-            b"", b".", b"..", b"a/b", b"a\0b", &long, b".digstore", b".DigStore", b".digstore.", b".digstore ",
-            b".digstore::$INDEX_ALLOCATION", b"DIGSTO~1", b"digsto~12", "\u{200c}.digstore".as_bytes(),
+            b"",
+            b".",
+            b"..",
+            b"a/b",
+            b"a\0b",
+            &long,
+            b".digstore",
+            b".DigStore",
+            b".digstore.",
+            b".digstore ",
+            b".digstore::$INDEX_ALLOCATION",
+            b"DIGSTO~1",
+            b"digsto~12",
+            "\u{200c}.digstore".as_bytes(),
             ".dig\u{feff}store".as_bytes(),
         ];
         for name in bad {

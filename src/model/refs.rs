@@ -139,7 +139,8 @@ mod tests {
         for good in ["main", "v1.0", "feature/x", "ümlaut", "a@b"] {
             assert!(RefName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "HEAD", "@1", "-x", "/a", "a/", "a//b", "a..b", ".a", "a/.b", "a.", "a b", "a~1", "a:b", "x\n"] {
+        for bad in ["", "HEAD", "@1", "-x", "/a", "a/", "a//b", "a..b", ".a", "a/.b", "a.", "a b", "a~1", "a:b", "x\n"]
+        {
             assert!(RefName::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -88,12 +88,16 @@ pub struct StagedEntry {
 impl StagedEntry {
     /// Does the file on disk look exactly as when it was recorded, so that its content need not be read?
     pub fn is_unchanged(&self, stat: &Stat) -> bool {
-        !self.racy && self.node.kind() == Some(stat.kind) && self.seen == SeenStat::from(stat) && self.meta.mode == stat.mode
+        !self.racy
+            && self.node.kind() == Some(stat.kind)
+            && self.seen == SeenStat::from(stat)
+            && self.meta.mode == stat.mode
     }
 
     /// The same file as `other` but for times.
     pub fn same_version(&self, other: &StagedEntry) -> bool {
-        self.node == other.node && (self.meta.mode == other.meta.mode || matches!(self.node, StagedNode::Symlink { .. }))
+        self.node == other.node
+            && (self.meta.mode == other.meta.mode || matches!(self.node, StagedNode::Symlink { .. }))
     }
 }
 

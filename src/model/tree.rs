@@ -158,10 +158,7 @@ mod tests {
     fn unsorted_duplicate_and_hostile_names_are_refused() {
         assert!(Tree::from_sorted(vec![entry(b"a"), entry(b"b")]).is_ok());
         for names in [[b"b", b"a"], [b"a", b"a"]] {
-            assert!(matches!(
-                Tree::from_sorted(names.map(|n| entry(n)).to_vec()),
-                Err(TreeError::Order(_))
-            ));
+            assert!(matches!(Tree::from_sorted(names.map(|n| entry(n)).to_vec()), Err(TreeError::Order(_))));
         }
         for name in [&b".."[..], b".digstore", b"a/b", b""] {
             assert!(matches!(Tree::from_sorted(vec![entry(name)]), Err(TreeError::Name(_))));

@@ -282,7 +282,6 @@ pub fn removal(path: &RepoPath, in_head: bool, generation: u64) -> Op {
         return staging::delete_op(path);
     }
     let meta = Meta { mode: 0, mtime_ns: 0 };
-    let entry =
-        StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation };
+    let entry = StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation };
     staging::put_op(path, &entry)
 }

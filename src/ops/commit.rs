@@ -14,9 +14,9 @@ use crate::model::refs::Head;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::{Content, Entry, Meta, Node, Tree};
 use crate::repo::Repository;
+use crate::store::StoreError;
 use crate::store::refs::{self, RefKind};
 use crate::store::staging;
-use crate::store::StoreError;
 
 /// What to commit.
 #[derive(Debug, Clone)]

@@ -123,7 +123,8 @@ fn work_change(objects: &ObjectStore, repo: &Repository, pair: &Pair) -> Result<
             use std::os::unix::ffi::OsStrExt;
             let shown = repo.work().path().join(pair.path.as_os_str());
             let name = std::ffi::OsStr::from_bytes(pair.path.file_name());
-            let dir = Folders::new(Arc::clone(repo.work())).open_parent(&pair.path, IfAbsent::Fail).on("open", &shown)?;
+            let dir =
+                Folders::new(Arc::clone(repo.work())).open_parent(&pair.path, IfAbsent::Fail).on("open", &shown)?;
             dir.read_link(name).on("read", &shown)?.as_bytes() == target
         }
         StagedNode::Dir | StagedNode::Deleted => true,

@@ -137,7 +137,9 @@ impl Error {
             Self::Repo(error) => error.hint(),
             Self::Ignored(_) => Some("add it all the same with --force"),
             Self::NothingToCommit => Some("stage changes with 'digstore add', or use --allow-empty"),
-            Self::WouldLose { .. } => Some("store them with 'digstore add' and 'digstore commit', or give them up with --force"),
+            Self::WouldLose { .. } => {
+                Some("store them with 'digstore add' and 'digstore commit', or give them up with --force")
+            }
             Self::RefExists { .. } => Some("move it with --force"),
             Self::CurrentBranch(_) => Some("switch to another branch first"),
             Self::Refused { hint, .. } => Some(hint),
@@ -152,7 +154,9 @@ fn disk_hint(error: &DiskError) -> Option<&'static str> {
         StorageFull | QuotaExceeded => {
             Some("make room on the disk and run the command again; nothing that was recorded is lost")
         }
-        PermissionDenied | ReadOnlyFilesystem => Some("this needs write permission there; reading verbs work without it"),
+        PermissionDenied | ReadOnlyFilesystem => {
+            Some("this needs write permission there; reading verbs work without it")
+        }
         _ => None,
     }
 }

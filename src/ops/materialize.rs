@@ -134,7 +134,9 @@ fn locate_all(objects: &ObjectStore, files: &[FileWrite]) -> Result<Vec<Start>> 
             Content::Empty => None,
             Content::Chunk(id) => objects.find(&(*id).into())?,
             Content::Recipe(id) => match objects.recipe(id) {
-                Ok(Recipe::Leaf(pieces)) => first_chunk(&pieces).map(|id| objects.find(&id.into())).transpose()?.flatten(),
+                Ok(Recipe::Leaf(pieces)) => {
+                    first_chunk(&pieces).map(|id| objects.find(&id.into())).transpose()?.flatten()
+                }
                 _ => None,
             },
         };
@@ -197,7 +199,8 @@ impl Writer<'_> {
                 let new = NewFile::create(dir, mode).on("create", shown())?;
                 let mut at = 0u64;
                 let mut run = None;
-                self.objects.pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, memo, &mut run))?;
+                self.objects
+                    .pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, memo, &mut run))?;
                 self.flush(new.file(), &mut run)?;
                 self.set_hole_at_end(new.file(), content, *len)?;
                 Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?)

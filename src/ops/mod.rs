@@ -4,16 +4,28 @@
 //! `verb(&Repository, &Options, &dyn Monitor) -> Result<Outcome, Error>`. Verbs know no flags and no terminal.
 
 pub mod add;
+pub mod cat;
 pub mod checkout;
 pub mod commit;
 pub mod compare;
+pub mod content;
+pub mod diff;
 pub mod error;
+pub mod export;
 pub mod ingest;
+pub mod layer;
+pub mod log;
+pub mod ls;
 pub mod materialize;
 pub mod mv;
+pub mod refs;
 pub mod rm;
 pub mod scan;
+pub mod show;
+pub mod stats;
 pub mod status;
+#[cfg(test)]
+pub mod testing;
 
 pub use error::Error;
 

@@ -83,7 +83,10 @@ fn plan(repo: &Repository, options: &Options) -> Result<Vec<Move>> {
         }
         let to = if into_folder { options.to.join(from.file_name())? } else { options.to.clone() };
         if options.from.len() > 1 && !into_folder {
-            return refused(format!("'{}' is not a folder", options.to), "several paths can only be moved into a folder");
+            return refused(
+                format!("'{}' is not a folder", options.to),
+                "several paths can only be moved into a folder",
+            );
         }
         if to.is_within(from) {
             return refused(format!("'{from}' cannot be moved into itself"), "choose another name");
@@ -123,7 +126,9 @@ fn record(repo: &Repository, step: &Move) -> Result<Vec<crate::format::journal::
         let dir = folders.open_parent(&to, IfAbsent::Fail).and_then(|dir| dir.stat(OsStr::from_bytes(to.file_name())));
         // A rename changes the change time, nothing else: an entry that was right before is right again.
         let seen = match dir {
-            Ok(Some(stat)) if stat.mtime_ns == entry.seen.mtime_ns && stat.len == entry.seen.len => SeenStat::from(&stat),
+            Ok(Some(stat)) if stat.mtime_ns == entry.seen.mtime_ns && stat.len == entry.seen.len => {
+                SeenStat::from(&stat)
+            }
             _ => entry.seen,
         };
         ops.push(staging::put_op(&to, &StagedEntry { seen, generation, ..entry }));

@@ -77,7 +77,8 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         outcome.branch = Some(name.to_string());
     }
     outcome.head = refs::head_commit(&state)?;
-    let in_scope = |path: &RepoPath| options.paths.is_empty() || options.paths.iter().any(|scope| path.is_within(scope));
+    let in_scope =
+        |path: &RepoPath| options.paths.is_empty() || options.paths.iter().any(|scope| path.is_within(scope));
     let walked = walk_tree(repo, &state, false, monitor);
     for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| in_scope(path)) {
         monitor.problem(problem);

@@ -106,7 +106,9 @@ impl RepoError {
                 Some("make one with 'digstore init', or name one with --store DIR or -C DIR")
             }
             Self::Locked { .. } => Some("try again when it is done, or wait longer with --lock-timeout SECONDS"),
-            Self::UnknownRevision { .. } => Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is"),
+            Self::UnknownRevision { .. } => {
+                Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is")
+            }
             Self::AmbiguousRevision { .. } => Some("write more digits"),
             Self::NoCommits => Some("add files with 'digstore add' and record them with 'digstore commit -m MESSAGE'"),
             Self::Store(error) if error.kind() == ErrorKind::Corrupt => {

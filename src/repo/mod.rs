@@ -223,9 +223,8 @@ fn open_objects(
     state: &State,
 ) -> Result<ObjectStore, RepoError> {
     let layers = LayerSet::new(Arc::clone(backend), manifest.id, refs::layers(state)?);
-    let index_dir = dir
-        .map(|dir| dir.open_dir(OsStr::new(INDEX_DIR)).on("open", dir.path().join(INDEX_DIR)))
-        .transpose()?;
+    let index_dir =
+        dir.map(|dir| dir.open_dir(OsStr::new(INDEX_DIR)).on("open", dir.path().join(INDEX_DIR))).transpose()?;
     let index = ChunkIndex::open(index_dir, &layers)?;
     Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len))))
 }

@@ -37,7 +37,11 @@ impl BlockCache {
     pub fn get(&self, key: BlockKey) -> Option<Arc<Vec<u8>>> {
         let mut inner = lock(&self.inner);
         let found = inner.blocks.get(&key).map(Arc::clone);
-        if found.is_some() { inner.hits += 1 } else { inner.misses += 1 }
+        if found.is_some() {
+            inner.hits += 1
+        } else {
+            inner.misses += 1
+        }
         found
     }
 

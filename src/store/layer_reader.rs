@@ -105,11 +105,7 @@ impl LayerReader {
     pub fn read_stored(&self, row: &BlockRow) -> Result<Vec<u8>, StoreError> {
         let mut stored = vec![0; row.stored_len as usize];
         self.blob.read_at(&mut stored, row.offset)?;
-        if crc32fast::hash(&stored) == row.crc {
-            Ok(stored)
-        } else {
-            Err(self.wrong(FormatError::Checksum("block")))
-        }
+        if crc32fast::hash(&stored) == row.crc { Ok(stored) } else { Err(self.wrong(FormatError::Checksum("block"))) }
     }
 
     /// A decoded block.

@@ -6,9 +6,9 @@ use super::StoreError;
 use super::cache::BlockCache;
 use super::index::{ChunkIndex, Located};
 use super::layers::LayerSet;
+use crate::format::FormatError;
 use crate::format::layer::Place;
 use crate::format::object::{decode_commit, decode_recipe, decode_tree};
-use crate::format::FormatError;
 use crate::model::commit::Commit;
 use crate::model::id::{ChunkId, CommitId, IdPrefix, ObjectId, ObjectKind, RecipeId, TreeId};
 use crate::model::recipe::{Piece, Recipe};
@@ -167,7 +167,8 @@ impl ObjectStore {
             Content::Empty => Ok(()),
             Content::Chunk(id) => visit(Piece::Chunk { id: *id, len: u32::try_from(len).unwrap_or(u32::MAX) }),
             Content::Recipe(id) => {
-                let wrong = |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
+                let wrong =
+                    |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
                 let mut covered = 0u64;
                 let mut leaf = |pieces: Vec<Piece>, expected: Option<u64>| {
                     let mut sum = 0u64;
@@ -199,7 +200,13 @@ impl ObjectStore {
     /// The pieces of a file that overlap the bytes `start..end`, each with its position in the file.
     ///
     /// Only the parts of the recipe that are needed are read.
-    pub fn pieces_in(&self, content: &Content, len: u64, start: u64, end: u64) -> Result<Vec<(u64, Piece)>, StoreError> {
+    pub fn pieces_in(
+        &self,
+        content: &Content,
+        len: u64,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<(u64, Piece)>, StoreError> {
         let mut found = Vec::new();
         let mut take = |at: u64, piece: Piece| {
             if at < end && at.saturating_add(piece.len()) > start {

@@ -37,9 +37,9 @@ fn in_journal(source: FormatError) -> StoreError {
 pub fn head(state: &State) -> Result<Head, StoreError> {
     match state.get(HEAD_KEY)? {
         Some(value) => decode_head(&value).map_err(in_journal),
-        None => RefName::parse(DEFAULT_BRANCH)
-            .map(Head::Branch)
-            .map_err(|error| StoreError::Internal(error.to_string())),
+        None => {
+            RefName::parse(DEFAULT_BRANCH).map(Head::Branch).map_err(|error| StoreError::Internal(error.to_string()))
+        }
     }
 }
 

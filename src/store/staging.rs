@@ -1,8 +1,8 @@
 //! Staging entries in the journal.
 
 use super::StoreError;
-use super::journal::state::Scan;
 use super::journal::State;
+use super::journal::state::Scan;
 use crate::format::journal::Op;
 use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, staged_key, staged_path};
 use crate::model::path::RepoPath;

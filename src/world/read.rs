@@ -24,7 +24,11 @@ pub fn open(dir: &dyn Dir, path: &RepoPath) -> io::Result<(File, Stat)> {
     FILES_OPENED.fetch_add(1, Ordering::Relaxed);
     let file = dir.open(OsStr::from_bytes(path.file_name()))?;
     let stat = stat_of_file(&file)?;
-    if stat.kind == FileKind::File { Ok((file, stat)) } else { Err(io::Error::other("it is not a regular file any more")) }
+    if stat.kind == FileKind::File {
+        Ok((file, stat))
+    } else {
+        Err(io::Error::other("it is not a regular file any more"))
+    }
 }
 
 /// Has the file kept its length and times since `before`?

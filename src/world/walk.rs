@@ -196,15 +196,36 @@ mod tests {
     #[test]
     fn ignore_rules_nest_and_tracked_files_stay() {
         let folder = tempfile::tempdir().unwrap();
-        make(folder.path(), &[
-            (".digignore", "*.log\n/build/\n!keep.log\ndeep/**/x\n\\#odd\n"),
-            ("a.log", ""), ("keep.log", ""), ("build/out", ""), ("sub/build/out", ""), ("sub/a.log", ""),
-            ("sub/.digignore", "!a.log\nsecret\n"), ("sub/secret", ""), ("secret", ""), ("deep/1/2/x", ""),
-            ("#odd", ""), ("b.txt", ""),
-        ]);
+        make(
+            folder.path(),
+            &[
+                (".digignore", "*.log\n/build/\n!keep.log\ndeep/**/x\n\\#odd\n"),
+                ("a.log", ""),
+                ("keep.log", ""),
+                ("build/out", ""),
+                ("sub/build/out", ""),
+                ("sub/a.log", ""),
+                ("sub/.digignore", "!a.log\nsecret\n"),
+                ("sub/secret", ""),
+                ("secret", ""),
+                ("deep/1/2/x", ""),
+                ("#odd", ""),
+                ("b.txt", ""),
+            ],
+        );
         let expected = [
-            ".digignore", "b.txt", "deep", "deep/1", "deep/1/2", "keep.log", "secret", "sub", "sub/.digignore",
-            "sub/a.log", "sub/build", "sub/build/out",
+            ".digignore",
+            "b.txt",
+            "deep",
+            "deep/1",
+            "deep/1/2",
+            "keep.log",
+            "secret",
+            "sub",
+            "sub/.digignore",
+            "sub/a.log",
+            "sub/build",
+            "sub/build/out",
         ];
         assert_eq!(walk_at(folder.path(), &[], false), expected);
         let tracked = walk_at(folder.path(), &["build", "build/out", "a.log"], false);

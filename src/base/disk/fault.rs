@@ -163,8 +163,7 @@ impl FaultDisk {
     /// A faulty disk over the directory `path`, with an optional plan: the number of an operation and its fault.
     pub fn new(path: &Path, plan: Option<(u64, Fault)>) -> io::Result<Self> {
         let real = open_root(path)?;
-        let mut state =
-            State { nodes: Vec::new(), operations: 0, plan, stopped: false, full: false, log: Vec::new() };
+        let mut state = State { nodes: Vec::new(), operations: 0, plan, stopped: false, full: false, log: Vec::new() };
         let ino = state.import(real.as_ref(), 0o755)?;
         let state = Arc::new(Mutex::new(state));
         let root = Arc::new(FaultDir { real, ino, top: (ino, Arc::from(path)), state: Arc::clone(&state) });

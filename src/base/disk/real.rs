@@ -262,4 +262,3 @@ pub fn next_data(file: &File, from: u64, len: u64) -> io::Result<Option<(u64, u6
     let end = fs::seek(file.as_fd(), SeekFrom::Hole(start))?;
     Ok((start < len).then_some((start, end.min(len))))
 }
-

@@ -150,7 +150,10 @@ impl Recorder {
         };
         let staged = StagedEntry {
             node,
-            meta: Meta { mode: stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode), ..entry.meta },
+            meta: Meta {
+                mode: stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode),
+                ..entry.meta
+            },
             seen: stat.map(SeenStat::from).unwrap_or_default(),
             racy: stat.is_none_or(|stat| is_racy(stat, clock::now())),
             generation: self.generation,

@@ -99,12 +99,7 @@ struct Row {
 }
 
 /// Compares target, staging and disk.
-pub fn make(
-    repo: &Repository,
-    target: Vec<(RepoPath, Entry)>,
-    scope: &Scope,
-    monitor: &dyn Monitor,
-) -> Result<Plan> {
+pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, monitor: &dyn Monitor) -> Result<Plan> {
     monitor.begin("comparing with the work tree", None, None);
     let mut plan = Plan { moves_head: scope.moves_head, ..Plan::default() };
     let rows = rows(repo, target, scope, &mut plan, monitor)?;
@@ -234,7 +229,8 @@ impl Planner<'_> {
     ) {
         let path = pair.path.clone();
         // Neither side of a move concerns this path: what the user did to it stays.
-        let untouched = self.scope.moves_head && !self.scope.force && head.as_ref().is_some_and(|head| same(head, &target));
+        let untouched =
+            self.scope.moves_head && !self.scope.force && head.as_ref().is_some_and(|head| same(head, &target));
         if let Some(disk) = pair.disk.filter(|_| equals_target) {
             if matches!(target.node, Node::Dir { .. }) && restored_mode(disk.mode) != restored_mode(target.meta.mode) {
                 self.plan.folder_meta.push((path.clone(), target.clone()));

@@ -260,7 +260,11 @@ fn info(file: &File, stat: Stat) -> std::io::Result<Option<ReadInfo>> {
 }
 
 /// Appends a file's content to `buffer`.
-fn read_whole(folders: &mut Folders, path: &RepoPath, buffer: &mut Vec<u8>) -> Result<(Range<usize>, ReadInfo), String> {
+fn read_whole(
+    folders: &mut Folders,
+    path: &RepoPath,
+    buffer: &mut Vec<u8>,
+) -> Result<(Range<usize>, ReadInfo), String> {
     let start = buffer.len();
     for _ in 0..ATTEMPTS {
         buffer.truncate(start);

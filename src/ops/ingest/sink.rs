@@ -229,7 +229,12 @@ impl Files {
         }
     }
 
-    fn end_file(&mut self, file: usize, info: std::result::Result<ReadInfo, String>, sink: &mut Sink<'_>) -> Result<()> {
+    fn end_file(
+        &mut self,
+        file: usize,
+        info: std::result::Result<ReadInfo, String>,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
         let recipe = std::mem::take(&mut self.open);
         let captured = match info {
             Err(why) => Err(why),

@@ -46,7 +46,9 @@ fn attempt(dir: &dyn Dir, repo: &RepoId) -> Result<Recovered, StoreError> {
             Ok(recovered) if recovered.state.lsn() >= reached => return Ok(recovered),
             Ok(_) => {}
             Err(StoreError::Disk(error)) => return Err(error.into()),
-            Err(error @ StoreError::Format { source: FormatError::Future { .. } | FormatError::Feature { .. }, .. }) => {
+            Err(
+                error @ StoreError::Format { source: FormatError::Future { .. } | FormatError::Feature { .. }, .. },
+            ) => {
                 return Err(error);
             }
             Err(error) => first_failure = first_failure.or(Some(error)),
@@ -55,12 +57,7 @@ fn attempt(dir: &dyn Dir, repo: &RepoId) -> Result<Recovered, StoreError> {
     Err(first_failure.unwrap_or_else(|| StoreError::JournalDamaged("there is no snapshot and no first log".to_owned())))
 }
 
-fn from_snapshot(
-    dir: &dyn Dir,
-    repo: &RepoId,
-    snapshot: Option<u64>,
-    logs: &[u64],
-) -> Result<Recovered, StoreError> {
+fn from_snapshot(dir: &dyn Dir, repo: &RepoId, snapshot: Option<u64>, logs: &[u64]) -> Result<Recovered, StoreError> {
     let snapshot = snapshot.map(|lsn| open_snapshot(dir, repo, lsn)).transpose()?;
     let mut state = State::new(snapshot);
     let base = state.lsn();

@@ -52,13 +52,7 @@ pub(super) fn write_log(dir: &dyn Dir, repo: &RepoId, base_lsn: u64) -> Result<(
 
 /// Writes the state at `lsn`: `state` with `batch` (sorted by key) applied. The rename is the commit point of the batch.
 /// Then the log that follows it is made, and files that are not needed any more go.
-pub(super) fn write(
-    dir: &dyn Dir,
-    repo: &RepoId,
-    state: &State,
-    lsn: u64,
-    batch: &[&Op],
-) -> Result<(), StoreError> {
+pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &[&Op]) -> Result<(), StoreError> {
     let name = snapshot_name(lsn);
     let path = dir.path().join(&name);
     let temp = temp_name();

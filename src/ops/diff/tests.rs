@@ -1,0 +1,112 @@
+use super::*;
+use crate::base::monitor::{Recording, Silent};
+use crate::ops::testing::{TestRepo, What, file, path};
+use crate::transform::chunker::tests::noise;
+
+fn names(repo: &TestRepo, old: Side, new: Side) -> Vec<String> {
+    let outcome = diff(repo, &Options { content: false, ..Options::new(old, new) }, &Silent).unwrap();
+    outcome.files.iter().map(|f| format!("{} {}", f.change, f.path)).collect()
+}
+
+fn rev(text: &str) -> Side {
+    Side::Revision(text.to_owned())
+}
+
+#[test]
+fn revisions_are_compared() {
+    let repo = TestRepo::in_memory();
+    repo.commit(&[("a", file("1")), ("d/x", file("1")), ("gone/y", file("1")), ("t", file("1"))], "one");
+    let two = [
+        ("a", What::File(b"1".to_vec(), 0o755)),
+        ("d/x", file("2")),
+        ("e", What::Dir(0o755)),
+        ("n/m/z", file("1")),
+        ("t", What::Link(b"a".to_vec())),
+    ];
+    repo.commit(&two, "two");
+    let expected = ["mode a", "modified d/x", "added e", "removed gone/y", "added n/m/z", "type t"];
+    assert_eq!(names(&repo, rev("HEAD~"), rev("HEAD")), expected);
+    assert_eq!(names(&repo, Side::Empty, rev("HEAD~")), ["added a", "added d/x", "added gone/y", "added t"]);
+    assert!(names(&repo, rev("HEAD"), rev("HEAD")).is_empty());
+    let options =
+        Options { paths: vec![path("n"), path("a")], content: false, ..Options::new(rev("HEAD~"), rev("HEAD")) };
+    let found = diff(&repo, &options, &Silent).unwrap().files;
+    assert_eq!(found.iter().map(|f| f.path.to_string()).collect::<Vec<_>>(), ["a", "n/m/z"]);
+}
+
+#[test]
+fn staging_is_compared_with_any_commit() {
+    let repo = TestRepo::in_memory();
+    repo.commit(&[("a", file("0")), ("b", file("0"))], "zero");
+    repo.commit(&[("a", file("1")), ("b", file("1"))], "one");
+    assert!(names(&repo, rev("HEAD"), Side::Staging).is_empty());
+    repo.stage(&[("a", None), ("b", Some(file("2"))), ("c", Some(file("1")))]);
+    assert_eq!(names(&repo, rev("HEAD"), Side::Staging), ["removed a", "modified b", "added c"]);
+    assert_eq!(names(&repo, rev("HEAD~"), Side::Staging), ["removed a", "modified b", "added c"]);
+    assert_eq!(names(&repo, Side::Staging, rev("HEAD")), ["added a", "modified b", "removed c"]);
+}
+
+#[test]
+fn the_work_tree_is_compared_by_content() {
+    let repo = TestRepo::in_memory();
+    let big = noise(5, 9_000);
+    let files =
+        [("a", file("same")), ("b", file("old")), ("big", file(&big)), ("gone", file("x")), ("l", file("was a file"))];
+    repo.commit(&files, "one");
+    let mut changed = big.clone();
+    changed[8_999] ^= 1;
+    repo.write_work(&[("a", b"same"), ("b", b"new"), ("big", &changed), ("untracked", b"")]);
+    std::os::unix::fs::symlink("a", repo.folder.path().join("l")).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    for name in ["a", "b", "big"] {
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(repo.folder.path().join(name), mode).unwrap();
+    }
+    let expected = ["modified b", "modified big", "removed gone", "type l"];
+    assert_eq!(names(&repo, Side::Staging, Side::WorkTree), expected);
+    assert_eq!(names(&repo, rev("HEAD"), Side::WorkTree), expected);
+    std::fs::write(repo.folder.path().join("big"), &big).unwrap();
+    std::fs::set_permissions(repo.folder.path().join("a"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(names(&repo, Side::Staging, Side::WorkTree)[..2], ["mode a", "modified b"]);
+    let monitor = Recording::default();
+    monitor.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    let cancelled = diff(&repo, &Options::new(Side::Staging, Side::WorkTree), &monitor);
+    assert!(matches!(cancelled, Err(Error::Interrupted)));
+}
+
+#[test]
+fn text_is_shown_as_git_shows_it() {
+    let repo = TestRepo::in_memory();
+    repo.commit(&[("a", file("1\n2\n3\n4\n5\n")), ("e\n", file("x\r\ny")), ("same", file("s"))], "one");
+    repo.commit(
+        &[("a", file("1\n2\n3\nfour\n5\n")), ("e\n", file(b"x\r\n\xff")), ("n", file("n\n")), ("same", file("s"))],
+        "two",
+    );
+    let options = Options { context_lines: 1, ..Options::new(rev("HEAD~"), rev("HEAD")) };
+    let files = diff(&repo, &options, &Silent).unwrap().files;
+    let hunks: Vec<&str> = files.iter().filter_map(|f| f.hunks.as_deref()).collect();
+    assert_eq!(
+        hunks,
+        [
+            "--- a/a\n+++ b/a\n@@ -3,3 +3,3 @@\n 3\n-4\n+four\n 5\n",
+            "--- a/e\\n\n+++ b/e\\n\n@@ -1,2 +1,2 @@\n x\r\n-y\n\\ No newline at end of file\n+\\xff\n\\ No newline at end of file\n",
+            "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+n\n",
+        ]
+    );
+    let lines: Vec<_> = files.iter().map(|f| (f.added_lines, f.removed_lines, f.old_bytes, f.new_bytes)).collect();
+    assert_eq!(lines[0], (Some(1), Some(1), Some(10), Some(13)));
+    assert_eq!(lines[2], (Some(1), Some(0), None, Some(2)));
+}
+
+#[test]
+fn binary_files_tell_what_they_share() {
+    let repo = TestRepo::in_memory();
+    let mut bytes = noise(6, 5_500);
+    bytes[3] = 0;
+    repo.commit(&[("b", file(&bytes))], "one");
+    bytes[2_500] ^= 1;
+    repo.commit(&[("b", file(&bytes))], "two");
+    let found = diff(&repo, &Options::new(rev("HEAD~"), rev("HEAD")), &Silent).unwrap().files;
+    assert!(found[0].is_binary && found[0].hunks.is_none());
+    assert_eq!(found[0].chunks_in_common, Some(ChunksInCommon { count: 5, bytes: 4_500 }));
+}

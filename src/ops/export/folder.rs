@@ -1,0 +1,95 @@
+//! Exporting to a folder.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Entries, Outcome};
+use crate::base::disk::{Dir, IoContext, open_root};
+use crate::base::kind::ErrorKind;
+use crate::base::monitor::Monitor;
+use crate::model::path::RepoPath;
+use crate::model::tree::{Entry, Node};
+use crate::ops::materialize::{FileWrite, WriteOptions, restored_mode, write_files};
+use crate::ops::{Error, Result};
+use crate::repo::Repository;
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::write::Expect;
+
+/// Mode of the target and of folders above it, less the umask.
+const NEW_DIR_MODE: u32 = 0o777;
+
+/// Opens the target; it is made if it is absent, and refused if something is in it.
+pub(super) fn create(path: &Path) -> Result<Arc<dyn Dir>> {
+    let dir = open_or_make(path)?;
+    if dir.list().on("list", path)?.is_empty() {
+        return Ok(dir);
+    }
+    Err(Error::Refused {
+        message: format!("the folder {} is not empty", path.display()),
+        hint: "export to a folder that is empty or does not exist yet",
+    })
+}
+
+fn open_or_make(path: &Path) -> Result<Arc<dyn Dir>> {
+    match open_root(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return Ok(opened.on("open", path)?),
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::NotFound)).on("open", path)?;
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let above = open_or_make(parent)?;
+    above.create_dir(name, NEW_DIR_MODE).on("create", path)?;
+    Ok(above.open_dir(name).on("open", path)?)
+}
+
+/// Writes everything below `dir`: files and links first, then what is recorded of folders.
+pub(super) fn write_tree(
+    repo: &Repository,
+    dir: &Arc<dyn Dir>,
+    entries: &Entries,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let is_dir = |entry: &Entry| matches!(entry.node, Node::Dir { .. });
+    let mut folders = Folders::new(Arc::clone(dir));
+    for (path, _) in entries.iter().filter(|(_, entry)| is_dir(entry)) {
+        folders.open(path, IfAbsent::Create).on("create", dir.path().join(path.as_os_str()))?;
+    }
+    let files: Vec<FileWrite> = entries
+        .iter()
+        .filter(|(_, entry)| !is_dir(entry))
+        .map(|(path, entry)| FileWrite {
+            path: path.clone(),
+            meta: entry.meta,
+            node: entry.node.clone(),
+            expect: Expect::Absent,
+        })
+        .collect();
+    for written in write_files(repo, dir, &files, WriteOptions { set_times: true }, monitor)? {
+        if let Err(failure) = written {
+            monitor.problem(&failure.message);
+            outcome.failed += 1;
+            outcome.damaged += u64::from(failure.kind == ErrorKind::Corrupt);
+        }
+    }
+    // Deepest first: writing into a folder changes its time, and a folder without write permission takes nothing more.
+    for (path, entry) in entries.iter().rev().filter(|(_, entry)| is_dir(entry)) {
+        if let Err(error) = finish_folder(&mut folders, path, entry) {
+            monitor.problem(&format!("cannot set mode and time of {path}: {error}"));
+            outcome.failed += 1;
+        }
+    }
+    Ok(())
+}
+
+fn finish_folder(folders: &mut Folders, path: &RepoPath, entry: &Entry) -> io::Result<()> {
+    let dir = folders.open_parent(path, IfAbsent::Fail)?;
+    let name = OsStr::from_bytes(path.file_name());
+    dir.set_mode(name, restored_mode(entry.meta.mode))?;
+    dir.set_mtime(name, entry.meta.mtime_ns)
+}
