@@ -12,6 +12,7 @@ pub mod content;
 pub mod diff;
 pub mod error;
 pub mod export;
+pub mod fsck;
 pub mod ingest;
 pub mod layer;
 pub mod log;

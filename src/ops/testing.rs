@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use crate::base::disk::open_root;
 use crate::format::object::{encode_commit, encode_recipe, encode_tree};
 use crate::model::commit::Commit;
-use crate::model::id::{CommitId, ObjectKind, TreeId};
+use crate::model::id::{CommitId, ObjectId, ObjectKind, TreeId};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::model::recipe::{Piece, Recipe};
 use crate::model::refs::{Head, RefName};
@@ -17,6 +18,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Content, Entry, Meta, Node, Tree};
 use crate::repo::{Repository, Settings, init};
 use crate::store::layer_writer::LayerWriter;
+use crate::store::objects::ObjectStore;
 use crate::store::refs::{self, RefKind};
 use crate::store::staging;
 use crate::transform::chunker::ChunkParams;
@@ -103,14 +105,14 @@ impl TestRepo {
     /// The same with given parents.
     pub fn commit_onto(&self, files: &[(&str, What)], message: &str, parents: Vec<CommitId>) -> CommitId {
         let lock = self.lock("test").unwrap();
-        let mut layer = self.new_layer().unwrap();
+        let mut layer = Additions { layer: self.new_layer().unwrap(), known: self.objects() };
         let (tree, entries) = store_tree(&mut layer, files);
         let generation = refs::generation(&self.journal().read()).unwrap() + 1;
         let time_ns = MTIME_NS + generation as i64;
         let author = "A <a@example.org>".to_owned();
         let commit = Commit { tree, parents, author, time_ns, utc_offset_minutes: 60, message: message.to_owned() };
         let (id, bytes) = encode_commit(&commit);
-        layer.add(id.into(), ObjectKind::Commit, &bytes).unwrap();
+        layer.add(id.into(), ObjectKind::Commit, &bytes);
         let branch = match refs::head(&self.journal().read()).unwrap() {
             Head::Branch(name) => name,
             Head::Detached(_) => RefName::parse("main").unwrap(),
@@ -119,14 +121,14 @@ impl TestRepo {
         let gone = staged_paths(self).into_iter().filter(|path| !entries.contains_key(path));
         ops.extend(gone.map(|path| staging::delete_op(&path)));
         ops.extend(entries.iter().map(|(path, (node, meta))| staging::put_op(path, &entry(node, *meta, generation))));
-        self.repo.commit(&lock, &[layer.seal().unwrap()], ops).unwrap();
+        self.repo.commit(&lock, &[layer.layer.seal().unwrap()], ops).unwrap();
         id
     }
 
     /// Stages files, or removals, without committing.
     pub fn stage(&self, files: &[(&str, Option<What>)]) {
         let lock = self.lock("test").unwrap();
-        let mut layer = self.new_layer().unwrap();
+        let mut layer = Additions { layer: self.new_layer().unwrap(), known: self.objects() };
         let generation = refs::generation(&self.journal().read()).unwrap() + 1;
         let mut ops = Vec::new();
         for (name, what) in files {
@@ -139,7 +141,7 @@ impl TestRepo {
             };
             ops.push(staging::put_op(&path(name), &staged));
         }
-        self.repo.commit(&lock, &[layer.seal().unwrap()], ops).unwrap();
+        self.repo.commit(&lock, &[layer.layer.seal().unwrap()], ops).unwrap();
     }
 
     /// Sets a branch or tag.
@@ -164,6 +166,20 @@ impl TestRepo {
     }
 }
 
+/// A layer that gets only what is in no other.
+struct Additions {
+    layer: LayerWriter,
+    known: Arc<ObjectStore>,
+}
+
+impl Additions {
+    fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) {
+        if !self.known.contains(&id).unwrap() {
+            self.layer.add(id, kind, bytes).unwrap();
+        }
+    }
+}
+
 /// All paths that staging knows.
 fn staged_paths(repo: &Repository) -> Vec<RepoPath> {
     let state = repo.journal().read();
@@ -180,14 +196,14 @@ fn entry(node: &StagedNode, meta: Meta, generation: u64) -> StagedEntry {
     StagedEntry { node: node.clone(), meta, seen: SeenStat::default(), racy: true, generation }
 }
 
-fn store_node(layer: &mut LayerWriter, what: &What) -> (StagedNode, Meta) {
+fn store_node(layer: &mut Additions, what: &What) -> (StagedNode, Meta) {
     let meta = |mode| Meta { mode, mtime_ns: MTIME_NS };
     match what {
         What::Dir(mode) => (StagedNode::Dir, meta(*mode)),
         What::Link(target) => (StagedNode::Symlink { target: target.clone() }, meta(0o777)),
         What::File(bytes, mode) => {
             let mut chunk = |bytes: &[u8]| {
-                layer.add(chunk_id(bytes).into(), ObjectKind::Chunk, bytes).unwrap();
+                layer.add(chunk_id(bytes).into(), ObjectKind::Chunk, bytes);
                 chunk_id(bytes)
             };
             let content = if bytes.is_empty() {
@@ -200,7 +216,7 @@ fn store_node(layer: &mut LayerWriter, what: &What) -> (StagedNode, Meta) {
                     false => Piece::Chunk { id: chunk(part), len: part.len() as u32 },
                 });
                 let (id, encoded) = encode_recipe(&Recipe::Leaf(pieces.collect()));
-                layer.add(id.into(), ObjectKind::Recipe, &encoded).unwrap();
+                layer.add(id.into(), ObjectKind::Recipe, &encoded);
                 Content::Recipe(id)
             };
             (StagedNode::File { len: bytes.len() as u64, content }, meta(*mode))
@@ -211,7 +227,7 @@ fn store_node(layer: &mut LayerWriter, what: &What) -> (StagedNode, Meta) {
 type Nodes = BTreeMap<RepoPath, (StagedNode, Meta)>;
 
 /// Stores files and the folders that they are in.
-fn store_tree(layer: &mut LayerWriter, files: &[(&str, What)]) -> (TreeId, Nodes) {
+fn store_tree(layer: &mut Additions, files: &[(&str, What)]) -> (TreeId, Nodes) {
     let mut nodes = Nodes::new();
     for (name, what) in files {
         let mut above = path(name).parent();
@@ -224,7 +240,7 @@ fn store_tree(layer: &mut LayerWriter, files: &[(&str, What)]) -> (TreeId, Nodes
     (store_folder(layer, &nodes, &RepoPath::root()), nodes)
 }
 
-fn store_folder(layer: &mut LayerWriter, nodes: &Nodes, folder: &RepoPath) -> TreeId {
+fn store_folder(layer: &mut Additions, nodes: &Nodes, folder: &RepoPath) -> TreeId {
     let inside = nodes.iter().filter(|(path, _)| path.parent().as_ref() == Some(folder));
     let entries = inside.map(|(path, (node, meta))| {
         let node = match node {
@@ -235,6 +251,6 @@ fn store_folder(layer: &mut LayerWriter, nodes: &Nodes, folder: &RepoPath) -> Tr
         Entry { name: path.file_name().to_vec(), meta: *meta, node }
     });
     let (id, bytes) = encode_tree(&Tree::from_sorted(entries.collect()).unwrap());
-    layer.add(id.into(), ObjectKind::Tree, &bytes).unwrap();
+    layer.add(id.into(), ObjectKind::Tree, &bytes);
     id
 }

@@ -9,7 +9,7 @@ use crate::model::tree::{Entry, Node, Tree};
 use crate::store::objects::ObjectStore;
 
 /// Deeper trees cannot be written to a disk: a path of one-letter names has this many parts at most.
-const MAX_DEPTH: usize = 2048;
+pub const MAX_DEPTH: usize = 2048;
 
 /// Something at a path that differs between two trees.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -76,24 +76,35 @@ impl ChunkIndex {
     }
 
     /// Where an object is; the layer's own table was asked.
+    ///
+    /// # Errors
+    /// A layer that cannot be read is an error only if the object is in no other.
     pub fn find(&self, layers: &LayerSet, id: &ObjectId) -> Result<Option<Located>, StoreError> {
+        let mut failure = None;
         for &layer in &self.loose {
-            let reader = layers.reader(layer)?;
-            if let Some(row) = reader.find(id)? {
-                return Ok(Some(Located { layer, object: reader.object(row)? }));
+            match find_in(layers, layer, id) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => failure = Some(error),
             }
         }
         for file in self.files.iter().rev() {
             let view = file.view()?;
             for entry in view.find(prefix_of(id.digest())) {
                 let Some(&layer) = file.layers.get(entry.layer as usize) else { continue };
-                let object = layers.reader(layer)?.object(entry.row)?;
-                if object.id == *id {
-                    return Ok(Some(Located { layer, object }));
+                match layers.reader(layer).and_then(|reader| reader.object(entry.row)) {
+                    Ok(object) if object.id == *id => return Ok(Some(Located { layer, object })),
+                    Ok(_) => {}
+                    Err(error) => failure = Some(error),
                 }
             }
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// Where an object is, by the layers' own tables alone: for an object that must be there but was not found.
+    pub fn search_layers(layers: &LayerSet, id: &ObjectId) -> Option<Located> {
+        (0..layers.layers().len() as u32).find_map(|layer| find_in(layers, layer, id).ok().flatten())
     }
 
     /// Number of index files and of layers that none covers.
@@ -160,6 +171,12 @@ impl ChunkIndex {
         }
         Ok(())
     }
+}
+
+fn find_in(layers: &LayerSet, layer: u32, id: &ObjectId) -> Result<Option<Located>, StoreError> {
+    let reader = layers.reader(layer)?;
+    let Some(row) = reader.find(id)? else { return Ok(None) };
+    Ok(Some(Located { layer, object: reader.object(row)? }))
 }
 
 impl IndexFile {

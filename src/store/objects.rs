@@ -75,9 +75,12 @@ impl ObjectStore {
         Ok(self.find(id)?.is_some())
     }
 
-    /// Where an object is that must be there.
+    /// Where an object is that must be there. A damaged index cannot hide it.
     pub fn locate(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
-        self.find(id)?.ok_or(StoreError::Missing { kind, id: *id })
+        match self.find(id)? {
+            Some(found) => Ok(found),
+            None => ChunkIndex::search_layers(&self.layers, id).ok_or(StoreError::Missing { kind, id: *id }),
+        }
     }
 
     /// A decoded block, from the cache or the layer.

@@ -1,0 +1,185 @@
+//! The second pass: from refs and staging to the chunks.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::{Damage, Outcome, stop_if_cancelled};
+use crate::base::monitor::Monitor;
+use crate::model::id::{ChunkId, CommitId, ObjectId, ObjectKind, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::recipe::Piece;
+use crate::model::staging::StagedNode;
+use crate::model::tree::{Content, Node};
+use crate::ops::Result;
+use crate::repo::Repository;
+use crate::repo::trees::MAX_DEPTH;
+use crate::store::objects::ObjectStore;
+use crate::store::refs::{self, RefKind};
+use crate::store::{StoreError, staging};
+
+/// Checks that everything that refs and staging lead to is there and is what it should be.
+pub(super) fn check(
+    repo: &Repository,
+    objects: &ObjectStore,
+    damage: &Damage,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.begin("checking commits", None, None);
+    let mut pass = Pass { objects, damage, outcome, monitor, trees: HashSet::new(), contents: HashMap::new() };
+    pass.commits(start_points(repo)?)?;
+    pass.staging(repo)?;
+    monitor.end();
+    Ok(())
+}
+
+/// Commits that have a name: HEAD, branches, tags.
+fn start_points(repo: &Repository) -> Result<Vec<CommitId>> {
+    let state = repo.journal().read();
+    let mut ids: Vec<CommitId> = refs::head_commit(&state)?.into_iter().collect();
+    for kind in [RefKind::Branch, RefKind::Tag] {
+        ids.extend(refs::list(&state, kind)?.into_iter().map(|(_, id)| id));
+    }
+    Ok(ids)
+}
+
+struct Pass<'a> {
+    objects: &'a ObjectStore,
+    damage: &'a Damage,
+    outcome: &'a mut Outcome,
+    monitor: &'a dyn Monitor,
+    /// Trees that need no second look.
+    trees: HashSet<TreeId>,
+    /// Recipes that were followed, and what was wrong with them.
+    contents: HashMap<ObjectId, Option<String>>,
+}
+
+/// Only damage is a finding; a disk that does not answer ends the check.
+fn damage_of<T>(result: std::result::Result<T, StoreError>) -> Result<std::result::Result<T, String>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(StoreError::Disk(error)) => Err(error.into()),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+impl Pass<'_> {
+    fn commits(&mut self, mut waiting: Vec<CommitId>) -> Result<()> {
+        waiting.reverse();
+        let mut seen = HashSet::new();
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            stop_if_cancelled(self.monitor)?;
+            match damage_of(self.objects.commit(&id))? {
+                Err(why) => self.outcome.add(why, None, Some(id)),
+                Ok(commit) => {
+                    self.outcome.commits += 1;
+                    self.tree(&commit.tree, &RepoPath::root(), &id, 0)?;
+                    waiting.extend(commit.parents);
+                }
+            }
+            self.monitor.advance(1, 0);
+        }
+        Ok(())
+    }
+
+    fn tree(&mut self, id: &TreeId, at: &RepoPath, commit: &CommitId, depth: usize) -> Result<()> {
+        if !self.trees.insert(*id) {
+            return Ok(());
+        }
+        let tree = match damage_of(self.objects.tree(id))? {
+            Ok(tree) => tree,
+            Err(why) => {
+                self.outcome.add(why, Some(at.clone()), Some(*commit));
+                return Ok(());
+            }
+        };
+        stop_if_cancelled(self.monitor)?;
+        self.outcome.trees += 1;
+        for entry in tree.entries() {
+            let Ok(path) = at.join(&entry.name) else {
+                self.outcome.add("a path is too long".to_owned(), Some(at.clone()), Some(*commit));
+                continue;
+            };
+            match &entry.node {
+                Node::Symlink { .. } => {}
+                Node::Dir { .. } if depth >= MAX_DEPTH => {
+                    self.outcome.add("folders are nested too deeply".to_owned(), Some(path), Some(*commit));
+                }
+                Node::Dir { tree } => self.tree(tree, &path, commit, depth + 1)?,
+                Node::File { len, content } => self.file(content, *len, &path, Some(commit))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn staging(&mut self, repo: &Repository) -> Result<()> {
+        let state = repo.journal().read();
+        let mut entries = staging::entries(&state)?;
+        while let Some((path, entry)) = entries.next()? {
+            if let StagedNode::File { len, content } = &entry.node {
+                self.file(content, *len, &path, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, content: &Content, len: u64, path: &RepoPath, commit: Option<&CommitId>) -> Result<()> {
+        self.outcome.files += 1;
+        let problem = match content {
+            Content::Empty => None,
+            Content::Chunk(id) => self.chunk(id, len)?,
+            Content::Recipe(id) => {
+                let id = ObjectId::from(*id);
+                match self.contents.get(&id) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let problem = self.recipe(content, len)?;
+                        self.contents.insert(id, problem.clone());
+                        problem
+                    }
+                }
+            }
+        };
+        if let Some(problem) = problem {
+            self.outcome.add(problem, Some(path.clone()), commit.copied());
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a file of several pieces; the first fault stands for all.
+    fn recipe(&self, content: &Content, len: u64) -> Result<Option<String>> {
+        let mut chunks = Vec::new();
+        let followed = self.objects.pieces(content, len, &mut |piece| {
+            if let Piece::Chunk { id, len } = piece {
+                chunks.push((id, u64::from(len)));
+            }
+            Ok(())
+        });
+        if let Err(why) = damage_of(followed)? {
+            return Ok(Some(why));
+        }
+        for (id, len) in chunks {
+            if let Some(why) = self.chunk(&id, len)? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is wrong with a chunk as far as tables and the first pass tell.
+    fn chunk(&self, id: &ChunkId, len: u64) -> Result<Option<String>> {
+        let id = ObjectId::from(*id);
+        if let Some(why) = self.damage.get(&id) {
+            return Ok(Some(why.clone()));
+        }
+        Ok(match damage_of(self.objects.locate(&id, ObjectKind::Chunk))? {
+            Err(why) => Some(why),
+            Ok(found) if u64::from(found.object.place.len) != len => {
+                Some(format!("the chunk {} has {} bytes where {len} are expected", id.short(), found.object.place.len))
+            }
+            Ok(_) => None,
+        })
+    }
+}

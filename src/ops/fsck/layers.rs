@@ -1,0 +1,122 @@
+//! The first pass: layers as files.
+
+use rayon::prelude::*;
+
+use super::{Damage, Outcome, stop_if_cancelled};
+use crate::base::disk::DiskError;
+use crate::base::monitor::Monitor;
+use crate::format::layer::ObjectRow;
+use crate::model::id::ObjectId;
+use crate::ops::Result;
+use crate::repo::Repository;
+use crate::store::StoreError;
+use crate::store::layer_reader::LayerReader;
+use crate::store::objects::ObjectStore;
+use crate::transform::hash::sha256;
+
+/// What reading one block brought.
+struct BlockCheck {
+    stored_bytes: u64,
+    plain_bytes: u64,
+    damaged: Vec<(ObjectId, String)>,
+}
+
+/// Checks every layer; damaged objects go into `damage`.
+pub(super) fn check(
+    repo: &Repository,
+    objects: &ObjectStore,
+    full: bool,
+    outcome: &mut Outcome,
+    damage: &mut Damage,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let layers = objects.layers();
+    let total: u64 = layers.layers().iter().map(|(_, record)| record.file_len).sum();
+    monitor.begin("checking layers", Some(layers.layers().len() as u64), full.then_some(total));
+    for number in 0..layers.layers().len() as u32 {
+        stop_if_cancelled(monitor)?;
+        outcome.layers += 1;
+        let checked = layers.reader(number).and_then(|reader| {
+            reader.tables()?.verify().map_err(|source| reader.wrong(source))?;
+            Ok(reader)
+        });
+        match checked {
+            Ok(reader) => {
+                outcome.objects += u64::from(reader.footer().object_count);
+                if full {
+                    check_blocks(repo, &reader, outcome, damage, monitor)?;
+                }
+            }
+            // A disk that does not answer says nothing about the data.
+            Err(StoreError::Disk(error)) => return Err(error.into()),
+            Err(error) => outcome.add(error.to_string(), None, None),
+        }
+        monitor.advance(1, 0);
+    }
+    monitor.end();
+    Ok(())
+}
+
+/// Decodes every block once and hashes every object in it.
+fn check_blocks(
+    repo: &Repository,
+    reader: &LayerReader,
+    outcome: &mut Outcome,
+    damage: &mut Damage,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut rows = reader
+        .tables()?
+        .objects()
+        .collect::<std::result::Result<Vec<ObjectRow>, _>>()
+        .map_err(|source| reader.wrong(source))?;
+    rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset));
+    let blocks: Vec<&[ObjectRow]> = rows.chunk_by(|a, b| a.place.block == b.place.block).collect();
+    let checked: Vec<std::result::Result<BlockCheck, DiskError>> = repo.pools().cpu().install(|| {
+        let check = |rows: &&[ObjectRow]| {
+            if monitor.cancelled() {
+                return Ok(BlockCheck { stored_bytes: 0, plain_bytes: 0, damaged: Vec::new() });
+            }
+            let checked = check_block(reader, rows)?;
+            monitor.advance(0, checked.stored_bytes);
+            Ok(checked)
+        };
+        blocks.par_iter().with_max_len(1).map(check).collect()
+    });
+    stop_if_cancelled(monitor)?;
+    for block in checked {
+        let block = block?;
+        outcome.blocks_read += 1;
+        outcome.bytes_hashed += block.plain_bytes;
+        for (id, why) in block.damaged {
+            if !damage.contains_key(&id) {
+                damage.insert(id, why);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_block(reader: &LayerReader, rows: &[ObjectRow]) -> std::result::Result<BlockCheck, DiskError> {
+    let number = rows.first().map_or(0, |row| row.place.block);
+    let stored_bytes = reader.block(number).map_or(0, |block| u64::from(block.stored_len));
+    let block = match reader.read_block(number) {
+        Ok(block) => block,
+        Err(StoreError::Disk(error)) => return Err(error),
+        Err(error) => {
+            let why = error.to_string();
+            let damaged = rows.iter().map(|row| (row.id, why.clone())).collect();
+            return Ok(BlockCheck { stored_bytes, plain_bytes: 0, damaged });
+        }
+    };
+    let is_sound = |row: &&ObjectRow| {
+        let start = row.place.offset as usize;
+        let bytes = block.get(start..start + row.place.len as usize);
+        bytes.is_some_and(|bytes| sha256(&[bytes]) == *row.id.digest())
+    };
+    let wrong = |row: &ObjectRow| {
+        (row.id, format!("the {} {} is damaged: its bytes do not have its id", row.place.kind, row.id.short()))
+    };
+    let damaged = rows.iter().filter(|row| !is_sound(row)).map(wrong).collect();
+    Ok(BlockCheck { stored_bytes, plain_bytes: block.len() as u64, damaged })
+}
