@@ -56,7 +56,7 @@ pub fn bucket_range(fanout: &[u8], bucket: usize, count: u32) -> Result<std::ops
     let at = bucket.checked_mul(4).ok_or_else(wrong)?;
     let pair = fanout.get(at..at + 8).ok_or_else(wrong)?;
     let (start, end) = pair.split_at(4);
-    let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+    let number = |bytes: &[u8]| bytes.try_into().map_or(u32::MAX, u32::from_le_bytes);
     let (start, end) = (number(start), number(end));
     if start <= end && end <= count { Ok(start as usize..end as usize) } else { Err(wrong()) }
 }

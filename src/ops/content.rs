@@ -23,7 +23,7 @@ const AHEAD_BYTES: u64 = 8 << 20;
 /// Holes cost no bytes, so pieces are counted as well.
 const AHEAD_PIECES: usize = 1024;
 /// Zeros of holes are written from a buffer of this size.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A stretch of a file.
 #[derive(Debug)]

@@ -94,6 +94,7 @@ impl RepoError {
         match self {
             Self::Store(error) => error.kind(),
             Self::Locked { .. } => ErrorKind::Conflict,
+            Self::BadRevision { .. } => ErrorKind::Usage,
             Self::TooDeep(_) => ErrorKind::Corrupt,
             _ => ErrorKind::Failed,
         }
@@ -108,6 +109,9 @@ impl RepoError {
             Self::Locked { .. } => Some("try again when it is done, or wait longer with --lock-timeout SECONDS"),
             Self::UnknownRevision { .. } => {
                 Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is")
+            }
+            Self::BadRevision { .. } => {
+                Some("write a branch, a tag, HEAD, HEAD~3 or the first digits of a commit's id")
             }
             Self::AmbiguousRevision { .. } => Some("write more digits"),
             Self::NoCommits => Some("add files with 'digstore add' and record them with 'digstore commit -m MESSAGE'"),

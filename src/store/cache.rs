@@ -38,9 +38,9 @@ impl BlockCache {
         let mut inner = lock(&self.inner);
         let found = inner.blocks.get(&key).map(Arc::clone);
         if found.is_some() {
-            inner.hits += 1
+            inner.hits += 1;
         } else {
-            inner.misses += 1
+            inner.misses += 1;
         }
         found
     }

@@ -95,6 +95,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     head.iter().all(|word| u128::from_ne_bytes(*word) == 0) && words.iter().all(|&b| b == 0)
 }
 
+/// Golden cut points, and helpers that other tests borrow.
 #[cfg(test)]
 pub mod tests {
     use super::*;

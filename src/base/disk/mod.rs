@@ -162,6 +162,20 @@ pub fn ensure_dir(dir: &dyn Dir, name: &OsStr, mode: u32) -> io::Result<Arc<dyn 
     dir.open_dir(name)
 }
 
+/// Opens a directory by its path, creating it and those above it durably where they are not there.
+pub fn open_or_create(path: &Path, mode: u32) -> Result<Arc<dyn Dir>, DiskError> {
+    match open_root(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened.on("open", path),
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::NotFound)).on("open", path);
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let above = open_or_create(parent, mode)?;
+    ensure_dir(above.as_ref(), name, mode).on("create", path)
+}
+
 /// Removes the unfinished files of dead processes. Only the holder of the writer lock may call this.
 pub fn remove_leftovers(dir: &dyn Dir) -> io::Result<u64> {
     let mut removed_bytes = 0;

@@ -49,7 +49,7 @@ fn stat_of(stat: &fs::Stat) -> Stat {
         mtime_ns: nanos(stat.st_mtime, stat.st_mtime_nsec as i64),
         ctime_ns: nanos(stat.st_ctime, stat.st_ctime_nsec as i64),
         ino: stat.st_ino,
-        links: stat.st_nlink as u64,
+        links: stat.st_nlink,
         allocated_bytes: stat.st_blocks.max(0) as u64 * STAT_BLOCK_BYTES,
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Entries, Outcome};
-use crate::base::disk::{Dir, IoContext, open_root};
+use crate::base::disk::{Dir, IoContext, open_or_create};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
@@ -23,7 +23,7 @@ const NEW_DIR_MODE: u32 = 0o777;
 
 /// Opens the target; it is made if it is absent, and refused if something is in it.
 pub(super) fn create(path: &Path) -> Result<Arc<dyn Dir>> {
-    let dir = open_or_make(path)?;
+    let dir = open_or_create(path, NEW_DIR_MODE)?;
     if dir.list().on("list", path)?.is_empty() {
         return Ok(dir);
     }
@@ -31,20 +31,6 @@ pub(super) fn create(path: &Path) -> Result<Arc<dyn Dir>> {
         message: format!("the folder {} is not empty", path.display()),
         hint: "export to a folder that is empty or does not exist yet",
     })
-}
-
-fn open_or_make(path: &Path) -> Result<Arc<dyn Dir>> {
-    match open_root(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        opened => return Ok(opened.on("open", path)?),
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from(io::ErrorKind::NotFound)).on("open", path)?;
-    };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let above = open_or_make(parent)?;
-    above.create_dir(name, NEW_DIR_MODE).on("create", path)?;
-    Ok(above.open_dir(name).on("open", path)?)
 }
 
 /// Writes everything below `dir`: files and links first, then what is recorded of folders.

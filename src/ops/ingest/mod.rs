@@ -97,7 +97,7 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
         let mut waiting = BTreeMap::new();
         let mut next = 0;
         let mut store = || {
-            for (number, job) in receiver.iter() {
+            for (number, job) in &receiver {
                 waiting.insert(number, job);
                 while let Some(job) = waiting.remove(&next) {
                     next += 1;

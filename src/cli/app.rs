@@ -1,0 +1,208 @@
+//! What every command needs: settings, the repository, paths as the user means them.
+
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+use digstore::base::disk::{DiskError, IoContext};
+use digstore::base::monitor::Monitor;
+use digstore::model::path::{CONTROL_DIR, RepoPath, escape};
+use digstore::ops::scan::repo_path;
+use digstore::repo::{Repository, Settings, discover, open_at};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::args::{ColorWhen, Global};
+use super::config::Config;
+use super::environment;
+use super::exit::{Exit, Failure};
+use super::progress::Progress;
+use super::render::Paint;
+
+/// What a command leaves to be printed.
+pub struct Report {
+    /// The outcome; an object.
+    pub json: Value,
+    /// The same for people.
+    pub text: String,
+    /// Remarks that are no part of the outcome; to stderr.
+    pub notes: Vec<String>,
+    pub exit: Exit,
+}
+
+impl Report {
+    pub fn new(outcome: &impl Serialize, text: String) -> Self {
+        let json = serde_json::to_value(outcome).unwrap_or_default();
+        Self { json, text, notes: Vec::new(), exit: Exit::Done }
+    }
+
+    pub fn note(mut self, when: bool, note: impl FnOnce() -> String) -> Self {
+        if when {
+            self.notes.push(note());
+        }
+        self
+    }
+
+    /// Damage is worse than failure, failure worse than what could not be read.
+    pub fn exit_if(mut self, when: bool, exit: Exit) -> Self {
+        if when && self.exit != Exit::Damaged {
+            self.exit = exit;
+        }
+        self
+    }
+}
+
+/// A command being carried out.
+pub struct App {
+    pub global: Global,
+    pub config: Config,
+    pub progress: Progress,
+    /// The folder that paths are relative to.
+    pub base: PathBuf,
+    pub paint: Paint,
+}
+
+impl App {
+    /// The settings that hold for this call.
+    pub fn settings(&self) -> Settings {
+        let mut settings = self.config.settings();
+        if let Some(threads) = self.global.threads {
+            settings.cpu_threads = threads;
+        }
+        if let Some(patience) = self.global.lock_timeout {
+            settings.lock_patience = patience;
+        }
+        settings
+    }
+
+    /// Where the repository is, and its work tree.
+    fn place(&self) -> Result<(PathBuf, PathBuf), Failure> {
+        match &self.global.store {
+            Some(store) => Ok((self.base.clone(), self.base.join(store))),
+            None => Ok(discover(&self.base)?),
+        }
+    }
+
+    /// Opens the repository.
+    pub fn open(&self) -> Result<Opened, Failure> {
+        let (root, control) = self.place()?;
+        let repo = open_at(&control, &root, self.settings())?;
+        let prefix = repo_path(&root, &self.base, Path::new("."))?;
+        Ok(Opened { repo, root, base: self.base.clone(), prefix })
+    }
+
+    /// The folder in which a new repository is made, its name there, and the folder that it is for.
+    pub fn place_of_new(&self, dir: Option<&Path>) -> Result<(PathBuf, OsString, PathBuf), Failure> {
+        let work = dir.map_or_else(|| self.base.clone(), |dir| self.base.join(dir));
+        let Some(store) = &self.global.store else { return Ok((work.clone(), CONTROL_DIR.into(), work)) };
+        if dir.is_some() {
+            let hint = "with --store the repository belongs to no folder; leave DIR out";
+            return Err(Failure::usage("init takes either DIR or --store", hint));
+        }
+        let store = self.base.join(store);
+        match (store.parent(), store.file_name()) {
+            (Some(parent), Some(name)) => Ok((parent.to_path_buf(), name.to_owned(), work)),
+            _ => Err(Failure::usage(format!("'{}' cannot be made a repository", store.display()), "name a folder")),
+        }
+    }
+
+    pub fn monitor(&self) -> &dyn Monitor {
+        &self.progress
+    }
+}
+
+/// The folder that a command is run in.
+pub fn base_folder(dir: Option<&Path>) -> Result<PathBuf, DiskError> {
+    let here = env::current_dir().on("find", Path::new("."))?;
+    let Some(dir) = dir else { return Ok(here) };
+    let path = here.join(dir);
+    path.canonicalize().on("go to", &path)
+}
+
+/// Should colors be used?
+pub fn wants_color(when: ColorWhen) -> bool {
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        ColorWhen::Auto => io::stdout().is_terminal() && environment::var_os("NO_COLOR").is_none(),
+    }
+}
+
+/// An open repository and where the user stands in its work tree.
+pub struct Opened {
+    pub repo: Repository,
+    pub root: PathBuf,
+    base: PathBuf,
+    prefix: RepoPath,
+}
+
+impl Opened {
+    /// A path as written, from the root of the work tree.
+    pub fn path(&self, given: &Path) -> Result<RepoPath, Failure> {
+        Ok(repo_path(&self.root, &self.base, given)?)
+    }
+
+    pub fn paths(&self, given: &[PathBuf]) -> Result<Vec<RepoPath>, Failure> {
+        given.iter().map(|path| self.path(path)).collect()
+    }
+
+    /// A path from the root as the user, standing where they stand, would write it.
+    pub fn shown(&self, path: &RepoPath) -> String {
+        let up: Vec<&[u8]> = self.prefix.names().collect();
+        let down: Vec<&[u8]> = path.names().collect();
+        let common = up.iter().zip(&down).take_while(|(a, b)| a == b).count();
+        let mut names: Vec<&[u8]> = vec![b".."; up.len() - common];
+        names.extend(down.iter().skip(common));
+        if names.is_empty() { ".".to_owned() } else { escape(&names.join(&b"/"[..])) }
+    }
+
+    /// Splits `REV:PATH`. The path counts from the root of the work tree.
+    pub fn stored_path(target: &OsStr) -> Result<(String, Option<RepoPath>), Failure> {
+        let bytes = target.as_bytes();
+        let (revision, path) = match bytes.iter().position(|byte| *byte == b':') {
+            Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..)),
+            None => (bytes, None),
+        };
+        let not_text = || Failure::usage(format!("'{}' is not a revision", escape(bytes)), "a revision is plain text");
+        let revision = std::str::from_utf8(revision).map_err(|_| not_text())?.to_owned();
+        let path = path.map(|path| RepoPath::parse(path.strip_suffix(b"/").unwrap_or(path))).transpose();
+        Ok((revision, path.map_err(digstore::ops::Error::from)?))
+    }
+
+    /// Divides what may be revisions or paths: up to `max_revisions` words that are revisions, then paths.
+    pub fn revisions_and_paths(
+        &self,
+        targets: &[OsString],
+        after_dashes: &[PathBuf],
+        max_revisions: usize,
+    ) -> Result<(Vec<String>, Vec<RepoPath>), Failure> {
+        let (mut revisions, mut paths) = (Vec::new(), Vec::new());
+        for target in targets {
+            let as_revision = target.to_str().filter(|_| paths.is_empty() && revisions.len() < max_revisions);
+            let failure = match as_revision.map(|text| (text, self.repo.resolve(text))) {
+                Some((text, Ok(_))) => {
+                    revisions.push(text.to_owned());
+                    continue;
+                }
+                Some((_, Err(error))) => Some(error),
+                None => None,
+            };
+            let path = self.path(Path::new(target));
+            match (failure, path) {
+                // A word that is no revision and names no file was most likely meant as a revision.
+                (Some(error), path) if !path.as_ref().is_ok_and(|path| self.is_known(path)) => return Err(error.into()),
+                (_, path) => paths.push(path?),
+            }
+        }
+        paths.extend(self.paths(after_dashes)?);
+        Ok((revisions, paths))
+    }
+
+    fn is_known(&self, path: &RepoPath) -> bool {
+        let on_disk = self.root.join(path.as_os_str()).symlink_metadata().is_ok();
+        let state = self.repo.journal().read();
+        on_disk || digstore::store::staging::entries_within(&state, path).is_ok_and(|entries| !entries.is_empty())
+    }
+}

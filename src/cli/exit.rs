@@ -1,0 +1,116 @@
+//! Failures as people and programs see them, and exit codes.
+
+use std::io;
+use std::process::ExitCode;
+
+use digstore::base::disk::DiskError;
+use digstore::base::kind::ErrorKind;
+use digstore::ops;
+use digstore::repo::RepoError;
+use serde_json::json;
+use thiserror::Error;
+
+use super::config::ConfigError;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    /// Done, but some inputs could not be read.
+    Partial = 3,
+    /// Stored data is damaged.
+    Damaged = 4,
+    Locked = 5,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Ops(#[from] ops::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("{message}")]
+    Usage { message: String, hint: &'static str },
+}
+
+impl From<RepoError> for Failure {
+    fn from(error: RepoError) -> Self {
+        Self::Ops(error.into())
+    }
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        Self::Ops(error.into())
+    }
+}
+
+impl Failure {
+    pub fn usage(message: impl Into<String>, hint: &'static str) -> Self {
+        Self::Usage { message: message.into(), hint }
+    }
+
+    /// The reader of the output went away, as `head` does; nobody is left to tell.
+    pub fn is_broken_pipe(&self) -> bool {
+        let source = match self {
+            Self::Output(error) => error,
+            Self::Ops(ops::Error::Disk(error)) => &error.source,
+            _ => return false,
+        };
+        source.kind() == io::ErrorKind::BrokenPipe
+    }
+
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Ops(error) => match error.kind() {
+                ErrorKind::Failed => Exit::Failed,
+                ErrorKind::Usage => Exit::Usage,
+                ErrorKind::Corrupt => Exit::Damaged,
+                ErrorKind::Conflict => Exit::Locked,
+                ErrorKind::Interrupted => Exit::Interrupted,
+            },
+            Self::Config(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Output(_) => Exit::Failed,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Ops(error) => error.code(),
+            Self::Config(_) => "config",
+            Self::Output(_) => "output",
+            Self::Usage { .. } => "usage",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ops(error) => error.hint().map(str::to_owned),
+            Self::Config(error) => error.hint(),
+            Self::Output(_) => None,
+            Self::Usage { hint, .. } => Some((*hint).to_owned()),
+        }
+    }
+
+    /// What stderr gets, for people or for programs.
+    pub fn describe(&self, as_json: bool) -> String {
+        if as_json {
+            let error = json!({ "code": self.code(), "message": self.to_string(), "hint": self.hint() });
+            return format!("{}\n", json!({ "schema": "digstore.error/1", "error": error, "exit": self.exit() as u8 }));
+        }
+        let hint = self.hint().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
+        format!("error: {self}\n{hint}")
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line: arguments, settings, terminal, exit codes. Everything that knows a flag or the environment is here.
+
+mod app;
+mod args;
+mod author;
+mod config;
+mod demo;
+mod environment;
+mod exit;
+mod progress;
+mod render;
+mod verbs;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use serde_json::{Map, Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use app::{App, Report, base_folder, wants_color};
+use args::{Cli, Command};
+use config::Config;
+use exit::{Exit, Failure};
+use progress::Progress;
+use render::Paint;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; where nobody reads them, nothing is to be done.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let as_json = cli.global.json;
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.is_broken_pipe() => Exit::Done.into(),
+        Err(failure) => {
+            say(&failure.describe(as_json));
+            failure.exit().into()
+        }
+    }
+}
+
+/// Writes to stderr. If that is closed, there is nobody to tell.
+pub fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    let cancelled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second signal ends the process at once; nothing that was recorded depends on a clean end.
+        signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(&cancelled))?;
+        signal_hook::flag::register(signal, Arc::clone(&cancelled))?;
+    }
+    let base = base_folder(global.start.as_deref())?;
+    let config = Config::load(&base, user_config_file().as_deref(), global.profile.as_deref())?;
+    let draw = !global.no_progress && !global.quiet && !global.json && io::stderr().is_terminal();
+    let progress = Progress::new(draw, global.json, config.progress_interval(), cancelled);
+    let paint = Paint(!global.json && wants_color(global.color));
+    let name = name_of(&command);
+    let app = App { global, config, progress, base, paint };
+    let report = verbs::run(&app, command)?;
+    print(&app, name, report)
+}
+
+/// Prints what a command leaves and decides how the program ends.
+fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure> {
+    let Report { json, text, notes, exit } = report;
+    let problems = app.progress.problems();
+    let exit = if exit == Exit::Done && !problems.is_empty() { Exit::Partial } else { exit };
+    let mut out = io::stdout().lock();
+    if app.global.json {
+        let mut object = Map::new();
+        object.insert("schema".to_owned(), json!(format!("digstore.{name}/1")));
+        if let Value::Object(fields) = json {
+            object.extend(fields);
+        }
+        object.insert("problems".to_owned(), json!(problems));
+        object.insert("notes".to_owned(), json!(notes));
+        serde_json::to_writer(&mut out, &object).map_err(io::Error::from)?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(text.as_bytes())?;
+        if !app.global.quiet {
+            notes.iter().for_each(|note| say(&format!("note: {note}\n")));
+        }
+    }
+    out.flush()?;
+    Ok(exit)
+}
+
+/// The user's own `digstore.toml`.
+fn user_config_file() -> Option<PathBuf> {
+    let set = |name: &str| environment::var_os(name).map(PathBuf::from);
+    let folder = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
+    Some(folder.join("digstore").join("digstore.toml"))
+}
+
+fn name_of(command: &Command) -> &'static str {
+    match command {
+        Command::Init(_) => "init",
+        Command::Add(_) => "add",
+        Command::Rm(_) => "rm",
+        Command::Mv(_) => "mv",
+        Command::Commit(_) => "commit",
+        Command::Status(_) => "status",
+        Command::Log(_) => "log",
+        Command::Show(_) => "show",
+        Command::Diff(_) => "diff",
+        Command::Checkout(_) => "checkout",
+        Command::Switch(_) => "switch",
+        Command::Restore(_) => "restore",
+        Command::Export(_) => "export",
+        Command::Branch(_) => "branch",
+        Command::Tag(_) => "tag",
+        Command::Cat(_) => "cat",
+        Command::Ls(_) => "ls",
+        Command::Fsck(_) => "fsck",
+        Command::Stats(_) => "stats",
+        Command::Layer(_) => "layer",
+        Command::Config(_) => "config",
+        Command::Completions { .. } => "completions",
+        Command::Man { .. } => "man",
+        Command::Demo(_) => "demo",
+    }
+}
