@@ -163,6 +163,8 @@ impl Repository {
     /// Removes temporary files, and layers that no journal record names. The lock holder knows that nobody writes them.
     fn reclaim(&self, dir: &dyn Dir) -> Result<u64, RepoError> {
         let mut bytes = self.backend.remove_leftovers()?;
+        // An init that was stopped may have left its `format` unfinished.
+        bytes += remove_leftovers(dir).on("clean", dir.path())?;
         for name in [JOURNAL_DIR, INDEX_DIR] {
             let sub = dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name))?;
             bytes += remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
