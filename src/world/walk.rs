@@ -29,6 +29,8 @@ pub struct Walked {
     pub problems: Vec<String>,
     /// Paths that could not be looked at. What is tracked at or below them is not known to be gone.
     pub unreadable: Vec<RepoPath>,
+    /// Unfinished files and links of stopped processes. They are no entries.
+    pub leftovers: Vec<(RepoPath, FileKind)>,
 }
 
 /// What to leave out.
@@ -55,6 +57,7 @@ struct Node {
 struct Listing {
     nodes: Vec<Node>,
     problems: Vec<(RepoPath, String)>,
+    leftovers: Vec<(RepoPath, FileKind)>,
 }
 
 /// Walks everything below `root`. Runs on the current rayon pool.
@@ -70,6 +73,7 @@ fn flatten(listing: Listing, into: &mut Walked) {
         into.problems.push(problem);
         into.unreadable.push(path);
     }
+    into.leftovers.extend(listing.leftovers);
     for node in listing.nodes {
         into.entries.push(node.entry);
         flatten(node.inside, into);
@@ -78,7 +82,7 @@ fn flatten(listing: Listing, into: &mut Walked) {
 
 /// Lists one folder. `all_ignored`: the folder itself is ignored, and is visited only for what is tracked in it.
 fn list(dir: &dyn Dir, path: &RepoPath, above: &Rules, all_ignored: bool, options: &WalkOptions<'_>) -> Listing {
-    let failed = |message: String| Listing { nodes: Vec::new(), problems: vec![(path.clone(), message)] };
+    let failed = |message: String| Listing { problems: vec![(path.clone(), message)], ..Listing::default() };
     if options.monitor.cancelled() {
         return Listing::default();
     }
@@ -100,7 +104,9 @@ fn list(dir: &dyn Dir, path: &RepoPath, above: &Rules, all_ignored: bool, option
     } else {
         items.iter().map(look).collect()
     };
-    let mut listing = Listing::default();
+    let unfinished = items.iter().filter(|item| item.kind != FileKind::Dir && is_temp_name(&item.name));
+    let unfinished = unfinished.filter_map(|item| Some((path.join(item.name.as_bytes()).ok()?, item.kind)));
+    let mut listing = Listing { leftovers: unfinished.collect(), ..Listing::default() };
     for result in found.into_iter().flatten() {
         match result {
             Ok(node) => listing.nodes.push(node),

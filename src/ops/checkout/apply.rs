@@ -67,6 +67,10 @@ pub fn apply(
 }
 
 fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Result<()> {
+    for (path, kind) in &plan.leftovers {
+        // Nobody asked for these to go and nobody sees them; the next checkout tries again.
+        let _ = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| remove(dir.as_ref(), path, *kind));
+    }
     for (path, kind) in &plan.removals {
         if monitor.cancelled() {
             return Err(Error::Interrupted);

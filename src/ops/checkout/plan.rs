@@ -41,6 +41,8 @@ impl Scope {
 /// Everything to be done, in an order that works: removals from the end, then folders, then files, then modes of folders.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// Unfinished files of a checkout that was stopped. They go first, or their folders could not be removed.
+    pub leftovers: Vec<(RepoPath, FileKind)>,
     /// Removed, deepest first.
     pub removals: Vec<(RepoPath, FileKind)>,
     /// Folders to be there.
@@ -136,6 +138,7 @@ fn rows(
     let state = repo.journal().read();
     let walked = walk_tree(repo, &state, false, monitor);
     walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    plan.leftovers.extend(walked.leftovers.iter().filter(|(path, _)| scope.contains(path)).cloned());
     let mut rows = Vec::new();
     let mut wanted = target.into_iter().peekable();
     let absent = |path: RepoPath, target: Entry| Row {
