@@ -259,7 +259,7 @@ struct Reference {
 }
 
 fn start() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     write_items(folder.path(), &version(1));
     folder
 }
@@ -413,7 +413,7 @@ fn a_stop_at_any_operation_loses_nothing_that_was_reported() {
         assert!(error.is_some(), "nothing can be reported by a machine that has stopped");
         drop(worker);
         for unsynced in EVERY_UNSYNCED {
-            let image = tempfile::tempdir().unwrap();
+            let image = scratch();
             disk.image(unsynced, image.path()).unwrap();
             let check = || {
                 let repo = reopen(image.path(), done);

@@ -66,6 +66,12 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+/// A folder in memory where the system has such a place: what a sweep writes is read once and need not be durable.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 /// Small blocks, and one thread each, so that runs repeat exactly.
 pub fn settings() -> Settings {
     Settings {
