@@ -3,6 +3,7 @@
 //! The large repository is not filled chunk by chunk. It holds a real commit, layers that have ten million rows in
 //! their tables, of which only some were written and the rest is a hole in the file, and a whole index over these rows
 //! in the format's own encoding. What is counted is bytes read, memory taken and pages touched, never time.
+#![allow(unsafe_code, reason = "an allocator that counts cannot be had without")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "a repository is made that no verb would make in reasonable time")]
 #![cfg(target_os = "linux")]

@@ -9,5 +9,6 @@ pub mod merkle;
 pub mod path;
 pub mod recipe;
 pub mod refs;
+pub mod scopes;
 pub mod staging;
 pub mod tree;

@@ -1,6 +1,7 @@
 //! `add`: store content as it is now, and stage it for the next commit.
 
-use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
 use crate::repo::{Repository, trees};
@@ -138,49 +140,41 @@ fn find_changes(
 ) -> Result<Vec<Change>> {
     let state = repo.journal().read();
     monitor.begin("looking for changes", None, None);
-    let walked = walk_tree(repo, &state, options.force, monitor);
-    let in_scope = |path: &RepoPath| options.paths.iter().any(|scope| path.is_within(scope));
+    let scopes = Scopes::new(&options.paths);
+    let walked = walk_tree(repo, &state, &scopes, options.force, monitor);
     for (problem, path) in walked.problems.iter().zip(&walked.unreadable) {
-        if in_scope(path) || options.paths.iter().any(|scope| scope.is_within(path)) {
+        if scopes.contains(path) || scopes.lead_below(path) {
             monitor.problem(problem);
             outcome.unreadable += 1;
         }
     }
-    // Folders above a named path are recorded with it, so that their modes are known.
-    let mut parents = BTreeSet::new();
-    for scope in &options.paths {
-        let mut at = scope.parent();
-        while let Some(parent) = at {
-            at = parent.parent();
-            parents.insert(parent);
-        }
-    }
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut changes = Vec::new();
-    let mut seen = BTreeSet::new();
-    pair(&state, &walked, &mut |pair| {
-        for scope in &options.paths {
-            if pair.path.is_within(scope) && !seen.contains(scope) {
-                seen.insert(scope.clone());
-            }
-        }
-        let parent_of_scope = parents.contains(&pair.path) && pair.staged.is_none() && pair.disk.is_some();
-        let wanted = (in_scope(&pair.path) && !(options.tracked_only && pair.staged.is_none())) || parent_of_scope;
+    pair(&state, &walked, &scopes, &mut |pair| {
+        let is_new = pair.staged.is_none();
+        let wanted = match scopes.contains(&pair.path) {
+            true => !(options.tracked_only && is_new),
+            // Folders above a named path are recorded with it, so that their modes are known.
+            false => is_new && !options.tracked_only,
+        };
         if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
             changes.push(change);
         }
         Ok(())
     })?;
     monitor.end();
-    for scope in options.paths.iter().filter(|scope| !scope.is_root() && !seen.contains(*scope)) {
-        let on_disk = folders
-            .open_parent(scope, IfAbsent::Fail)
-            .and_then(|dir| dir.stat(std::os::unix::ffi::OsStrExt::from_bytes(scope.file_name())));
-        return Err(match on_disk {
-            Ok(Some(_)) if !walked.unreadable.iter().any(|bad| scope.is_within(bad)) => Error::Ignored(scope.clone()),
-            Ok(Some(_)) => continue,
-            _ => Error::NoSuchPath { path: scope.clone(), place: "in the work tree".to_owned() },
-        });
+    let unreadable = Scopes::new(&walked.unreadable);
+    for path in options.paths.iter().filter(|path| !path.is_root() && !unreadable.contains(path)) {
+        let was_found = walked.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok()
+            || !staging::entries_within(&state, path)?.is_empty();
+        if !was_found {
+            let name = OsStr::from_bytes(path.file_name());
+            let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name));
+            return Err(match on_disk {
+                Ok(Some(_)) => Error::Ignored(path.clone()),
+                _ => Error::NoSuchPath { path: path.clone(), place: "in the work tree".to_owned() },
+            });
+        }
     }
     Ok(changes)
 }
@@ -200,7 +194,7 @@ fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &
         }
         FileKind::Dir => Some(Change::Known(pair, StagedNode::Dir, stat)),
         FileKind::Symlink => {
-            let name = std::os::unix::ffi::OsStrExt::from_bytes(pair.path.file_name());
+            let name = OsStr::from_bytes(pair.path.file_name());
             match folders.open_parent(&pair.path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
                 Ok(target) => {
                     let target = std::os::unix::ffi::OsStringExt::into_vec(target);

@@ -6,6 +6,7 @@ use super::Result;
 use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
@@ -38,15 +39,23 @@ impl Pair {
     }
 }
 
-/// Walks the work tree on the I/O pool.
-pub fn walk_tree(repo: &Repository, state: &State, include_ignored: bool, monitor: &dyn Monitor) -> Walked {
+/// Walks the scopes in the work tree on the I/O pool.
+pub fn walk_tree(
+    repo: &Repository,
+    state: &State,
+    scopes: &Scopes,
+    include_ignored: bool,
+    monitor: &dyn Monitor,
+) -> Walked {
     let is_tracked = |path: &RepoPath| staging::is_tracked(state, path).unwrap_or(true);
-    let options = WalkOptions { is_tracked: &is_tracked, include_ignored, skip: repo.skip(), monitor };
+    let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip: repo.skip(), monitor };
     repo.pools().io().install(|| walk(repo.work(), &options))
 }
 
-/// Puts a walk beside staging, in tree order. Tracked paths below something unreadable are left out: nothing is known.
-pub fn pair(state: &State, walked: &Walked, visit: &mut dyn FnMut(Pair) -> Result<()>) -> Result<()> {
+/// Puts a walk of the scopes beside staging, in tree order. What is outside the scopes is left out, and so are tracked
+/// paths below something unreadable: nothing is known of them.
+pub fn pair(state: &State, walked: &Walked, scopes: &Scopes, visit: &mut dyn FnMut(Pair) -> Result<()>) -> Result<()> {
+    let unreadable = Scopes::new(&walked.unreadable);
     let mut entries = staging::entries(state)?;
     let mut next = entries.next()?;
     let mut on_disk = walked.entries.iter().peekable();
@@ -58,7 +67,8 @@ pub fn pair(state: &State, walked: &Walked, visit: &mut dyn FnMut(Pair) -> Resul
         };
         if staged_first {
             if let Some((path, entry)) = next.take()
-                && !walked.unreadable.iter().any(|unreadable| path.is_within(unreadable))
+                && scopes.contains(&path)
+                && !unreadable.contains(&path)
             {
                 visit(pair_of(path, Some(entry), None))?;
             }

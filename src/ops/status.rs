@@ -9,6 +9,7 @@ use crate::base::monitor::Monitor;
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node};
 use crate::repo::{Repository, trees};
@@ -77,18 +78,17 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         outcome.branch = Some(name.to_string());
     }
     outcome.head = refs::head_commit(&state)?;
-    let in_scope =
-        |path: &RepoPath| options.paths.is_empty() || options.paths.iter().any(|scope| path.is_within(scope));
-    let walked = walk_tree(repo, &state, false, monitor);
-    for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| in_scope(path)) {
+    let scopes = Scopes::or_everything(&options.paths);
+    let walked = walk_tree(repo, &state, &scopes, false, monitor);
+    for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| scopes.contains(path)) {
         monitor.problem(problem);
         outcome.unreadable += 1;
     }
     let head = repo.root_tree(outcome.head.as_ref())?;
     let objects = repo.objects();
     let mut doubtful: Vec<Pair> = Vec::new();
-    pair(&state, &walked, &mut |pair| {
-        if !in_scope(&pair.path) {
+    pair(&state, &walked, &scopes, &mut |pair| {
+        if !scopes.contains(&pair.path) {
             return Ok(());
         }
         let staged_now = pair.staged.as_ref().is_some_and(|entry| entry.generation > generation);

@@ -10,6 +10,7 @@ use super::ignore::{FILE_NAME, Rules};
 use crate::base::disk::{Dir, DirItem, FileKind, Stat, is_temp_name};
 use crate::base::monitor::Monitor;
 use crate::model::path::{CONTROL_DIR, RepoPath};
+use crate::model::scopes::Scopes;
 
 /// A name in the work tree.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct WalkOptions<'a> {
     pub is_tracked: &'a (dyn Fn(&RepoPath) -> bool + Sync),
     /// Ignored names are not left out at all.
     pub include_ignored: bool,
+    /// Only these paths and the folders that lead to them.
+    pub scopes: &'a Scopes,
     /// The repository's folder, if it lies in the work tree under another name than usual.
     pub skip: Option<&'a RepoPath>,
     /// Asked whether to stop.
@@ -137,7 +140,7 @@ fn look(
         Ok(path) => path,
         Err(error) => return Some(Err((folder.clone(), format!("in {}: {error}; it is left out", shown(folder))))),
     };
-    if options.skip == Some(&path) {
+    if options.skip == Some(&path) || !(options.scopes.contains(&path) || options.scopes.lead_below(&path)) {
         return None;
     }
     let is_dir = item.kind == FileKind::Dir;
@@ -173,7 +176,13 @@ mod tests {
 
     fn walk_at(folder: &std::path::Path, tracked: &[&str], include_ignored: bool) -> Vec<String> {
         let is_tracked = |path: &RepoPath| tracked.iter().any(|t| t.as_bytes() == path.as_bytes());
-        let options = WalkOptions { is_tracked: &is_tracked, include_ignored, skip: None, monitor: &Silent };
+        let options = WalkOptions {
+            is_tracked: &is_tracked,
+            include_ignored,
+            skip: None,
+            scopes: &Scopes::everything(),
+            monitor: &Silent,
+        };
         let walked = walk(&open_root(folder).unwrap(), &options);
         assert!(walked.entries.is_sorted_by(|a, b| a.path < b.path), "tree order");
         walked.entries.iter().map(|entry| entry.path.to_string()).collect()

@@ -188,7 +188,7 @@ pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry
             outcome.written += 1;
         }
         let wanted = |path: &RepoPath| target.binary_search_by(|(at, _)| at.cmp(path)).is_ok();
-        for scope in &scope.paths {
+        for scope in scope.paths.outermost() {
             for (path, _) in staging::entries_within(&state, scope)?.into_iter().filter(|(path, _)| !wanted(path)) {
                 let in_head = crate::repo::trees::lookup(&repo.objects(), &head, &path)?.is_some();
                 ops.push(removal(&path, in_head, generation + 1));

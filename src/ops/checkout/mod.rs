@@ -15,6 +15,7 @@ use crate::base::monitor::Monitor;
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
+use crate::model::scopes::Scopes;
 use crate::model::tree::Entry;
 use crate::repo::{Repository, trees};
 use crate::store::refs::{self, RefKind};
@@ -74,7 +75,7 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
         target.push((path, entry.clone()));
         Ok(())
     })?;
-    let scope = Scope { paths: vec![RepoPath::root()], force: options.force, moves_head: true };
+    let scope = Scope { paths: Scopes::everything(), force: options.force, moves_head: true };
     let plan = plan::make(repo, target, &scope, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts });
@@ -139,8 +140,11 @@ pub struct RestoreOptions {
 pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<Outcome> {
     let lock = repo.lock("restore")?;
     let target = restore_target(repo, options)?;
-    let scope = Scope { paths: options.paths.clone(), force: options.force, moves_head: false };
-    let found = |path: &RepoPath| target.iter().any(|(at, _)| at.is_within(path));
+    let scope = Scope { paths: Scopes::new(&options.paths), force: options.force, moves_head: false };
+    let found = |path: &RepoPath| {
+        let after = target.partition_point(|(at, _)| at < path);
+        target.get(after).is_some_and(|(at, _)| at.is_within(path))
+    };
     if let Some(path) = options.paths.iter().find(|path| !path.is_root() && !found(path)) {
         let place = options.source.as_ref().map_or_else(|| "tracked".to_owned(), |source| format!("in {source}"));
         let tracked = !crate::store::staging::entries_within(&repo.journal().read(), path)?.is_empty();
@@ -160,7 +164,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
 
 /// What the paths are to become.
 fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(RepoPath, Entry)>> {
-    let in_scope = |path: &RepoPath| options.paths.iter().any(|scope| path.is_within(scope));
+    let scopes = Scopes::new(&options.paths);
     let revision = options.source.as_deref().or(options.staged.then_some("HEAD"));
     let mut target = Vec::new();
     match revision {
@@ -168,7 +172,7 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
         Some(revision) => {
             let tree = repo.root_tree(Some(&repo.resolve(revision)?))?;
             trees::visit(&repo.objects(), &tree, &RepoPath::root(), &mut |path, entry| {
-                if in_scope(&path) {
+                if scopes.contains(&path) {
                     target.push((path, entry.clone()));
                 }
                 Ok(())
@@ -178,7 +182,7 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
             let state = repo.journal().read();
             let mut entries = crate::store::staging::entries(&state)?;
             while let Some((path, entry)) = entries.next()? {
-                if in_scope(&path)
+                if scopes.contains(&path)
                     && let Some(entry) = plan::as_tree_entry(&path, &entry)
                 {
                     target.push((path, entry));

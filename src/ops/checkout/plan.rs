@@ -9,6 +9,7 @@ use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::id::{CommitId, TreeId};
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node, Tree};
 use crate::ops::compare::{WorkChange, same_content, work_changes};
@@ -25,17 +26,11 @@ use crate::world::write::Expect;
 #[derive(Debug, Clone)]
 pub struct Scope {
     /// Paths and all below them.
-    pub paths: Vec<RepoPath>,
+    pub paths: Scopes,
     /// Nothing is too precious.
     pub force: bool,
     /// HEAD will have the target's tree: staging follows, and changes that concern neither side are kept.
     pub moves_head: bool,
-}
-
-impl Scope {
-    fn contains(&self, path: &RepoPath) -> bool {
-        self.paths.iter().any(|scope| path.is_within(scope))
-    }
 }
 
 /// Everything to be done, in an order that works: removals from the end, then folders, then files, then modes of folders.
@@ -136,16 +131,19 @@ fn rows(
     monitor: &dyn Monitor,
 ) -> Result<Vec<Row>> {
     let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, false, monitor);
+    let walked = walk_tree(repo, &state, &scope.paths, false, monitor);
     walked.problems.iter().for_each(|problem| monitor.problem(problem));
-    plan.leftovers.extend(walked.leftovers.iter().filter(|(path, _)| scope.contains(path)).cloned());
+    plan.leftovers.extend(walked.leftovers.iter().filter(|(path, _)| scope.paths.contains(path)).cloned());
     let mut rows = Vec::new();
     let mut wanted = target.into_iter().peekable();
     let absent = |path: RepoPath, target: Entry| Row {
         target: Some(target),
         pair: Pair { path, staged: None, deleted: false, disk: None },
     };
-    pair(&state, &walked, &mut |pair| {
+    pair(&state, &walked, &scope.paths, &mut |pair| {
+        if !scope.paths.contains(&pair.path) {
+            return Ok(());
+        }
         while let Some((path, entry)) = wanted.next_if(|(path, _)| *path < pair.path) {
             rows.push(absent(path, entry));
         }
@@ -156,7 +154,7 @@ fn rows(
         };
         if right {
             plan.unchanged += 1;
-        } else if scope.contains(&pair.path) {
+        } else {
             rows.push(Row { target, pair });
         }
         Ok(())

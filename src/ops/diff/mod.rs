@@ -1,4 +1,6 @@
 //! `diff`: what differs between two states: revisions, staging, the work tree.
+//!
+//! `sides` finds the paths, `text` makes unified diffs. Nothing here draws or changes anything.
 
 mod sides;
 mod text;

@@ -13,6 +13,7 @@ use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::{Content, Entry, Node};
 use crate::ops::compare::same_content;
@@ -138,13 +139,13 @@ fn state_of(repo: &Repository, side: &Side) -> Result<State> {
 /// What differs, in tree order, settled: files on disk that look changed were read.
 pub fn changes(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Vec<FileChange>> {
     let (old, new) = (state_of(repo, &options.old)?, state_of(repo, &options.new)?);
-    let wanted = |path: &RepoPath| options.paths.is_empty() || options.paths.iter().any(|at| path.is_within(at));
+    let scopes = Scopes::or_everything(&options.paths);
     let mut found = match (&old, &new) {
         (State::Stored(old), State::Stored(new)) => between_trees(repo, old.as_ref(), new.as_ref())?,
         (State::Stored(old), State::Staging) if *old == repo.head_commit()? => staged(repo)?,
-        _ => join(list(repo, &old, monitor)?, list(repo, &new, monitor)?),
+        _ => join(list(repo, &old, &scopes, monitor)?, list(repo, &new, &scopes, monitor)?),
     };
-    found.retain(|change| wanted(&change.path));
+    found.retain(|change| scopes.contains(&change.path));
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
@@ -191,7 +192,7 @@ fn compare(path: RepoPath, old: Option<VersionInfo>, new: Option<VersionInfo>) -
     (!same).then_some(FileChange { path, old, new })
 }
 
-fn list(repo: &Repository, state: &State, monitor: &dyn Monitor) -> Result<Listing> {
+fn list(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
     match state {
         State::Stored(commit) => {
             let mut listing = Vec::new();
@@ -211,15 +212,16 @@ fn list(repo: &Repository, state: &State, monitor: &dyn Monitor) -> Result<Listi
             }
             Ok(listing)
         }
-        State::WorkTree => list_work(repo, monitor),
+        State::WorkTree => list_work(repo, scopes, monitor),
     }
 }
 
 /// Tracked paths as they are on disk. What looks as when it was last read keeps its stored content.
-fn list_work(repo: &Repository, monitor: &dyn Monitor) -> Result<Listing> {
+fn list_work(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
     let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, false, monitor);
+    let walked = walk_tree(repo, &state, scopes, false, monitor);
     walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    let unreadable = Scopes::new(&walked.unreadable);
     let mut on_disk = walked.entries.iter().peekable();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut entries = staging::entries(&state)?;
@@ -232,7 +234,7 @@ fn list_work(repo: &Repository, monitor: &dyn Monitor) -> Result<Listing> {
             Some(stat) if entry.is_unchanged(&stat) => Some(version),
             Some(stat) => look(&mut folders, &path, &stat, monitor),
             // Not known to be gone.
-            None if walked.unreadable.iter().any(|folder| path.is_within(folder)) => Some(version),
+            None if unreadable.contains(&path) => Some(version),
             None => None,
         };
         listing.extend(version.map(|version| (path, version)));
