@@ -12,13 +12,13 @@ use crate::transform::compress::DEFAULT_LEVEL;
 pub struct SizeClasses {
     /// Below: read in batches of many files.
     pub tiny: u64,
-    /// Up to here: batched by bytes.
+    /// Up to here: several in one buffer, bounded in bytes. Files that are cut are never among them.
     pub small: u64,
     /// Up to here: each file in one buffer.
     pub medium: u64,
-    /// Up to here: read in windows. Above: read in windows, and cut while earlier windows are hashed.
+    /// Up to here: read in windows of `read_len`, cut while earlier ones are hashed. Above: of `large_read_len`.
     pub large: u64,
-    /// Above: as large, and at most a share of the memory is in flight for one file.
+    /// Above: as large, and at most half of the bytes in flight belong to such files, so that the next ones can start.
     pub huge: u64,
 }
 
@@ -31,8 +31,10 @@ pub struct Settings {
     pub classes: SizeClasses,
     /// Tiny files read in one task.
     pub batch_files: usize,
-    /// Bytes read from a file at a time where it is not read whole.
+    /// Bytes read at a time from a file that is neither read whole nor large.
     pub read_len: usize,
+    /// Bytes read at a time from a large file.
+    pub large_read_len: usize,
     /// Plain bytes of a block.
     pub block_len: usize,
     /// Level of zstd.
@@ -60,6 +62,7 @@ impl Default for Settings {
             classes: SizeClasses { tiny: 4 * KIB, small: 64 * KIB, medium: 10 * MIB, large: 100 * MIB, huge: GIB },
             batch_files: 200,
             read_len: MIB as usize,
+            large_read_len: MIB as usize,
             // The kernel tree: 256 KiB 213 MB, 1 MiB 204 MB; in between, small enough for reading single files.
             block_len: 512 * KIB as usize,
             level: DEFAULT_LEVEL,

@@ -4,11 +4,20 @@
 //! pinned and the golden tests below fix its cuts. A cut depends on nothing but the bytes since the cut before it, so
 //! any window that holds `max_len` bytes, or all that are left, gives the same answer.
 
+use std::ops::RangeInclusive;
+
 use fastcdc::v2020::{self, Normalization};
 use serde::{Deserialize, Serialize};
 
 /// Zeros are looked for in blocks of this size, aligned in the file.
 pub const ZERO_BLOCK_LEN: usize = 64 * 1024;
+
+/// Shortest lengths that the algorithm takes.
+pub const MIN_LENS: RangeInclusive<u32> = v2020::MINIMUM_MIN as u32..=v2020::MINIMUM_MAX as u32;
+/// Mean lengths that the algorithm takes.
+pub const AVG_LENS: RangeInclusive<u32> = v2020::AVERAGE_MIN as u32..=v2020::AVERAGE_MAX as u32;
+/// Greatest lengths that the algorithm takes. A file that is one chunk is no longer either.
+pub const MAX_LENS: RangeInclusive<u32> = v2020::MAXIMUM_MIN as u32..=v2020::MAXIMUM_MAX as u32;
 
 /// How a repository cuts its files; recorded in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,21 +49,18 @@ impl ChunkParams {
     /// Checks what the algorithm needs; its own crate checks in debug builds only.
     pub fn check(&self) -> Result<(), String> {
         let Self { min_len, avg_len, max_len, whole_len } = *self;
-        let limits = [
-            ("min_len", min_len, v2020::MINIMUM_MIN, v2020::MINIMUM_MAX),
-            ("avg_len", avg_len, v2020::AVERAGE_MIN, v2020::AVERAGE_MAX),
-            ("max_len", max_len, v2020::MAXIMUM_MIN, v2020::MAXIMUM_MAX),
-        ];
-        for (name, value, least, most) in limits {
-            if !(least..=most).contains(&(value as usize)) || !value.is_multiple_of(2) {
+        let limits = [("min_len", min_len, MIN_LENS), ("avg_len", avg_len, AVG_LENS), ("max_len", max_len, MAX_LENS)];
+        for (name, value, lens) in limits {
+            if !lens.contains(&value) || !value.is_multiple_of(2) {
+                let (least, most) = lens.into_inner();
                 return Err(format!("{name} is {value}; it must be even and between {least} and {most}"));
             }
         }
         if min_len >= avg_len || avg_len >= max_len {
             return Err("min_len, avg_len and max_len must ascend".to_owned());
         }
-        if whole_len > v2020::MAXIMUM_MAX as u32 {
-            return Err(format!("whole_len is {whole_len}; it must be at most {}", v2020::MAXIMUM_MAX));
+        if whole_len > *MAX_LENS.end() {
+            return Err(format!("whole_len is {whole_len}; it must be at most {}", MAX_LENS.end()));
         }
         Ok(())
     }

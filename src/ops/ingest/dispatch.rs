@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use super::Source;
-use super::hashed::{Done, Job, Raw, ReadInfo, hash};
+use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
 use crate::base::clock;
 use crate::base::disk::real::{has_user_xattrs, next_data};
 use crate::base::disk::{Dir, Stat};
 use crate::base::monitor::Monitor;
-use crate::base::pool::{BudgetGuard, ByteBudget, Pools};
+use crate::base::pool::{ByteBudget, Pools};
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
 use crate::repo::Repository;
@@ -24,6 +24,10 @@ use crate::world::read;
 
 /// Bytes of small files read in one task: enough to make the task worth its overhead.
 const BATCH_BYTES: u64 = 1 << 20;
+/// One window is at most this share of the budget. Several must fit, or reading would wait for hashing.
+const WINDOW_SHARE: usize = 8;
+/// A huge file may hold this share of the budget, so that its neighbours are read while its end is still hashed.
+const HUGE_SHARE: usize = 2;
 /// A file that changes while it is read is read again this often before it is reported.
 const ATTEMPTS: usize = 3;
 
@@ -32,6 +36,7 @@ pub struct Dispatcher<'a> {
     sources: Arc<Vec<Source>>,
     shared: Arc<Shared>,
     budget: Arc<ByteBudget>,
+    huge_budget: Arc<ByteBudget>,
     monitor: &'a dyn Monitor,
     stop: &'a AtomicBool,
     next_job: u64,
@@ -45,6 +50,7 @@ struct Shared {
     classes: SizeClasses,
     batch_files: usize,
     window_len: usize,
+    large_window_len: usize,
     sender: Sender<(u64, Job<Done>)>,
 }
 
@@ -58,20 +64,22 @@ impl<'a> Dispatcher<'a> {
         monitor: &'a dyn Monitor,
         stop: &'a AtomicBool,
     ) -> Self {
-        let Settings { classes, batch_files, read_len, in_flight_len, .. } = repo.settings();
-        // Windows are whole zero blocks. Several must fit the budget, or reading would wait for hashing.
-        let most = (in_flight_len / 8).max(ZERO_BLOCK_LEN);
-        let window_len = (*read_len).clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
+        let Settings { classes, batch_files, read_len, large_read_len, in_flight_len, .. } = repo.settings();
+        let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
+        // Windows are whole zero blocks.
+        let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
         let shared = Arc::new(Shared {
             root: Arc::clone(repo.work()),
             chunker: Chunker::new(repo.manifest().chunking),
             pools: Arc::clone(repo.pools()),
             classes: *classes,
             batch_files: (*batch_files).max(1),
-            window_len,
+            window_len: window(*read_len),
+            large_window_len: window(*large_read_len),
             sender,
         });
-        Self { sources, shared, budget, monitor, stop, next_job: 0 }
+        let huge_budget = Arc::new(ByteBudget::new(in_flight_len / HUGE_SHARE));
+        Self { sources, shared, budget, huge_budget, monitor, stop, next_job: 0 }
     }
 
     fn stopped(&self) -> bool {
@@ -83,13 +91,13 @@ impl<'a> Dispatcher<'a> {
         let mut at = 0;
         while at < self.sources.len() && !self.stopped() {
             let batch = self.batch_from(at);
-            if batch.len() > 1 || self.len_of(at) <= self.whole_len() {
+            if !batch.is_empty() {
                 at = batch.end;
                 self.dispatch_small(batch);
             } else {
                 let file = at;
                 at += 1;
-                if self.len_of(file) <= self.shared.classes.medium {
+                if self.is_read_whole(self.len_of(file)) {
                     self.dispatch_medium(file);
                 } else {
                     self.stream(file);
@@ -106,14 +114,21 @@ impl<'a> Dispatcher<'a> {
         u64::from(self.shared.chunker.params().whole_len)
     }
 
-    /// The files from `start` that are read together: bounded in number for tiny ones, in bytes for small ones.
+    /// Is a file of this length read into one buffer? What is one chunk must be, whatever the classes say.
+    fn is_read_whole(&self, len: u64) -> bool {
+        len <= self.shared.classes.medium.max(self.whole_len())
+    }
+
+    /// The files from `start` that are read together: bounded in number for tiny ones, in bytes for small ones. None if
+    /// the first is not small, or has to be cut.
     fn batch_from(&self, start: usize) -> Range<usize> {
+        let longest = self.shared.classes.small.min(self.whole_len());
         let (mut end, mut bytes, mut tiny) = (start, 0u64, 0usize);
         while end < self.sources.len() {
             let len = self.len_of(end);
             tiny += usize::from(len < self.shared.classes.tiny);
             let full = bytes + len > BATCH_BYTES || tiny > self.shared.batch_files;
-            if len > self.whole_len() || (full && end > start) {
+            if len > longest || (full && end > start) {
                 break;
             }
             bytes += len;
@@ -122,25 +137,32 @@ impl<'a> Dispatcher<'a> {
         start..end
     }
 
-    fn take(&mut self, bytes: u64) -> (u64, BudgetGuard) {
-        let guard = self.budget.take(usize::try_from(bytes).unwrap_or(usize::MAX));
+    fn take(&mut self, bytes: u64) -> (u64, Held) {
+        self.take_of(bytes, false)
+    }
+
+    /// Waits for room in the budget, and for a huge file first in its share of it. Both are given back by earlier jobs.
+    fn take_of(&mut self, bytes: u64, huge: bool) -> (u64, Held) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let share = huge.then(|| self.huge_budget.take(bytes));
+        let held = Held { _share: share, _all: self.budget.take(bytes) };
         let number = self.next_job;
         self.next_job += 1;
-        (number, guard)
+        (number, held)
     }
 
     fn dispatch_small(&mut self, batch: Range<usize>) {
         let bytes = batch.clone().map(|file| self.len_of(file)).sum();
-        let (number, guard) = self.take(bytes);
+        let (number, held) = self.take(bytes);
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.pools.io().spawn_fifo(move || {
             let raw = read_small(&shared, &sources, batch);
-            Shared::hash(&shared, number, raw, guard);
+            Shared::hash(&shared, number, raw, held);
         });
     }
 
     fn dispatch_medium(&mut self, file: usize) {
-        let (number, guard) = self.take(self.len_of(file));
+        let (number, held) = self.take(self.len_of(file));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.pools.io().spawn_fifo(move || {
             let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
@@ -150,18 +172,18 @@ impl<'a> Dispatcher<'a> {
                 Ok((_, info)) => Raw::Whole { file, bytes, info },
                 Err(why) => Raw::End { file, info: Err(why) },
             };
-            Shared::hash(&shared, number, raw, guard);
+            Shared::hash(&shared, number, raw, held);
         });
     }
 
     /// Sends cut parts on their way; the bytes they hold are taken from the budget first.
-    fn send(&mut self, raw: Raw) {
+    fn send(&mut self, raw: Raw, huge: bool) {
         let bytes = match &raw {
             Raw::Parts { parts, .. } => parts.iter().map(part_bytes).sum(),
             _ => 0,
         };
-        let (number, guard) = self.take(bytes);
-        Shared::hash(&self.shared, number, raw, guard);
+        let (number, held) = self.take_of(bytes, huge);
+        Shared::hash(&self.shared, number, raw, held);
     }
 
     /// Reads and cuts a large file here, window by window, while earlier windows are hashed and stored.
@@ -170,16 +192,16 @@ impl<'a> Dispatcher<'a> {
         let mut failure = String::new();
         let mut folders = Folders::new(Arc::clone(&self.shared.root));
         let stat = folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| Ok(read::open(dir.as_ref(), &path)?.1));
-        if stat.is_ok_and(|stat| stat.len <= self.shared.classes.medium) {
+        if stat.is_ok_and(|stat| self.is_read_whole(stat.len)) {
             // It shrank since it was listed.
             return self.dispatch_medium(file);
         }
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                self.send(Raw::Again);
+                self.send(Raw::Again, false);
             }
             match self.stream_once(file, &path) {
-                Ok(Some(info)) => return self.send(Raw::End { file, info: Ok(info) }),
+                Ok(Some(info)) => return self.send(Raw::End { file, info: Ok(info) }, false),
                 Ok(None) => failure = changed(&path),
                 Err(error) => {
                     failure = unreadable(&path, &error);
@@ -187,13 +209,16 @@ impl<'a> Dispatcher<'a> {
                 }
             }
         }
-        self.send(Raw::End { file, info: Err(failure) });
+        self.send(Raw::End { file, info: Err(failure) }, false);
     }
 
     /// `None` if the file changed meanwhile.
     fn stream_once(&mut self, file: usize, path: &RepoPath) -> std::io::Result<Option<ReadInfo>> {
         let dir = Folders::new(Arc::clone(&self.shared.root)).open_parent(path, IfAbsent::Fail)?;
         let (open, stat) = read::open(dir.as_ref(), path)?;
+        let Shared { classes, window_len, large_window_len, .. } = *self.shared;
+        let window_len = if stat.len > classes.large { large_window_len } else { window_len };
+        let huge = stat.len > classes.huge;
         let mut cutter = Cutter::new(self.shared.chunker);
         let mut parts = Vec::new();
         let mut at = 0;
@@ -206,11 +231,11 @@ impl<'a> Dispatcher<'a> {
             }
             at = start;
             while at < end && !self.stopped() {
-                let len = (end - at).min(self.shared.window_len as u64);
+                let len = (end - at).min(window_len as u64);
                 read::append_range(&open, at, len as usize, cutter.room())?;
                 at += len;
                 cutter.scan(&mut parts);
-                self.send(Raw::Parts { file, parts: std::mem::take(&mut parts) });
+                self.send(Raw::Parts { file, parts: std::mem::take(&mut parts) }, huge);
             }
             if self.stopped() {
                 return Ok(None);
@@ -220,7 +245,7 @@ impl<'a> Dispatcher<'a> {
             cutter.skip(stat.len - at, &mut parts);
         }
         cutter.finish(&mut parts);
-        self.send(Raw::Parts { file, parts });
+        self.send(Raw::Parts { file, parts }, huge);
         info(&open, stat)
     }
 }
@@ -234,11 +259,11 @@ fn part_bytes(part: &Part) -> u64 {
 
 impl Shared {
     /// Hashes on the other pool and hands the result over. The sequencer may have given up; then nobody needs it.
-    fn hash(shared: &Arc<Self>, number: u64, raw: Raw, guard: BudgetGuard) {
+    fn hash(shared: &Arc<Self>, number: u64, raw: Raw, held: Held) {
         let own = Arc::clone(shared);
         shared.pools.cpu().spawn_fifo(move || {
             let work = hash(raw, own.chunker);
-            let _ = own.sender.send((number, Job { work, _guard: guard }));
+            let _ = own.sender.send((number, Job { work, _held: held }));
         });
     }
 }

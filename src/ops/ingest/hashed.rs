@@ -25,7 +25,15 @@ pub struct Job<T> {
     /// The work.
     pub work: T,
     /// Given back when the work is stored.
-    pub _guard: BudgetGuard,
+    pub _held: Held,
+}
+
+/// What a job holds of the bytes that may be in flight.
+pub struct Held {
+    /// Of the share that huge files have.
+    pub _share: Option<BudgetGuard>,
+    /// Of the whole.
+    pub _all: BudgetGuard,
 }
 
 /// Bytes that were read.

@@ -12,6 +12,8 @@
 mod dispatch;
 mod hashed;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
