@@ -114,12 +114,19 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     }
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())?;
-    let mut planner = Planner { objects: &objects, head, generation, scope, plan };
+    let mut planner = Planner { objects: &objects, head, generation, scope, plan, not_folders: Vec::new() };
     for ((row, change), equal) in rows.into_iter().zip(changes).zip(equals) {
         planner.decide(row, change, equal)?;
     }
-    planner.plan.removals.reverse();
-    Ok(planner.plan)
+    let Planner { mut plan, not_folders, .. } = planner;
+    plan.removals.reverse();
+    let needed = |folder: &RepoPath| {
+        let mut new = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
+        new.any(|path| path.is_within(folder))
+    };
+    let in_the_way: Vec<RepoPath> = not_folders.into_iter().filter(needed).collect();
+    plan.conflicts.extend(in_the_way);
+    Ok(plan)
 }
 
 /// Joins target with staging and disk, leaving out what is right already.
@@ -202,6 +209,8 @@ struct Planner<'a> {
     generation: u64,
     scope: &'a Scope,
     plan: Plan,
+    /// Kept files and links where the target has folders; in the way if something in those folders has to be written.
+    not_folders: Vec<RepoPath>,
 }
 
 impl Planner<'_> {
@@ -239,6 +248,9 @@ impl Planner<'_> {
             return self.plan.adopted.push((path, target, disk));
         }
         if untouched && (pair.deleted || staged_only || (pair.disk.is_some() && change != WorkChange::Same)) {
+            if matches!(target.node, Node::Dir { .. }) && pair.disk.is_some_and(|disk| disk.kind != FileKind::Dir) {
+                self.not_folders.push(path.clone());
+            }
             return self.plan.kept.push(path);
         }
         let expect = match (&pair.disk, &pair.staged, change) {
