@@ -219,20 +219,26 @@ impl ObjectStore {
         if let Content::Recipe(id) = content
             && let Recipe::Branch(parts) = self.recipe(id)?
         {
+            let wrong = |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
             let mut at = 0u64;
             for (part, part_len) in parts {
-                let next = at.saturating_add(part_len);
+                let next = at.checked_add(part_len).ok_or_else(|| wrong("its length overflows"))?;
                 if at < end && next > start {
+                    let Recipe::Leaf(pieces) = self.recipe(&part)? else {
+                        return Err(wrong("it is nested too deeply"));
+                    };
                     let mut inner = at;
-                    self.pieces(&Content::Recipe(part), part_len, &mut |piece| {
+                    for piece in pieces {
                         take(inner, piece);
-                        inner += piece.len();
-                        Ok(())
-                    })?;
+                        inner = inner.checked_add(piece.len()).ok_or_else(|| wrong("its length overflows"))?;
+                    }
+                    if inner != next {
+                        return Err(wrong("its pieces do not have its length"));
+                    }
                 }
                 at = next;
             }
-            return Ok(found);
+            return if at == len { Ok(found) } else { Err(wrong("its pieces do not have its length")) };
         }
         let mut at = 0u64;
         self.pieces(content, len, &mut |piece| {
