@@ -159,10 +159,13 @@ fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Res
             Content::Chunk(id) => ((*id).into(), ObjectKind::Chunk),
             Content::Recipe(id) => ((*id).into(), ObjectKind::Recipe),
         };
-        if !objects.contains(&id)? {
-            let why = format!("it is staged for {path} but in no layer; stage the file again with 'digstore add'");
-            return Err(StoreError::Corrupt { kind, id, why }.into());
-        }
+        objects.locate(&id, kind).map_err(|error| match error {
+            StoreError::Missing { .. } => {
+                let why = format!("it is staged for {path} but in no layer; stage the file again with 'digstore add'");
+                StoreError::Corrupt { kind, id, why }
+            }
+            other => other,
+        })?;
     }
     Ok(())
 }

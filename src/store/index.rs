@@ -92,8 +92,9 @@ impl ChunkIndex {
             let view = file.view()?;
             for entry in view.find(prefix_of(id.digest())) {
                 let Some(&layer) = file.layers.get(entry.layer as usize) else { continue };
-                match layers.reader(layer).and_then(|reader| reader.object(entry.row)) {
-                    Ok(object) if object.id == *id => return Ok(Some(Located { layer, object })),
+                match layers.reader(layer).map(|reader| reader.object(entry.row)) {
+                    Ok(Ok(object)) if object.id == *id => return Ok(Some(Located { layer, object })),
+                    // A row that the layer does not have is a wrong hint, no damage of the layer.
                     Ok(_) => {}
                     Err(error) => failure = Some(error),
                 }

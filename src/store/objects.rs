@@ -77,9 +77,10 @@ impl ObjectStore {
 
     /// Where an object is that must be there. A damaged index cannot hide it.
     pub fn locate(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
-        match self.find(id)? {
-            Some(found) => Ok(found),
-            None => ChunkIndex::search_layers(&self.layers, id).ok_or(StoreError::Missing { kind, id: *id }),
+        match self.find(id) {
+            Ok(Some(found)) => Ok(found),
+            missed => ChunkIndex::search_layers(&self.layers, id)
+                .ok_or_else(|| missed.err().unwrap_or(StoreError::Missing { kind, id: *id })),
         }
     }
 
