@@ -218,7 +218,7 @@ fn ten_million_chunks_cost_as_much_as_a_thousand() {
     ] {
         assert!(large.heap_bytes <= small.heap_bytes + SLACK_BYTES, "{what}: {large:?} {small:?}");
         assert!(large.read_bytes <= small.read_bytes + SLACK_BYTES, "{what}: {large:?} {small:?}");
-        assert!(large.reads <= small.reads + LAYERS as u64, "{what}: {large:?} {small:?}");
+        assert!(large.reads <= small.reads + u64::from(LAYERS), "{what}: {large:?} {small:?}");
         let pages = small.pages + SLACK_PAGES + lookups * PAGES_PER_LOOKUP;
         assert!(large.pages <= pages, "{what}: {large:?} {small:?}");
     }

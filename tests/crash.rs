@@ -127,9 +127,9 @@ fn edit(root: &Arc<dyn Dir>, items: &Items) -> io::Result<()> {
         let (folder, name) = name_of(path);
         let dir = open_folder(root, folder)?;
         if matches!(old, Item::Dir(_)) {
-            dir.remove_dir(name)?
+            dir.remove_dir(name)?;
         } else {
-            dir.remove_file(name)?
+            dir.remove_file(name)?;
         }
         dir.sync()?;
     }

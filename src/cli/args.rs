@@ -431,6 +431,8 @@ pub struct ConfigFile {
 pub enum ConfigCommand {
     /// Show all settings, their values and where these come from
     List,
+    /// List the profiles
+    Profiles,
     /// Print the value of a setting
     Get {
         /// Such as core.durability

@@ -95,12 +95,12 @@ impl Failure {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Ops(error) => error.hint().map(str::to_owned),
+            Self::Ops(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Output(_) => None,
-            Self::Usage { hint, .. } => Some((*hint).to_owned()),
+            Self::Usage { hint, .. } => Some(hint),
         }
     }
 

@@ -394,6 +394,15 @@ fn configure(app: &App, command: ConfigCommand) -> Done {
             let text = settings.iter().map(line).collect();
             Ok(Report::new(&json!({ "settings": settings }), text))
         }
+        ConfigCommand::Profiles => {
+            let profiles = app.config.profiles();
+            let line = |one: &config::ProfileInfo| {
+                let mark = if app.config.profile() == Some(one.name.as_str()) { '*' } else { ' ' };
+                format!("{mark} {:<20} {}\n", one.name, one.description.as_deref().unwrap_or_default())
+            };
+            let text = profiles.iter().map(line).collect();
+            Ok(Report::new(&json!({ "profiles": profiles, "current": app.config.profile() }), text))
+        }
         ConfigCommand::Get { key } => {
             let setting = app.config.get(&key)?;
             let text = format!("{}\n", setting.value);
