@@ -203,6 +203,8 @@ impl<'a> Dispatcher<'a> {
             match self.stream_once(file, &path) {
                 Ok(Some(info)) => return self.send(Raw::End { file, info: Ok(info) }, false),
                 Ok(None) => failure = changed(&path),
+                // Shorter than it said: it is being changed.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => failure = changed(&path),
                 Err(error) => {
                     failure = unreadable(&path, &error);
                     break;
