@@ -149,13 +149,16 @@ impl ChunkIndex {
         numbers.dedup();
         let place: BTreeMap<u32, u32> = numbers.iter().copied().zip(0..).collect();
         let mut entries = Vec::new();
-        for &number in &self.loose {
+        let is_sound = |file: &&&IndexFile| file.view().is_ok_and(|view| view.verify().is_ok());
+        // What a damaged index has lost would be lost for good under the new one's checksum: its layers are asked instead.
+        let (sound, damaged): (Vec<&IndexFile>, Vec<&IndexFile>) = merged.iter().partition(is_sound);
+        for &number in self.loose.iter().chain(damaged.iter().flat_map(|file| &file.layers)) {
             let reader = layers.reader(number)?;
             let layer = place.get(&number).copied().unwrap_or_default();
             let rows = reader.tables()?.ids().iter().zip(0..);
             entries.extend(rows.map(|(id, row)| IndexEntry { prefix: prefix_of(id), layer, row }));
         }
-        for file in merged {
+        for file in sound {
             let layer_of = |old: u32| file.layers.get(old as usize).and_then(|number| place.get(number)).copied();
             let view = file.view()?;
             let moved = view.entries().filter_map(|entry| Some(IndexEntry { layer: layer_of(entry.layer)?, ..entry }));
