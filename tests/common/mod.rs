@@ -137,8 +137,9 @@ pub fn save(repo: &Repository, message: &str) -> CommitId {
 /// Goes to a revision; what could not be written is an error.
 pub fn try_checkout(repo: &Repository, revision: &str, force: bool) -> ops::Result<checkout::Outcome> {
     let options = checkout::Options { revision: revision.to_owned(), force, ..checkout::Options::default() };
-    let outcome = checkout::checkout(repo, &options, &Silent)?;
-    complete(outcome)
+    let monitor = digstore::base::monitor::Recording::default();
+    let outcome = checkout::checkout(repo, &options, &monitor)?;
+    complete(outcome).inspect_err(|_| println!("{:?}", monitor.problems))
 }
 
 /// Makes files that could not be written an error of the verb.
