@@ -201,7 +201,8 @@ impl Repository {
         self.journal.commit(ops)?;
         if !layers.is_empty() {
             self.reload()?;
-            if self.objects().index().maintain(self.objects().layers())? {
+            // The commit is done, and an index is only derived: if there is no room for one, a later commit makes it.
+            if self.objects().index().maintain(self.objects().layers()).unwrap_or(false) {
                 self.reload()?;
             }
         }
