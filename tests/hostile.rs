@@ -147,7 +147,7 @@ fn verbs_on_main(site: &Site) -> Vec<(&'static str, ops::Result<()>)> {
     let restore = || {
         let options =
             checkout::RestoreOptions { paths: vec![root()], source: main(), force: true, ..Default::default() };
-        checkout::restore(repo, &options, &Silent).and_then(complete).map(drop)
+        complete(|monitor| checkout::restore(repo, &options, monitor)).map(drop)
     };
     let list = || ls::ls(repo, &ls::Options { revision: main(), path: root(), recursive: true }, &Silent).map(drop);
     let sides = || {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use digstore::base::disk::{Dir, open_root};
-use digstore::base::monitor::Silent;
+use digstore::base::monitor::{Recording, Silent};
 use digstore::model::id::CommitId;
 use digstore::model::path::{CONTROL_DIR, RepoPath};
 use digstore::model::recipe::Piece;
@@ -137,16 +137,16 @@ pub fn save(repo: &Repository, message: &str) -> CommitId {
 /// Goes to a revision; what could not be written is an error.
 pub fn try_checkout(repo: &Repository, revision: &str, force: bool) -> ops::Result<checkout::Outcome> {
     let options = checkout::Options { revision: revision.to_owned(), force, ..checkout::Options::default() };
-    let monitor = digstore::base::monitor::Recording::default();
-    let outcome = checkout::checkout(repo, &options, &monitor)?;
-    complete(outcome).inspect_err(|_| println!("{:?}", monitor.problems))
+    complete(|monitor| checkout::checkout(repo, &options, monitor))
 }
 
 /// Makes files that could not be written an error of the verb.
-pub fn complete(outcome: checkout::Outcome) -> ops::Result<checkout::Outcome> {
+pub fn complete(verb: impl FnOnce(&Recording) -> ops::Result<checkout::Outcome>) -> ops::Result<checkout::Outcome> {
+    let monitor = Recording::default();
+    let outcome = verb(&monitor)?;
     match outcome.failed {
         0 => Ok(outcome),
-        failed => Err(ops::Error::Refused { message: format!("{failed} paths were not written"), hint: "" }),
+        _ => Err(ops::Error::Refused { message: monitor.problems.into_inner().unwrap().join("; "), hint: "" }),
     }
 }
 
