@@ -12,7 +12,7 @@ use crate::store::journal::Journal;
 use crate::transform::chunker::ChunkParams;
 
 /// Folders and files of a repository are their owner's alone.
-const DIR_MODE: u32 = 0o700;
+pub(super) const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 /// 16 random bytes from the system.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::base::disk::lock::{self, Lock, LockFailure};
-use crate::base::disk::{Dir, IoContext, open_root, remove_leftovers};
+use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
 use crate::base::pool::Pools;
 use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
@@ -166,7 +166,13 @@ impl Repository {
         // An init that was stopped may have left its `format` unfinished.
         bytes += remove_leftovers(dir).on("clean", dir.path())?;
         for name in [JOURNAL_DIR, INDEX_DIR] {
-            let sub = dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name))?;
+            let sub = match dir.open_dir(OsStr::new(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && name == INDEX_DIR => {
+                    ensure_dir(dir, OsStr::new(name), init::DIR_MODE)
+                }
+                opened => opened,
+            };
+            let sub = sub.on("open", dir.path().join(name))?;
             bytes += remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
         }
         for (name, len) in self.strays()? {
@@ -226,8 +232,11 @@ fn open_objects(
     state: &State,
 ) -> Result<ObjectStore, RepoError> {
     let layers = LayerSet::new(Arc::clone(backend), manifest.id, refs::layers(state)?);
-    let index_dir =
-        dir.map(|dir| dir.open_dir(OsStr::new(INDEX_DIR)).on("open", dir.path().join(INDEX_DIR))).transpose()?;
+    let index_dir = match dir.map(|dir| dir.open_dir(OsStr::new(INDEX_DIR))) {
+        // All of the index may be deleted, and a copy of the files alone has no empty folders. The next writer makes it again.
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => opened.transpose().on("open", INDEX_DIR)?,
+    };
     let index = ChunkIndex::open(index_dir, &layers)?;
     Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len))))
 }
