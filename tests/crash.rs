@@ -372,6 +372,12 @@ fn assert_usable(folder: &Path, repo: &Repository) {
     assert_clean(repo);
 }
 
+/// Whoever syncs a folder after a checkout makes names durable whose files are not.
+fn names_synced(done: usize) -> bool {
+    let mut since_checkout = SCENARIO[..=done].iter().skip_while(|step| !matches!(step, Step::Checkout(_)));
+    since_checkout.any(|step| matches!(step, Step::Edit(_)))
+}
+
 /// The work tree after a stop in the step after `done`.
 fn assert_work_tree(reference: &Reference, repo: &Repository, folder: &Path, done: usize, unsynced: Unsynced) {
     let found = finished(read_items(folder));
@@ -381,9 +387,6 @@ fn assert_work_tree(reference: &Reference, repo: &Repository, folder: &Path, don
         all.changed.iter().any(|item| item.path.as_bytes() == path)
             || all.untracked.iter().any(|p| p.as_bytes() == path)
     };
-    // Whoever syncs a folder after a checkout makes names durable whose files are not.
-    let mut since_checkout = SCENARIO[..=done].iter().skip_while(|step| !matches!(step, Step::Checkout(_)));
-    let names_synced = since_checkout.any(|step| matches!(step, Step::Edit(_)));
     let (before, after) = (&reference.work[done], &reference.work[(done + 1).min(SCENARIO.len())]);
     let paths: std::collections::BTreeSet<&Vec<u8>> = found.keys().chain(before.keys()).chain(after.keys()).collect();
     for path in paths {
@@ -392,7 +395,7 @@ fn assert_work_tree(reference: &Reference, repo: &Repository, folder: &Path, don
         let makes_way = now.is_none() && old.map(std::mem::discriminant) != new.map(std::mem::discriminant);
         let fine = match unsynced {
             Unsynced::Kept => now == old || now == new || makes_way,
-            Unsynced::Lost if !names_synced => reference.ever(done, path).contains(&now),
+            Unsynced::Lost if !names_synced(done) => reference.ever(done, path).contains(&now),
             // Checkout does not sync what it writes, since all of it is stored; but it must not look clean.
             Unsynced::Lost | Unsynced::NamesOnly | Unsynced::Torn => {
                 reference.ever(done, path).contains(&now) || makes_way || reported(path)
@@ -422,6 +425,15 @@ fn a_stop_at_any_operation_loses_nothing_that_was_reported() {
                 assert_clean(&repo);
                 if !matches!(SCENARIO[done], Step::Edit(_)) {
                     assert_work_tree(&reference, &repo, image.path(), done, unsynced);
+                }
+                if let Step::Checkout(revision) = SCENARIO[done]
+                    && now == reference.observed[done]
+                    && matches!(unsynced, Unsynced::Kept | Unsynced::Lost)
+                    && !names_synced(done)
+                {
+                    // What was stopped half-way is completed by doing it again, without force.
+                    try_checkout(&repo, revision, false).unwrap();
+                    assert_eq!(read_items(image.path()), reference.work[done + 1]);
                 }
                 assert_usable(image.path(), &repo);
             };

@@ -602,6 +602,12 @@ fn whole_files_gone_bad() {
             }
         }
     }
+    // Tools that copy files only do not copy an empty folder; and an index may go at any time.
+    fs::rename(victim.control().join("index"), victim.folder.path().join("index-away")).unwrap();
+    assert!(read_everything(victim.folder.path()) == victim.sound);
+    drop(open_at(victim.folder.path()).lock("test").unwrap());
+    fs::remove_dir(victim.control().join("index")).unwrap();
+    fs::rename(victim.folder.path().join("index-away"), victim.control().join("index")).unwrap();
     // A log without its end is what a crash leaves: an earlier state, or the whole.
     let good = fs::read(&log).unwrap();
     for cut in 0..good.len() {
