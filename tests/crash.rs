@@ -22,7 +22,7 @@ use digstore::base::disk::{Dir, is_temp_name};
 use digstore::base::monitor::Silent;
 use digstore::model::path::CONTROL_DIR;
 use digstore::model::refs::Head;
-use digstore::ops::{self, checkout, status};
+use digstore::ops::{self, checkout, mv, rm, status};
 use digstore::repo::{RepoError, Repository};
 use digstore::store::refs::{self, RefKind};
 use digstore::store::{StoreError, staging};
@@ -44,12 +44,14 @@ enum Step {
     Restore(&'static str, &'static str),
     Branch(&'static str),
     Tag(&'static str),
+    Remove(&'static str),
+    Move(&'static str, &'static str),
     /// The journal folds its log.
     Snapshot,
 }
 
 /// Enough commits that the layers get an index at the end.
-const SCENARIO: [Step; 20] = [
+const SCENARIO: [Step; 23] = [
     Step::Init,
     Step::Add,
     Step::Commit("one"),
@@ -69,6 +71,9 @@ const SCENARIO: [Step; 20] = [
     Step::Edit(4),
     Step::Add,
     Step::Commit("four"),
+    Step::Remove("third"),
+    Step::Move("sub/a", "empty"),
+    Step::Commit("five"),
     Step::Checkout("side"),
 ];
 
@@ -200,6 +205,15 @@ fn act(repo: &Repository, step: Step) -> ops::Result<()> {
                 ..checkout::RestoreOptions::default()
             };
             complete(|monitor| checkout::restore(repo, &options, monitor)).map(drop)
+        }
+        Step::Remove(what) => {
+            let options =
+                rm::Options { paths: vec![path(what)], recursive: false, cached: false, force: false, dry_run: false };
+            rm::rm(repo, &options, &Silent).map(drop)
+        }
+        Step::Move(from, to) => {
+            let options = mv::Options { from: vec![path(from)], to: path(to), dry_run: false };
+            mv::mv(repo, &options, &Silent).map(drop)
         }
         Step::Branch(name) => names(RefKind::Branch, name),
         Step::Tag(name) => names(RefKind::Tag, name),
@@ -480,6 +494,8 @@ fn sweep_failures(fault: Fault) {
             if worker.repo.is_some() && (!took_effect || reference.observed[done] == reference.observed[done + 1]) {
                 match worker.run(step) {
                     Ok(()) => assert_eq!(observe(&reopen(folder.path(), done)), reference.observed[done + 1]),
+                    // The file has moved, and there is no second one to move.
+                    Err(ops::Error::Refused { .. }) if matches!(step, Step::Move(..)) => {}
                     Err(error) if matches!(step, Step::Edit(_)) => assert_eq!(fault, Fault::Full, "{error}"),
                     Err(error) => assert!(is_honest(&error, fault), "{error:?}"),
                 }
