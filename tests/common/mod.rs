@@ -18,7 +18,7 @@ use digstore::model::path::{CONTROL_DIR, RepoPath};
 use digstore::model::recipe::Piece;
 use digstore::model::staging::StagedNode;
 use digstore::model::tree::{Content, Node};
-use digstore::ops::{self, add, checkout, commit};
+use digstore::ops::{self, add, checkout, commit, fsck};
 use digstore::repo::{RepoError, Repository, Settings, init, trees};
 use digstore::store::objects::ObjectStore;
 use digstore::store::refs::{self, RefKind};
@@ -277,5 +277,8 @@ pub fn assert_clean(repo: &Repository) {
         objects.layers().reader(number).unwrap().tables().unwrap().verify().unwrap();
     }
     assert!(objects.index().verify().is_empty());
-    // fsck too
+    drop(entries);
+    drop(state);
+    let found = fsck::fsck(repo, &fsck::Options { full: true }, &Silent).unwrap();
+    assert!(!found.is_damaged(), "{:?}", found.findings);
 }
