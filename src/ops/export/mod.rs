@@ -1,4 +1,6 @@
 //! `export`: a revision as a folder or a tar file, without a repository.
+//!
+//! Only the target is written; the work tree, staging and HEAD stay as they are.
 
 mod archive;
 mod folder;
