@@ -131,3 +131,18 @@ fn a_fresh_file_is_looked_into_until_it_has_settled() {
     assert_eq!(opens(|| add_all(&repo).unwrap()).0, 1);
     assert_eq!(opens(|| add_all(&repo).unwrap()).0, 0);
 }
+
+#[test]
+fn status_reads_a_touched_file_once_and_remembers() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let repo = init_at(folder.path());
+    fs::write(folder.path().join("file"), "bytes").unwrap();
+    set_mtime(&folder.path().join("file"), SystemTime::now() - LONG_AGO);
+    settle();
+    add_all(&repo).unwrap();
+    set_mtime(&folder.path().join("file"), SystemTime::now() - 2 * LONG_AGO);
+    settle();
+    assert_eq!(changes(&repo), (1, vec![]));
+    assert_eq!(changes(&repo), (0, vec![]));
+}

@@ -42,6 +42,9 @@ pub enum NameError {
     Reserved(String),
 }
 
+/// How the short name begins that NTFS makes of the repository's folder: six letters, a tilde, then a number.
+const SHORT_PREFIX: &[u8] = b"digsto~";
+
 /// Checks one component.
 pub fn check_name(name: &[u8]) -> Result<(), NameError> {
     match name {
@@ -67,13 +70,26 @@ fn is_control_name(name: &[u8]) -> bool {
     if !matches!(name.first(), Some(b'.' | b'd' | b'D' | 0xe2 | 0xef)) {
         return false;
     }
+    if name.is_ascii() {
+        return is_ascii_control_name(name);
+    }
     let text = String::from_utf8_lossy(name);
     let folded: String = text.chars().filter(|c| !is_hfs_ignorable(*c)).collect::<String>().to_lowercase();
     // NTFS opens `name::$INDEX_ALLOCATION`, and drops dots and spaces at the end.
     let stem = folded.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
-    // The short name that NTFS makes of a long one: six letters, a tilde, a number.
-    let short = stem.strip_prefix("digsto~").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    stem == CONTROL_DIR || short
+    // What is left may be plain.
+    is_ascii_control_name(stem.as_bytes())
+}
+
+/// The same for plain names, which nearly all are, without making a folded copy.
+fn is_ascii_control_name(name: &[u8]) -> bool {
+    let stem = name.split(|&b| b == b':').next().unwrap_or_default();
+    let end = stem.iter().rposition(|b| !matches!(b, b'.' | b' ')).map_or(0, |last| last + 1);
+    let stem = stem.get(..end).unwrap_or_default();
+    let short = stem.split_at_checked(SHORT_PREFIX.len()).is_some_and(|(prefix, number)| {
+        prefix.eq_ignore_ascii_case(SHORT_PREFIX) && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+    });
+    stem.eq_ignore_ascii_case(CONTROL_DIR.as_bytes()) || short
 }
 
 /// Code points that HFS+ ignores in comparisons.
@@ -183,6 +199,11 @@ impl RepoPath {
         self.0.iter().map(|&b| if b == b'/' { 0 } else { b }).collect()
     }
 
+    /// Compares with a path of which only the [`RepoPath::sort_key`] is at hand.
+    pub fn cmp_sort_key(&self, key: &[u8]) -> Ordering {
+        self.0.iter().map(|&b| if b == b'/' { 0 } else { b }).cmp(key.iter().copied())
+    }
+
     /// Reads what [`RepoPath::sort_key`] made.
     pub fn from_sort_key(key: &[u8]) -> Result<Self, NameError> {
         if key.is_empty() {
@@ -198,6 +219,10 @@ impl RepoPath {
 
 impl Ord for RepoPath {
     fn cmp(&self, other: &Self) -> Ordering {
+        // Lists are laid beside each other, so most comparisons are of equal paths.
+        if self.0 == other.0 {
+            return Ordering::Equal;
+        }
         let key = |b: &u8| if *b == b'/' { 0 } else { *b };
         self.0.iter().map(key).cmp(other.0.iter().map(key))
     }

@@ -41,6 +41,9 @@ impl Scopes {
 
     /// Is the path one of these, or below one?
     pub fn contains(&self, path: &RepoPath) -> bool {
+        if self.outermost.first().is_some_and(RepoPath::is_root) {
+            return true;
+        }
         let after = self.outermost.partition_point(|scope| scope <= path);
         after.checked_sub(1).and_then(|at| self.outermost.get(at)).is_some_and(|scope| path.is_within(scope))
     }

@@ -149,20 +149,6 @@ fn find_changes(
         }
     }
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut changes = Vec::new();
-    pair(&state, &walked, &scopes, &mut |pair| {
-        let is_new = pair.staged.is_none();
-        let wanted = match scopes.contains(&pair.path) {
-            true => !(options.tracked_only && is_new),
-            // Folders above a named path are recorded with it, so that their modes are known.
-            false => is_new && !options.tracked_only,
-        };
-        if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
-            changes.push(change);
-        }
-        Ok(())
-    })?;
-    monitor.end();
     let unreadable = Scopes::new(&walked.unreadable);
     for path in options.paths.iter().filter(|path| !path.is_root() && !unreadable.contains(path)) {
         let was_found = walked.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok()
@@ -176,6 +162,20 @@ fn find_changes(
             });
         }
     }
+    let mut changes = Vec::new();
+    pair(&state, walked.entries, &unreadable, &scopes, &mut |pair| {
+        let is_new = pair.staged.is_none();
+        let wanted = match scopes.contains(&pair.path) {
+            true => !(options.tracked_only && is_new),
+            // Folders above a named path are recorded with it, so that their modes are known.
+            false => is_new && !options.tracked_only,
+        };
+        if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
+            changes.push(change);
+        }
+        Ok(())
+    })?;
+    monitor.end();
     Ok(changes)
 }
 

@@ -15,6 +15,7 @@ use crate::model::recipe::{Piece, Recipe};
 use crate::model::tree::{Content, Meta, Node};
 use crate::repo::Repository;
 use crate::store::StoreError;
+use crate::store::cache::BlockCache;
 use crate::store::index::Located;
 use crate::store::objects::ObjectStore;
 use crate::world::dirs::{Folders, IfAbsent};
@@ -44,6 +45,8 @@ pub struct WriteOptions {
 const RESTORED_MODE: u32 = 0o777;
 /// Files written by one task at most, so that a block of tiny files does not keep one thread busy alone.
 const FILES_PER_TASK: usize = 64;
+/// Bytes of blocks kept for another task. Tasks go through the blocks in order, so that one comes soon or came before.
+const SHARED_LEN: usize = 32 << 20;
 /// From here on the parts of one file are written by several threads.
 const PARALLEL_FROM_LEN: u64 = 16 << 20;
 
@@ -75,7 +78,7 @@ pub fn write_files(
     let objects = repo.objects();
     let bytes = files.iter().map(file_len).sum();
     monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
-    let writer = Writer { objects: &objects, root, options, monitor };
+    let writer = Writer { objects: &objects, shared: BlockCache::new(SHARED_LEN), root, options, monitor };
     let mut results: Vec<Option<Written>> = vec![None; files.len()];
     let done = repo.pools().cpu().install(|| {
         let (large, mut small): (Vec<usize>, Vec<usize>) =
@@ -154,6 +157,8 @@ fn first_chunk(pieces: &[Piece]) -> Option<ChunkId> {
 
 struct Writer<'a> {
     objects: &'a ObjectStore,
+    /// Blocks that a file of one task reaches into and that another task begins with.
+    shared: BlockCache,
     root: &'a Arc<dyn Dir>,
     options: WriteOptions,
     monitor: &'a dyn Monitor,
@@ -231,9 +236,8 @@ impl Writer<'_> {
         let key = (located.layer, place.block);
         let block = match memo {
             Some((known, block)) if *known == key => Arc::clone(block),
-            // The first block of a task is its own; a block that a file spills into is kept for the task that owns it.
-            Some(_) => self.objects.block(key.0, key.1)?,
-            None => self.objects.block_once(key.0, key.1)?,
+            Some(_) => self.block(key, true)?,
+            None => self.block(key, false)?,
         };
         *memo = Some((key, Arc::clone(&block)));
         if self.objects.verified(&located, &block)?.len() != len as usize {
@@ -252,6 +256,18 @@ impl Writer<'_> {
         self.flush(file, run)?;
         *run = Some(Run { block, range, at: start });
         Ok(())
+    }
+
+    /// A block. The first one of a task is its own; one that a file reaches into is kept for the task that owns it.
+    fn block(&self, key: (u32, u32), keep: bool) -> std::result::Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(block) = self.shared.get(key) {
+            return Ok(block);
+        }
+        let block = self.objects.block_once(key.0, key.1)?;
+        if keep {
+            self.shared.put(key, &block);
+        }
+        Ok(block)
     }
 
     fn flush(&self, file: &dyn DiskFile, run: &mut Option<Run>) -> std::result::Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The work tree beside staging: what is on disk, what is tracked, and where they differ by their looks.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use super::Result;
@@ -11,7 +12,7 @@ use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::staging;
-use crate::world::walk::{WalkOptions, Walked, walk};
+use crate::world::walk::{WalkEntry, WalkOptions, Walked, walk};
 
 /// A path that is on disk, tracked, or both.
 #[derive(Debug, Clone)]
@@ -52,41 +53,46 @@ pub fn walk_tree(
     repo.pools().io().install(|| walk(repo.work(), &options))
 }
 
-/// Puts a walk of the scopes beside staging, in tree order. What is outside the scopes is left out, and so are tracked
-/// paths below something unreadable: nothing is known of them.
-pub fn pair(state: &State, walked: &Walked, scopes: &Scopes, visit: &mut dyn FnMut(Pair) -> Result<()>) -> Result<()> {
-    let unreadable = Scopes::new(&walked.unreadable);
+/// Puts what a walk of the scopes found beside staging, in tree order. What is outside the scopes is left out, and so are
+/// tracked paths below something unreadable: nothing is known of them.
+pub fn pair(
+    state: &State,
+    found: Vec<WalkEntry>,
+    unreadable: &Scopes,
+    scopes: &Scopes,
+    visit: &mut dyn FnMut(Pair) -> Result<()>,
+) -> Result<()> {
     let mut entries = staging::entries(state)?;
-    let mut next = entries.next()?;
-    let mut on_disk = walked.entries.iter().peekable();
+    let mut staged = entries.next_encoded()?;
+    let mut on_disk = found.into_iter().peekable();
     loop {
-        let staged_first = match (&next, on_disk.peek()) {
+        let order = match (&staged, on_disk.peek()) {
             (None, None) => return Ok(()),
-            (Some((path, _)), Some(entry)) => *path < entry.path,
-            (staged, _) => staged.is_some(),
+            (Some(staged), Some(found)) => staged.cmp_path(&found.path),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
         };
-        if staged_first {
-            if let Some((path, entry)) = next.take()
-                && scopes.contains(&path)
-                && !unreadable.contains(&path)
-            {
-                visit(pair_of(path, Some(entry), None))?;
-            }
-            next = entries.next()?;
-            continue;
-        }
-        let Some(found) = on_disk.next() else { continue };
-        let staged = match next.take() {
-            Some((path, entry)) if path == found.path => {
-                next = entries.next()?;
+        let disk = if order.is_ge() { on_disk.next() } else { None };
+        let entry = match staged {
+            Some(entry) if order.is_le() => {
+                staged = entries.next_encoded()?;
                 Some(entry)
             }
-            other => {
-                next = other;
-                None
-            }
+            _ => None,
         };
-        visit(pair_of(found.path.clone(), staged, Some(found.stat)))?;
+        match (entry, disk) {
+            (Some(entry), None) => {
+                let path = entry.path()?;
+                if scopes.contains(&path) && !unreadable.contains(&path) {
+                    visit(pair_of(path, Some(entry.decode()?), None))?;
+                }
+            }
+            (entry, Some(found)) => {
+                let entry = entry.map(|entry| entry.decode()).transpose()?;
+                visit(pair_of(found.path, entry, Some(found.stat)))?;
+            }
+            (None, None) => {}
+        }
     }
 }
 

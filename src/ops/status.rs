@@ -1,19 +1,21 @@
-//! `status`: what is staged, what differs from it on disk, what is not tracked. Takes no lock.
+//! `status`: what is staged, what differs from it on disk, what is not tracked. Waits for no lock.
 
 use serde::Serialize;
 
 use super::compare::{WorkChange, work_changes};
 use super::scan::{Pair, pair, walk_tree};
 use super::{Error, Result};
+use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{StagedEntry, StagedNode};
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node};
 use crate::repo::{Repository, trees};
-use crate::store::refs;
+use crate::store::{refs, staging};
 
 /// What to look at.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +74,7 @@ impl Outcome {
 /// Compares HEAD, staging and disk.
 pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let mut outcome = Outcome::default();
+    let before = clock::now();
     let state = repo.journal().read();
     let generation = refs::generation(&state)?;
     if let Head::Branch(name) = refs::head(&state)? {
@@ -87,7 +90,8 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let head = repo.root_tree(outcome.head.as_ref())?;
     let objects = repo.objects();
     let mut doubtful: Vec<Pair> = Vec::new();
-    pair(&state, &walked, &scopes, &mut |pair| {
+    let unreadable = Scopes::new(&walked.unreadable);
+    pair(&state, walked.entries, &unreadable, &scopes, &mut |pair| {
         if !scopes.contains(&pair.path) {
             return Ok(());
         }
@@ -105,15 +109,46 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         }
         Ok(())
     })?;
+    drop(state);
     let changes = work_changes(repo, &doubtful, monitor);
+    let mut same = Vec::new();
     for (pair, change) in doubtful.into_iter().zip(changes) {
         match change {
-            WorkChange::Same => {}
+            WorkChange::Same => same.push(pair),
             WorkChange::Unreadable => outcome.unreadable += 1,
             _ => outcome.changed.push(Item { path: pair.path, change }),
         }
     }
-    if monitor.cancelled() { Err(Error::Interrupted) } else { Ok(outcome) }
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    remember(repo, same, before);
+    Ok(outcome)
+}
+
+/// Records the new looks of files that were read and are as they were, so that the next call need not read them.
+///
+/// Nobody waits for this: where another process is writing or nothing may be written, the next call reads them again.
+fn remember(repo: &Repository, same: Vec<Pair>, before: UnixNanos) {
+    let proven = |pair: &Pair| pair.disk.is_some_and(|stat| !is_racy(&stat, before));
+    let same: Vec<Pair> = same.into_iter().filter(proven).collect();
+    if same.is_empty() {
+        return;
+    }
+    let Ok(Some(lock)) = repo.try_lock("status") else { return };
+    let state = repo.journal().read();
+    let fresh = |pair: Pair| {
+        let (old, stat) = (pair.staged?, pair.disk?);
+        // Another process may have staged something else since.
+        let now = staging::get(&state, &pair.path).ok()??;
+        let entry = StagedEntry { seen: SeenStat::from(&stat), racy: false, ..old.clone() };
+        (now == old && entry != old).then(|| staging::put_op(&pair.path, &entry))
+    };
+    let ops: Vec<Op> = same.into_iter().filter_map(fresh).collect();
+    drop(state);
+    if !ops.is_empty() {
+        let _ = repo.commit(&lock, &[], ops);
+    }
 }
 
 /// A folder comes before its content, so what lies in an untracked folder is recognised by the one noted last.

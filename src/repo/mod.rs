@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::base::disk::lock::{self, Lock, LockFailure};
 use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
@@ -145,12 +146,24 @@ impl Repository {
     ///
     /// `verb` is what a process that waits in vain is told about this one.
     pub fn lock(&self, verb: &str) -> Result<WriteLock, RepoError> {
+        self.lock_within(verb, self.settings.lock_patience)
+    }
+
+    /// The same without waiting: `None` if another process holds the lock.
+    pub fn try_lock(&self, verb: &str) -> Result<Option<WriteLock>, RepoError> {
+        match self.lock_within(verb, Duration::ZERO) {
+            Err(RepoError::Locked { .. }) => Ok(None),
+            locked => locked.map(Some),
+        }
+    }
+
+    fn lock_within(&self, verb: &str, patience: Duration) -> Result<WriteLock, RepoError> {
         let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None, reclaimed_bytes: 0 }) };
         let note = format!("digstore {verb}, process {}", std::process::id());
-        let lock = match lock::acquire(dir.as_ref(), OsStr::new(LOCK_FILE), &note, self.settings.lock_patience) {
+        let lock = match lock::acquire(dir.as_ref(), OsStr::new(LOCK_FILE), &note, patience) {
             Ok(lock) => lock,
             Err(LockFailure::Held(holder)) => {
-                return Err(RepoError::Locked { holder, waited: self.settings.lock_patience });
+                return Err(RepoError::Locked { holder, waited: patience });
             }
             Err(LockFailure::Io(error)) => return Err(error).on("lock", dir.path())?,
         };

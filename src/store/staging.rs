@@ -1,5 +1,7 @@
 //! Staging entries in the journal.
 
+use std::cmp::Ordering;
+
 use super::StoreError;
 use super::journal::State;
 use super::journal::state::Scan;
@@ -61,8 +63,38 @@ impl Entries<'_> {
     /// The next entry.
     #[expect(clippy::should_implement_trait, reason = "each step can fail, and callers use `?` in a while loop")]
     pub fn next(&mut self) -> Result<Option<(RepoPath, StagedEntry)>, StoreError> {
-        let Some((key, value)) = self.scan.next()? else { return Ok(None) };
-        let path = staged_path(key).map_err(in_journal)?;
-        Ok(Some((path, decode_staged(value).map_err(in_journal)?)))
+        let Some(entry) = self.next_encoded()? else { return Ok(None) };
+        Ok(Some((entry.path()?, entry.decode()?)))
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// The next entry as it lies there.
+    pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, StoreError> {
+        Ok(self.scan.next()?.map(|(key, value)| Encoded { key, value }))
+    }
+}
+
+/// An entry that is decoded only where that is needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+impl Encoded<'_> {
+    /// Where the entry's path stands beside another one.
+    pub fn cmp_path(&self, path: &RepoPath) -> Ordering {
+        path.cmp_sort_key(self.key.get(STAGED_PREFIX.len()..).unwrap_or_default()).reverse()
+    }
+
+    /// The entry's path.
+    pub fn path(&self) -> Result<RepoPath, StoreError> {
+        staged_path(self.key).map_err(in_journal)
+    }
+
+    /// What is recorded.
+    pub fn decode(&self) -> Result<StagedEntry, StoreError> {
+        decode_staged(self.value).map_err(in_journal)
     }
 }

@@ -49,11 +49,15 @@ pub struct WalkOptions<'a> {
 }
 
 /// Names of one folder that a thread looks at in one go; a `lstat` takes about a microsecond.
-const NAMES_PER_TASK: usize = 64;
+const NAMES_PER_TASK: usize = 512;
+
+/// What a name turned out to be and whether it is ignored, or where and why it could not be looked at.
+type Look = Result<(WalkEntry, bool), (RepoPath, String)>;
 
 struct Node {
     entry: WalkEntry,
-    inside: Listing,
+    /// Only folders have one.
+    inside: Option<Box<Listing>>,
 }
 
 #[derive(Default)]
@@ -79,7 +83,9 @@ fn flatten(listing: Listing, into: &mut Walked) {
     into.leftovers.extend(listing.leftovers);
     for node in listing.nodes {
         into.entries.push(node.entry);
-        flatten(node.inside, into);
+        if let Some(inside) = node.inside {
+            flatten(*inside, into);
+        }
     }
 }
 
@@ -99,24 +105,63 @@ fn list(dir: &dyn Dir, path: &RepoPath, above: &Rules, all_ignored: bool, option
         Ok(rules) => rules,
         Err(message) => return failed(message),
     };
+    // Threads that look at names of one folder at once get in each other's way: its reference count is one cache line.
     let look = |item: &DirItem| look(dir, path, item, &rules, all_ignored, options);
-    let found: Vec<Option<Result<Node, (RepoPath, String)>>> = if items.len() > NAMES_PER_TASK {
-        items.par_iter().with_min_len(NAMES_PER_TASK / 4).map(look).collect()
-    } else if items.iter().any(|item| item.kind == FileKind::Dir) {
-        items.par_iter().with_min_len(1).map(look).collect()
+    let looks: Vec<Option<Look>> = if items.len() > NAMES_PER_TASK {
+        items.par_iter().with_min_len(NAMES_PER_TASK / 2).map(look).collect()
     } else {
         items.iter().map(look).collect()
     };
+    let folders: Vec<(&DirItem, &RepoPath, bool)> = items.iter().zip(&looks).filter_map(folder_to_enter).collect();
+    let enter =
+        |(item, path, ignored): &(&DirItem, &RepoPath, bool)| enter(dir, &item.name, path, &rules, *ignored, options);
+    let entered: Vec<Option<Listing>> = match folders.len() {
+        0 => Vec::new(),
+        _ => folders.par_iter().with_max_len(1).map(enter).collect(),
+    };
+    let mut entered = entered.into_iter();
     let unfinished = items.iter().filter(|item| item.kind != FileKind::Dir && is_temp_name(&item.name));
     let unfinished = unfinished.filter_map(|item| Some((path.join(item.name.as_bytes()).ok()?, item.kind)));
     let mut listing = Listing { leftovers: unfinished.collect(), ..Listing::default() };
-    for result in found.into_iter().flatten() {
-        match result {
-            Ok(node) => listing.nodes.push(node),
+    for look in looks.into_iter().flatten() {
+        match look {
             Err(problem) => listing.problems.push(problem),
+            Ok((entry, _)) if entry.stat.kind == FileKind::Dir => {
+                // A folder that went away since it was listed is left out.
+                if let Some(inside) = entered.next().flatten() {
+                    listing.nodes.push(Node { entry, inside: Some(Box::new(inside)) });
+                }
+            }
+            Ok((entry, _)) => listing.nodes.push(Node { entry, inside: None }),
         }
     }
     listing
+}
+
+fn folder_to_enter<'a>((item, look): (&'a DirItem, &'a Option<Look>)) -> Option<(&'a DirItem, &'a RepoPath, bool)> {
+    match look {
+        Some(Ok((entry, ignored))) if entry.stat.kind == FileKind::Dir => Some((item, &entry.path, *ignored)),
+        _ => None,
+    }
+}
+
+/// Lists a folder that was seen in `dir`; `None` if it went away since.
+fn enter(
+    dir: &dyn Dir,
+    name: &OsStr,
+    path: &RepoPath,
+    rules: &Rules,
+    ignored: bool,
+    options: &WalkOptions<'_>,
+) -> Option<Listing> {
+    match dir.open_dir(name) {
+        Ok(open) => Some(list(open.as_ref(), path, rules, ignored, options)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let problem = (path.clone(), format!("cannot open the folder {path}: {error}"));
+            Some(Listing { problems: vec![problem], ..Listing::default() })
+        }
+    }
 }
 
 fn shown(path: &RepoPath) -> String {
@@ -131,7 +176,7 @@ fn look(
     rules: &Rules,
     all_ignored: bool,
     options: &WalkOptions<'_>,
-) -> Option<Result<Node, (RepoPath, String)>> {
+) -> Option<Look> {
     let name: &OsStr = &item.name;
     if (folder.is_root() && name == CONTROL_DIR) || is_temp_name(name) {
         return None;
@@ -155,15 +200,7 @@ fn look(
         Ok(None) => return None,
         Err(error) => return problem(error),
     };
-    let mut inside = Listing::default();
-    if stat.kind == FileKind::Dir {
-        match dir.open_dir(name) {
-            Ok(open) => inside = list(open.as_ref(), &path, rules, ignored, options),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => inside.problems.push((path.clone(), format!("cannot open the folder {path}: {error}"))),
-        }
-    }
-    Some(Ok(Node { entry: WalkEntry { path, stat }, inside }))
+    Some(Ok((WalkEntry { path, stat }, ignored)))
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use super::{Dir, DirItem, DiskFile, FileKind, Stat};
 use crate::base::clock::NANOS_PER_SEC;
+use crate::base::pool::lock;
 
 /// Buffer for directory listings; a larger one saves system calls on large directories only.
 const LIST_BUFFER_BYTES: usize = 32 * 1024;
@@ -24,6 +25,7 @@ const STAT_BLOCK_BYTES: u64 = 512;
 struct RealDir {
     fd: OwnedFd,
     path: PathBuf,
+    listing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ struct RealFile(File);
 /// Opens a directory by path, following links: the user named it.
 pub fn open_root(path: &Path) -> io::Result<Arc<dyn Dir>> {
     let fd = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(Arc::new(RealDir { fd, path: path.to_path_buf() }))
+    Ok(Arc::new(RealDir { fd, path: path.to_path_buf(), listing: Mutex::default() }))
 }
 
 fn stat_of(stat: &fs::Stat) -> Stat {
@@ -76,7 +78,7 @@ impl Dir for RealDir {
     fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name, flags, Mode::empty())?;
-        Ok(Arc::new(RealDir { fd, path: self.path.join(name) }))
+        Ok(Arc::new(RealDir { fd, path: self.path.join(name), listing: Mutex::default() }))
     }
 
     fn create_dir(&self, name: &OsStr, mode: u32) -> io::Result<()> {
@@ -168,11 +170,12 @@ impl Dir for RealDir {
     }
 
     fn list(&self) -> io::Result<Vec<DirItem>> {
-        // A second descriptor, because the position in a directory belongs to the descriptor.
-        let fd = fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // The position in a directory belongs to the descriptor, so one listing at a time; opening another one costs more.
+        let _turn = lock(&self.listing);
+        fs::seek(&self.fd, fs::SeekFrom::Start(0))?;
         let mut items = Vec::new();
         let mut buffer = vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES];
-        let mut entries = RawDir::new(&fd, &mut buffer);
+        let mut entries = RawDir::new(&self.fd, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();

@@ -147,7 +147,8 @@ fn rows(
         target: Some(target),
         pair: Pair { path, staged: None, deleted: false, disk: None },
     };
-    pair(&state, &walked, &scope.paths, &mut |pair| {
+    let unreadable = Scopes::new(&walked.unreadable);
+    pair(&state, walked.entries, &unreadable, &scope.paths, &mut |pair| {
         if !scope.paths.contains(&pair.path) {
             return Ok(());
         }
@@ -169,10 +170,16 @@ fn rows(
     rows.extend(wanted.map(|(path, entry)| absent(path, entry)));
     // An ignored file that is in the way is not in the walk.
     let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
+    let mut missing = None;
     for row in rows.iter_mut().filter(|row| row.target.is_some() && row.pair.disk.is_none()) {
         use crate::world::dirs::IfAbsent;
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(row.pair.path.file_name());
+        let parent = row.pair.path.parent();
+        if missing.is_some() && missing == parent {
+            continue;
+        }
         let dir = folders.open_parent(&row.pair.path, IfAbsent::Fail);
+        missing = if dir.is_err() { parent } else { None };
         row.pair.disk = dir.and_then(|dir| dir.stat(name)).unwrap_or(None);
     }
     Ok(rows)

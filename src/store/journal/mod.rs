@@ -136,8 +136,10 @@ impl Journal {
             return Err(StoreError::Poisoned);
         }
         let lsn = self.read().lsn() + 1;
+        let as_snapshot = self.dir.is_some() && belongs_in_snapshot(&writer, &ops);
         let result = match &self.dir {
             None => Ok(()),
+            Some(dir) if as_snapshot => self.persist_as_snapshot(&mut writer, dir.as_ref(), lsn, &ops),
             Some(dir) => self.persist(&mut writer, dir.as_ref(), lsn, &ops),
         };
         if let Err(error) = result {
@@ -145,7 +147,7 @@ impl Journal {
             return Err(error);
         }
         if let Some(dir) = &self.dir
-            && ops_len(&ops) > MAX_BATCH_LEN
+            && as_snapshot
         {
             // The batch is in the snapshot that was just written.
             let recovered = recover::recover(dir.as_ref(), &self.repo)?;
@@ -154,18 +156,19 @@ impl Journal {
             return Ok(());
         }
         self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner).apply(lsn, ops);
-        let long = writer.log.as_ref().is_some_and(|log| log.len > SNAPSHOT_LOG_BYTES);
-        if long { self.snapshot_locked(&mut writer) } else { Ok(()) }
+        Ok(())
     }
 
-    /// Writes one batch to the log, or, if it is too large for a record, a snapshot that holds it.
+    /// Writes a snapshot of the state with one batch applied; the log starts anew behind it.
+    fn persist_as_snapshot(&self, writer: &mut Writer, dir: &dyn Dir, lsn: u64, ops: &[Op]) -> Result<(), StoreError> {
+        let mut sorted: Vec<&Op> = ops.iter().collect();
+        sorted.sort_by(|a, b| a.key().cmp(b.key()));
+        writer.log = None;
+        snapshot::write(dir, &self.repo, &self.read(), lsn, &sorted)
+    }
+
+    /// Writes one batch to the log.
     fn persist(&self, writer: &mut Writer, dir: &dyn Dir, lsn: u64, ops: &[Op]) -> Result<(), StoreError> {
-        if ops_len(ops) > MAX_BATCH_LEN {
-            let mut sorted: Vec<&Op> = ops.iter().collect();
-            sorted.sort_by(|a, b| a.key().cmp(b.key()));
-            writer.log = None;
-            return snapshot::write(dir, &self.repo, &self.read(), lsn, &sorted);
-        }
         if writer.log.is_none() {
             let base = self.read().lsn();
             snapshot::write_log(dir, &self.repo, base)?;
@@ -210,6 +213,13 @@ impl Journal {
 
 /// Bytes of operations that fit a record beside its lsn and count.
 const MAX_BATCH_LEN: usize = MAX_PAYLOAD_LEN - 32;
+
+/// Is the batch too large for a record, or would it make the log so long that a snapshot were due at once?
+fn belongs_in_snapshot(writer: &Writer, ops: &[Op]) -> bool {
+    let log_len = writer.log.as_ref().map_or(0, |log| log.len);
+    let ops_len = ops_len(ops);
+    ops_len > MAX_BATCH_LEN || log_len + ops_len as u64 > SNAPSHOT_LOG_BYTES
+}
 
 fn ops_len(ops: &[Op]) -> usize {
     ops.iter().map(Op::encoded_len).sum()
