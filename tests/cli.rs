@@ -358,7 +358,7 @@ fn a_killed_add_leaves_a_working_repository_and_its_stray_data_is_reclaimed() {
 fn an_interrupted_add_says_so_and_records_nothing() {
     let place = Place::new();
     let mut child = add_under_way(&place);
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
