@@ -51,3 +51,55 @@ impl Repository {
         Ok(refs::head_commit(&self.journal().read())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::base::disk::open_root;
+    use crate::format::object::{encode_commit, encode_tree};
+    use crate::model::commit::Commit;
+    use crate::model::id::IdPrefix;
+    use crate::model::tree::Tree;
+    use crate::repo::Settings;
+
+    #[test]
+    fn the_start_of_an_id_names_a_commit_unless_two_begin_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repository::in_memory(open_root(folder.path()).unwrap(), Settings::default()).unwrap();
+        let lock = repo.lock("test").unwrap();
+        let mut layer = repo.new_layer().unwrap();
+        let (tree, bytes) = encode_tree(&Tree::default());
+        layer.add(tree.into(), ObjectKind::Tree, &bytes).unwrap();
+        // Among a few hundred ids, two begin with the same 16 bits.
+        let mut by_start: HashMap<String, CommitId> = HashMap::new();
+        let (first, second) = (0..)
+            .find_map(|number| {
+                let commit = Commit {
+                    tree,
+                    parents: Vec::new(),
+                    author: String::new(),
+                    time_ns: 0,
+                    utc_offset_minutes: 0,
+                    message: format!("{number}"),
+                };
+                let (id, bytes) = encode_commit(&commit);
+                layer.add(id.into(), ObjectKind::Commit, &bytes).unwrap();
+                by_start.insert(id.to_string()[..IdPrefix::MIN_HEX_LEN].to_owned(), id).map(|other| (other, id))
+            })
+            .unwrap();
+        repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
+        let start = &first.to_string()[..IdPrefix::MIN_HEX_LEN];
+        match repo.resolve(start) {
+            Err(RepoError::AmbiguousRevision { candidates, .. }) => {
+                assert!(candidates.contains(&first) && candidates.contains(&second));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(repo.resolve(&first.to_string()).unwrap(), first);
+        assert_eq!(repo.resolve(&second.short()).unwrap(), second);
+        assert!(matches!(repo.resolve("0123456789abcdef"), Err(RepoError::UnknownRevision { .. })));
+        assert!(matches!(repo.resolve("012"), Err(RepoError::UnknownRevision { .. })));
+    }
+}
