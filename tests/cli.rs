@@ -99,7 +99,8 @@ fn first_byte_of_every_file(place: &Place, part: &str, at: usize, change: fn(&mu
     }
 }
 
-const BAD: [Bad; 41] = [
+const BAD: [Bad; 42] = [
+    ("more threads than make sense", |_| {}, &["--threads", "60000", "status"], 2, "from 0 to 1024"),
     (
         "no repository",
         |p| fs::remove_dir_all(p.tree.join(".digstore")).unwrap(),

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use digstore::ops::cat::ByteRange;
 
+use super::config::THREADS;
+
 const AFTER_HELP: &str = "\
 A first round:
   digstore init                      make this folder a repository
@@ -59,11 +61,18 @@ pub struct Global {
     #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t = ColorWhen::Auto)]
     pub color: ColorWhen,
     /// Threads that compute; 0 is one for each processor
-    #[arg(long, value_name = "N", global = true)]
+    #[arg(long, value_name = "N", global = true, value_parser = threads)]
     pub threads: Option<usize>,
     /// Wait at most this many seconds for another process that changes the repository
     #[arg(long, value_name = "SECONDS", global = true, value_parser = seconds)]
     pub lock_timeout: Option<Duration>,
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    let most = *THREADS.end();
+    let number = text.parse().ok().filter(|number| THREADS.contains(number));
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| format!("write a number from 0 to {most}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

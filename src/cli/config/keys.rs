@@ -111,7 +111,7 @@ const THRESHOLDS: RangeInclusive<u64> = 0..=1024 * GIB;
 /// More than a batch's bytes can hold helps nothing.
 const BATCHES: RangeInclusive<u64> = 1..=100_000;
 /// A system refuses far more threads than this.
-const THREADS: RangeInclusive<u64> = 0..=1024;
+pub const THREADS: RangeInclusive<u64> = 0..=1024;
 /// Reads shorter than a zero block would miss holes; longer than a block can be, they gain nothing.
 const READS: RangeInclusive<u64> = 64 * KIB..=256 * MIB;
 /// Below, threads and tables alone take more; above is unlimited in effect.

@@ -37,6 +37,7 @@ pub use self::edit::{set, unset};
 pub use self::error::{ConfigError, Place};
 pub use self::example::example;
 use self::file::{Assigned, FileContent};
+pub use self::keys::THREADS;
 use self::keys::{KEYS, Key, find, find_full, nearest};
 pub use self::profiles::ProfileInfo;
 use self::profiles::Profiles;
