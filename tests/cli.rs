@@ -502,3 +502,58 @@ fn the_demonstration_runs_and_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(&temp).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&place.tree).unwrap().count(), before);
 }
+
+#[test]
+fn a_repository_is_not_its_own_work_tree() {
+    let place = Place::new();
+    place.write("a", "1");
+    place.commit("first");
+    for args in [
+        &["-C", ".digstore", "--store", ".", "checkout", "--force", "HEAD"][..],
+        &["-C", ".digstore/layers", "--store", "..", "add", "."],
+    ] {
+        let run = place.run(args);
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.err.contains("lies in the repository itself"), "{run:?}");
+    }
+    place.ok(&["fsck", "--full"]);
+}
+
+#[test]
+fn a_folder_with_something_unsaved_in_it_does_not_give_way_to_a_file() {
+    let place = Place::new();
+    place.write("p", "a file");
+    place.commit("first");
+    fs::remove_file(place.tree.join("p")).unwrap();
+    place.write("p/t", "in a folder");
+    place.commit("second");
+    place.write("p/unsaved", "precious");
+    for args in [&["checkout", "HEAD~1"][..], &["checkout", "-n", "HEAD~1"], &["restore", "-s", "HEAD~1", "p"]] {
+        let run = place.run(args);
+        assert_eq!(run.code, 1, "{args:?} {run:?}");
+        assert!(run.err.contains("\n  p/unsaved\n"), "{args:?} {run:?}");
+        assert_eq!((place.read("p/t"), place.read("p/unsaved")), (b"in a folder".to_vec(), b"precious".to_vec()));
+    }
+    let run = place.run(&["restore", "--force", "-s", "HEAD~1", "p"]);
+    assert_eq!((run.code, place.read("p")), (0, b"a file".to_vec()), "{run:?}");
+    assert!(run.out.contains("Given up by force:\n  p/unsaved\n"), "{run:?}");
+}
+
+#[test]
+fn what_mends_the_settings_works_while_they_are_broken() {
+    let place = Place::new();
+    place.write("digstore.toml", "[core]\nprofile = \"nope\"\n");
+    assert_eq!(place.run(&["status"]).code, 2);
+    place.ok(&["config", "unset", "core.profile"]);
+    place.ok(&["status"]);
+    assert!(place.ok(&["config"]).contains("core.durability"));
+}
+
+#[test]
+fn a_repository_in_a_folder_below_is_left_alone() {
+    let place = Place::new();
+    place.write("sub/file", "1");
+    place.ok(&["init", "sub"]);
+    place.ok(&["add", "."]);
+    assert_eq!(place.ok(&["status", "--short"]), "A  sub\nA  sub/file\n");
+}

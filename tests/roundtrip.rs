@@ -86,12 +86,12 @@ fn modes_links_names_and_empty_things_come_back() {
 }
 
 #[test]
-fn special_mode_bits_are_recorded_and_not_restored() {
+fn special_mode_bits_are_neither_recorded_nor_restored() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_items(folder.path(), &Items::from([(b"s".to_vec(), Item::File(b"x".to_vec(), 0o4755))]));
     let repo = init_at(folder.path());
     let id = save(&repo, "all");
-    assert_eq!(stored_items(&repo, &id)[&b"s"[..]], Item::File(b"x".to_vec(), 0o4755));
+    assert_eq!(stored_items(&repo, &id)[&b"s"[..]], Item::File(b"x".to_vec(), 0o755));
     go_to(&elsewhere(&repo, other.path()), "main");
     assert_eq!(read_items(other.path())[&b"s"[..]], Item::File(b"x".to_vec(), 0o755));
 }

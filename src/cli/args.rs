@@ -135,8 +135,10 @@ pub enum Command {
     #[command(subcommand)]
     Layer(LayerCommand),
     /// Show and change settings
-    #[command(subcommand)]
-    Config(ConfigCommand),
+    Config {
+        #[command(subcommand)]
+        command: Option<ConfigCommand>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell

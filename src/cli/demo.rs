@@ -213,7 +213,10 @@ fn tell(
 fn edit_and_commit(app: &App, story: &Story<'_>, measured: &mut Measured, copy: Repository) -> Result<(), Failure> {
     let options = checkout::Options { revision: "main".to_owned(), ..checkout::Options::default() };
     checkout::checkout(&copy, &options, app.monitor())?;
-    let edited = edit(&copy)?;
+    let mut edited = edit(&copy, true, EDITED_MAX_BYTES)?;
+    if edited.is_empty() {
+        edited = edit(&copy, false, u64::MAX)?;
+    }
     measured.edited = edited.len() as u64;
     let names: Vec<String> = edited.iter().map(ToString::to_string).collect();
     story.say(&format!("\nIn a copy, {} are edited: {}.", count(measured.edited, "file"), names.join(", ")))?;
@@ -262,25 +265,29 @@ fn record(app: &App, repo: &Repository, message: &str) -> Result<commit::Outcome
     Ok(commit::commit(repo, &options, app.monitor())?)
 }
 
-/// Adds a line to a few text files of the work tree.
-fn edit(repo: &Repository) -> Result<Vec<RepoPath>, Failure> {
+/// Adds a line to a few files of the work tree.
+fn edit(repo: &Repository, text_only: bool, max_bytes: u64) -> Result<Vec<RepoPath>, Failure> {
     let mut edited = Vec::new();
     let state = repo.journal().read();
     let mut entries = digstore::store::staging::entries(&state).map_err(digstore::ops::Error::from)?;
     while let Some((path, entry)) = entries.next().map_err(digstore::ops::Error::from)? {
         let full = repo.work().path().join(path.as_os_str());
-        let is_small_file =
-            matches!(entry.node, digstore::model::staging::StagedNode::File { len: 1..=EDITED_MAX_BYTES, .. });
+        let is_small_file = matches!(
+            entry.node,
+            digstore::model::staging::StagedNode::File { len, .. } if (1..=max_bytes).contains(&len)
+        );
         // Hidden files are a tool's, not a person's.
         if !is_small_file || path.names().any(|name| name.starts_with(b".")) {
             continue;
         }
-        let bytes = fs::read(&full).on("read", &full)?;
-        let Ok(text) = String::from_utf8(bytes) else { continue };
+        let mut changed = fs::read(&full).on("read", &full)?;
+        if text_only && std::str::from_utf8(&changed).is_err() {
+            continue;
+        }
         let Some(folder) = full.parent() else { continue };
         let dir = open_root(folder).on("open", folder)?;
-        let changed = format!("{text}\nA line that the demonstration added.\n");
-        write_atomic(dir.as_ref(), OsStr::from_bytes(path.file_name()), entry.meta.mode, changed.as_bytes())
+        changed.extend_from_slice(b"\nA line that the demonstration added.\n");
+        write_atomic(dir.as_ref(), OsStr::from_bytes(path.file_name()), entry.meta.mode, &changed)
             .on("write", &full)?;
         edited.push(path);
         if edited.len() == EDITS {

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use app::{App, Report, base_folder, wants_color};
-use args::{Cli, Command};
+use args::{Cli, Command, ConfigCommand};
 use config::Config;
 use exit::{Exit, Failure};
 use progress::Progress;
@@ -63,7 +63,13 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         signal_hook::flag::register(signal, Arc::clone(&cancelled))?;
     }
     let base = base_folder(global.start.as_deref())?;
-    let config = Config::load(&base, user_config_file().as_deref(), global.profile.as_deref())?;
+    let mends =
+        matches!(command, Command::Config { command: Some(ConfigCommand::Set { .. } | ConfigCommand::Unset { .. }) });
+    let config = match Config::load(&base, user_config_file().as_deref(), global.profile.as_deref()) {
+        // What mends a file must work while it is broken.
+        Err(_) if mends => Config::defaults()?,
+        loaded => loaded?,
+    };
     let draw = !global.no_progress && !global.quiet && !global.json && io::stderr().is_terminal();
     let progress = Progress::new(draw, global.json, config.progress_interval(), cancelled);
     let paint = Paint(!global.json && wants_color(global.color));
@@ -128,7 +134,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Fsck(_) => "fsck",
         Command::Stats(_) => "stats",
         Command::Layer(_) => "layer",
-        Command::Config(_) => "config",
+        Command::Config { .. } => "config",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
         Command::Demo(_) => "demo",

@@ -51,7 +51,7 @@ pub fn run(app: &App, command: Command) -> Done {
         Command::Fsck(args) => fsck(app, &args),
         Command::Stats(args) => stats(app, &args),
         Command::Layer(command) => layer(app, command),
-        Command::Config(command) => configure(app, command),
+        Command::Config { command } => configure(app, command.unwrap_or(ConfigCommand::List)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "digstore", &mut script);

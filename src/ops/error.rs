@@ -155,7 +155,7 @@ fn disk_hint(error: &DiskError) -> Option<&'static str> {
             Some("make room on the disk and run the command again; nothing that was recorded is lost")
         }
         PermissionDenied | ReadOnlyFilesystem => {
-            Some("this needs write permission there; reading verbs work without it")
+            Some("look at the permissions there; changing a repository needs more of them than reading it")
         }
         _ => None,
     }

@@ -31,6 +31,12 @@ pub enum RepoError {
         /// The folder.
         path: PathBuf,
     },
+    /// The work tree is the repository's own folder.
+    #[error("the work tree {} lies in the repository itself", work.display())]
+    WorkTreeInside {
+        /// The work tree.
+        work: PathBuf,
+    },
     /// Another process is changing the repository.
     #[error("the repository is locked by {holder}; waited {} s", waited.as_secs())]
     Locked {
@@ -110,6 +116,7 @@ impl RepoError {
             Self::UnknownRevision { .. } => {
                 Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is")
             }
+            Self::WorkTreeInside { .. } => Some("go to the folder whose files are meant, or name it with -C DIR"),
             Self::BadRevision { .. } => {
                 Some("write a branch, a tag, HEAD, HEAD~3 or the first digits of a commit's id")
             }

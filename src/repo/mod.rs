@@ -71,6 +71,9 @@ impl Repository {
         let sub = |name: &str| dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name));
         let backend = Arc::new(LocalBackend::new(sub(LAYERS_DIR)?));
         let journal = Journal::open(Some(sub(JOURNAL_DIR)?), manifest.id, settings.durability)?;
+        if is_at_or_below(work.path(), dir.path()) {
+            return Err(RepoError::WorkTreeInside { work: work.path().to_path_buf() });
+        }
         let skip = path_within(dir.path(), work.path());
         Self::assemble(manifest, settings, Some(dir), work, skip, backend, journal)
     }
@@ -276,6 +279,12 @@ fn path_within(inner: &Path, outer: &Path) -> Option<RepoPath> {
         return None;
     }
     RepoPath::parse(relative.as_os_str().as_bytes()).ok().filter(|path| !path.is_root())
+}
+
+/// Is `inner` the folder `outer` or in it?
+fn is_at_or_below(inner: &Path, outer: &Path) -> bool {
+    let (Ok(inner), Ok(outer)) = (inner.canonicalize(), outer.canonicalize()) else { return false };
+    inner.starts_with(outer)
 }
 
 /// The nearest folder at or above `start` that holds a repository, and the repository's folder.

@@ -178,7 +178,8 @@ fn look(
     options: &WalkOptions<'_>,
 ) -> Option<Look> {
     let name: &OsStr = &item.name;
-    if (folder.is_root() && name == CONTROL_DIR) || is_temp_name(name) {
+    // The repository, and those of folders below, which are theirs alone.
+    if name == CONTROL_DIR || is_temp_name(name) {
         return None;
     }
     let path = match folder.join(name.as_bytes()) {

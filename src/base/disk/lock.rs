@@ -47,7 +47,9 @@ pub fn acquire(dir: &dyn Dir, name: &OsStr, note: &str, patience: Duration) -> R
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 let mut note = String::new();
                 let _ = file.file().take(MAX_NOTE_BYTES).read_to_string(&mut note);
-                return Err(LockFailure::Held(note.trim().to_owned()));
+                // A holder that has just come has not written its note yet.
+                let note = if note.trim().is_empty() { "another process" } else { note.trim() };
+                return Err(LockFailure::Held(note.to_owned()));
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY_EVERY),
         }

@@ -38,7 +38,7 @@ pub enum FileKind {
 pub struct Stat {
     /// File, directory, link or other.
     pub kind: FileKind,
-    /// Permission bits, `0o7777` at most.
+    /// Permission bits, `0o777` at most.
     pub mode: u32,
     /// Length in bytes.
     pub len: u64,

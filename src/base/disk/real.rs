@@ -46,7 +46,8 @@ fn stat_of(stat: &fs::Stat) -> Stat {
     };
     Stat {
         kind,
-        mode: stat.st_mode & 0o7777,
+        // Set-user-id and the like are neither recorded nor restored.
+        mode: stat.st_mode & 0o777,
         len: stat.st_size.max(0) as u64,
         mtime_ns: nanos(stat.st_mtime, stat.st_mtime_nsec as i64),
         ctime_ns: nanos(stat.st_ctime, stat.st_ctime_nsec as i64),

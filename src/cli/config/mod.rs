@@ -111,6 +111,11 @@ pub fn project_file(start: &Path) -> Option<PathBuf> {
 }
 
 impl Config {
+    /// The configuration without any file.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::assemble(&[], None)
+    }
+
     /// The configuration for commands run in `start`, by the user with this file, with the profile given as an option.
     pub fn load(start: &Path, user_file: Option<&Path>, profile: Option<&str>) -> Result<Self, ConfigError> {
         let project = project_file(start);

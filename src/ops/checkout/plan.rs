@@ -114,7 +114,8 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     }
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())?;
-    let mut planner = Planner { objects: &objects, head, generation, scope, plan, not_folders: Vec::new() };
+    let mut planner =
+        Planner { objects: &objects, head, generation, scope, plan, not_folders: Vec::new(), replaced: Vec::new() };
     for ((row, change), equal) in rows.into_iter().zip(changes).zip(equals) {
         planner.decide(row, change, equal)?;
     }
@@ -218,6 +219,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Kept files and links where the target has folders; in the way if something in those folders has to be written.
     not_folders: Vec<RepoPath>,
+    /// Folders that give way to a file or link: nothing in them can be kept. The last one comes last.
+    replaced: Vec<RepoPath>,
 }
 
 impl Planner<'_> {
@@ -287,6 +290,7 @@ impl Planner<'_> {
                 let in_the_way = kind.filter(|kind| *kind == FileKind::Dir);
                 if let Some(kind) = in_the_way {
                     self.plan.removals.push((path.clone(), kind));
+                    self.replaced.push(path.clone());
                 }
                 let expect = if in_the_way.is_some() { Expect::Absent } else { expect };
                 self.plan.writes.push(FileWrite { path, meta: target.meta, node: target.node, expect });
@@ -305,7 +309,11 @@ impl Planner<'_> {
                 if pair.deleted {
                     self.plan.forgotten.push(path.clone());
                 }
-                if self.scope.force && self.scope.moves_head {
+                let must_go = self.replaced.last().is_some_and(|folder| path.is_within(folder));
+                if must_go && !is_dir && !self.scope.force {
+                    return self.plan.conflicts.push(path);
+                }
+                if must_go || (self.scope.force && self.scope.moves_head) {
                     if !is_dir {
                         self.plan.lost.push(path.clone());
                     }
@@ -313,7 +321,12 @@ impl Planner<'_> {
                 }
             }
             // New and staged: it stays staged on the new HEAD.
-            (Some(_), _) if head.is_none() && self.scope.moves_head && !self.scope.force => self.plan.kept.push(path),
+            (Some(_), _) if head.is_none() && self.scope.moves_head && !self.scope.force => {
+                if !is_dir && self.replaced.last().is_some_and(|folder| path.is_within(folder)) {
+                    return self.plan.conflicts.push(path);
+                }
+                self.plan.kept.push(path);
+            }
             (Some(_), None) => self.plan.forgotten.push(path),
             (Some(_), Some(disk)) => {
                 let stored = is_dir || (matches!(change, WorkChange::Same | WorkChange::Mode) && !staged_only);
