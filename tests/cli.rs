@@ -528,15 +528,17 @@ fn a_folder_with_something_unsaved_in_it_does_not_give_way_to_a_file() {
     place.write("p/t", "in a folder");
     place.commit("second");
     place.write("p/unsaved", "precious");
+    place.write(".digignore", "*.log\n");
+    place.write("p/q/ignored.log", "precious too");
     for args in [&["checkout", "HEAD~1"][..], &["checkout", "-n", "HEAD~1"], &["restore", "-s", "HEAD~1", "p"]] {
         let run = place.run(args);
         assert_eq!(run.code, 1, "{args:?} {run:?}");
-        assert!(run.err.contains("\n  p/unsaved\n"), "{args:?} {run:?}");
+        assert!(run.err.contains("\n  p/q/ignored.log\n  p/unsaved\n"), "{args:?} {run:?}");
         assert_eq!((place.read("p/t"), place.read("p/unsaved")), (b"in a folder".to_vec(), b"precious".to_vec()));
     }
     let run = place.run(&["restore", "--force", "-s", "HEAD~1", "p"]);
     assert_eq!((run.code, place.read("p")), (0, b"a file".to_vec()), "{run:?}");
-    assert!(run.out.contains("Given up by force:\n  p/unsaved\n"), "{run:?}");
+    assert!(run.out.contains("Given up by force:\n  p/q/ignored.log\n  p/unsaved\n"), "{run:?}");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! What has to be done to the work tree, found by looking only.
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use rayon::prelude::*;
 
 use super::Outcome;
-use crate::base::disk::{FileKind, Stat};
+use crate::base::disk::{Dir, FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::id::{CommitId, TreeId};
 use crate::model::path::RepoPath;
@@ -119,6 +122,7 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     for ((row, change), equal) in rows.into_iter().zip(changes).zip(equals) {
         planner.decide(row, change, equal)?;
     }
+    clear_replaced(repo, &mut planner)?;
     let Planner { mut plan, not_folders, .. } = planner;
     plan.removals.reverse();
     let needed = |folder: &RepoPath| {
@@ -128,6 +132,48 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     let in_the_way: Vec<RepoPath> = not_folders.into_iter().filter(needed).collect();
     plan.conflicts.extend(in_the_way);
     Ok(plan)
+}
+
+/// What is ignored is in no walk, but a folder that gives way to a file takes it along: a conflict, or lost by force.
+fn clear_replaced(repo: &Repository, planner: &mut Planner<'_>) -> Result<()> {
+    use crate::world::dirs::{Folders, IfAbsent};
+    let mut below = Vec::new();
+    for folder in &planner.replaced {
+        let shown = || repo.work().path().join(folder.as_os_str());
+        let dir = Folders::new(Arc::clone(repo.work())).open(folder, IfAbsent::Fail).on("list", shown())?;
+        list_below(dir.as_ref(), folder, &mut below)?;
+    }
+    let plan = &mut planner.plan;
+    let settled: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).chain(&plan.conflicts).collect();
+    below.retain(|(path, _)| !settled.contains(path));
+    drop(settled);
+    if below.is_empty() {
+        return Ok(());
+    }
+    for (path, kind) in below {
+        match (kind, planner.scope.force) {
+            (FileKind::Dir, _) => {}
+            (_, true) => plan.lost.push(path.clone()),
+            (_, false) => plan.conflicts.push(path.clone()),
+        }
+        plan.removals.push((path, kind));
+    }
+    plan.removals.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.conflicts.sort_unstable();
+    plan.lost.sort_unstable();
+    Ok(())
+}
+
+fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<(RepoPath, FileKind)>) -> Result<()> {
+    for item in dir.list().on("list", dir.path())? {
+        let path = at.join(item.name.as_bytes())?;
+        if item.kind == FileKind::Dir {
+            let inside = dir.open_dir(&item.name).on("open", dir.path().join(&item.name))?;
+            list_below(inside.as_ref(), &path, into)?;
+        }
+        into.push((path, item.kind));
+    }
+    Ok(())
 }
 
 /// Joins target with staging and disk, leaving out what is right already.
@@ -174,7 +220,7 @@ fn rows(
     let mut missing = None;
     for row in rows.iter_mut().filter(|row| row.target.is_some() && row.pair.disk.is_none()) {
         use crate::world::dirs::IfAbsent;
-        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(row.pair.path.file_name());
+        let name = std::ffi::OsStr::from_bytes(row.pair.path.file_name());
         let parent = row.pair.path.parent();
         if missing.is_some() && missing == parent {
             continue;
@@ -201,7 +247,6 @@ fn equals_target(objects: &ObjectStore, repo: &Repository, row: &Row, change: Wo
                 && same_content(objects, repo.work(), &row.pair.path, content, *len).unwrap_or(false)
         }
         Node::Symlink { target: link } => {
-            use std::os::unix::ffi::OsStrExt;
             let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
             let dir = folders.open_parent(&row.pair.path, crate::world::dirs::IfAbsent::Fail);
             let name = std::ffi::OsStr::from_bytes(row.pair.path.file_name());
