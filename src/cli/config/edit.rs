@@ -1,10 +1,9 @@
 //! Changing one key of a file, and leaving every other byte as it is.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use digstore::base::disk::{Dir, IoContext, ensure_dir, open_root, write_atomic};
+use digstore::base::disk::{IoContext, open_or_create, write_atomic};
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use super::error::{ConfigError, Place};
@@ -147,18 +146,7 @@ fn write(file: &Path, text: &str) -> Result<(), ConfigError> {
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
         return Err(std::io::Error::from(ErrorKind::IsADirectory)).on("write", &file)?;
     };
-    let dir = make_folder(folder)?;
+    let dir = open_or_create(folder, FOLDER_MODE)?;
     let mode = dir.stat(name).on("look at", &file)?.map_or(FILE_MODE, |stat| stat.mode);
     Ok(write_atomic(dir.as_ref(), name, mode, text.as_bytes()).on("write", &file)?)
-}
-
-/// Opens a folder, making it and those above it where they are missing.
-fn make_folder(folder: &Path) -> Result<Arc<dyn Dir>, ConfigError> {
-    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);
-    let mut dir = open_root(there).on("open", there)?;
-    let missing: PathBuf = folder.strip_prefix(there).map(Path::to_path_buf).unwrap_or_default();
-    for name in &missing {
-        dir = ensure_dir(dir.as_ref(), name, FOLDER_MODE).on("create", dir.path().join(name))?;
-    }
-    Ok(dir)
 }
