@@ -1,10 +1,10 @@
 //! What has to be done to the work tree, found by looking only.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-
 use rayon::prelude::*;
 
 use super::Outcome;
@@ -23,6 +23,7 @@ use crate::ops::{Error, Result};
 use crate::repo::{Repository, trees};
 use crate::store::objects::ObjectStore;
 use crate::store::refs;
+use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::Expect;
 
 /// What a plan is about.
@@ -134,9 +135,9 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     Ok(plan)
 }
 
-/// What is ignored is in no walk, but a folder that gives way to a file takes it along: a conflict, or lost by force.
+/// A folder that gives way to a file takes along what is in it: untracked, ignored (which no walk shows), or new and
+/// staged. What is not to be removed anyway is a conflict, or lost by force.
 fn clear_replaced(repo: &Repository, planner: &mut Planner<'_>) -> Result<()> {
-    use crate::world::dirs::{Folders, IfAbsent};
     let mut below = Vec::new();
     for folder in &planner.replaced {
         let shown = || repo.work().path().join(folder.as_os_str());
@@ -216,11 +217,10 @@ fn rows(
     })?;
     rows.extend(wanted.map(|(path, entry)| absent(path, entry)));
     // An ignored file that is in the way is not in the walk.
-    let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
+    let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut missing = None;
     for row in rows.iter_mut().filter(|row| row.target.is_some() && row.pair.disk.is_none()) {
-        use crate::world::dirs::IfAbsent;
-        let name = std::ffi::OsStr::from_bytes(row.pair.path.file_name());
+        let name = OsStr::from_bytes(row.pair.path.file_name());
         let parent = row.pair.path.parent();
         if missing.is_some() && missing == parent {
             continue;
@@ -243,13 +243,13 @@ fn equals_target(objects: &ObjectStore, repo: &Repository, row: &Row, change: Wo
         Node::File { len, content } => {
             disk.kind == FileKind::File
                 && disk.len == *len
-                && disk.mode & 0o777 == restored_mode(target.meta.mode)
+                && disk.mode == restored_mode(target.meta.mode)
                 && same_content(objects, repo.work(), &row.pair.path, content, *len).unwrap_or(false)
         }
         Node::Symlink { target: link } => {
-            let mut folders = crate::world::dirs::Folders::new(Arc::clone(repo.work()));
-            let dir = folders.open_parent(&row.pair.path, crate::world::dirs::IfAbsent::Fail);
-            let name = std::ffi::OsStr::from_bytes(row.pair.path.file_name());
+            let mut folders = Folders::new(Arc::clone(repo.work()));
+            let dir = folders.open_parent(&row.pair.path, IfAbsent::Fail);
+            let name = OsStr::from_bytes(row.pair.path.file_name());
             disk.kind == FileKind::Symlink
                 && dir.and_then(|dir| dir.read_link(name)).is_ok_and(|found| found.as_bytes() == link)
         }
@@ -264,7 +264,7 @@ struct Planner<'a> {
     plan: Plan,
     /// Kept files and links where the target has folders; in the way if something in those folders has to be written.
     not_folders: Vec<RepoPath>,
-    /// Folders that give way to a file or link: nothing in them can be kept. The last one comes last.
+    /// Folders that give way to a file or link: nothing in them can be kept.
     replaced: Vec<RepoPath>,
 }
 
@@ -354,11 +354,7 @@ impl Planner<'_> {
                 if pair.deleted {
                     self.plan.forgotten.push(path.clone());
                 }
-                let must_go = self.replaced.last().is_some_and(|folder| path.is_within(folder));
-                if must_go && !is_dir && !self.scope.force {
-                    return self.plan.conflicts.push(path);
-                }
-                if must_go || (self.scope.force && self.scope.moves_head) {
+                if self.scope.force && self.scope.moves_head {
                     if !is_dir {
                         self.plan.lost.push(path.clone());
                     }
@@ -366,12 +362,7 @@ impl Planner<'_> {
                 }
             }
             // New and staged: it stays staged on the new HEAD.
-            (Some(_), _) if head.is_none() && self.scope.moves_head && !self.scope.force => {
-                if !is_dir && self.replaced.last().is_some_and(|folder| path.is_within(folder)) {
-                    return self.plan.conflicts.push(path);
-                }
-                self.plan.kept.push(path);
-            }
+            (Some(_), _) if head.is_none() && self.scope.moves_head && !self.scope.force => self.plan.kept.push(path),
             (Some(_), None) => self.plan.forgotten.push(path),
             (Some(_), Some(disk)) => {
                 let stored = is_dir || (matches!(change, WorkChange::Same | WorkChange::Mode) && !staged_only);
