@@ -11,9 +11,8 @@ use super::log::History;
 use super::{Error, Result};
 use crate::base::disk::{Dir, FileKind, IoContext};
 use crate::base::monitor::Monitor;
-use crate::model::id::{ChunkId, CommitId, RecipeId, TreeId};
+use crate::model::id::{ChunkId, RecipeId, TreeId};
 use crate::model::recipe::Piece;
-use crate::model::refs::Head;
 use crate::model::tree::{Content, Node};
 use crate::repo::Repository;
 use crate::store::objects::ObjectStore;
@@ -98,19 +97,6 @@ pub fn stats(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Res
     Ok(outcome)
 }
 
-/// Every commit that a branch, a tag or HEAD stands for.
-pub fn tips(repo: &Repository) -> Result<Vec<CommitId>> {
-    let state = repo.journal().read();
-    let mut tips = Vec::new();
-    for kind in [RefKind::Branch, RefKind::Tag] {
-        tips.extend(refs::list(&state, kind)?.into_iter().map(|(_, id)| id));
-    }
-    if let Head::Detached(id) = refs::head(&state)? {
-        tips.push(id);
-    }
-    Ok(tips)
-}
-
 fn count_history(
     repo: &Repository,
     objects: &ObjectStore,
@@ -118,11 +104,12 @@ fn count_history(
     monitor: &dyn Monitor,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    {
+    let tips = {
         let state = repo.journal().read();
         outcome.branches = refs::list(&state, RefKind::Branch)?.len() as u64;
         outcome.tags = refs::list(&state, RefKind::Tag)?.len() as u64;
-    }
+        refs::tips(&state)?
+    };
     let mut counter = Counter::new(objects, monitor);
     if let Some(head) = repo.head_commit()? {
         outcome.head = counter.tree(&objects.commit(&head)?.tree)?;
@@ -130,7 +117,7 @@ fn count_history(
         outcome.counted_commits = 1;
     }
     let mut history = History::new(objects);
-    for tip in tips(repo)? {
+    for tip in tips {
         history.push(tip)?;
     }
     let mut file_bytes = 0;

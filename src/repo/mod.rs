@@ -60,8 +60,6 @@ pub struct Repository {
 #[derive(Debug)]
 pub struct WriteLock {
     _lock: Option<Lock>,
-    /// Bytes of unfinished files and strays of dead processes that were removed.
-    pub reclaimed_bytes: u64,
 }
 
 impl Repository {
@@ -161,7 +159,7 @@ impl Repository {
     }
 
     fn lock_within(&self, verb: &str, patience: Duration) -> Result<WriteLock, RepoError> {
-        let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None, reclaimed_bytes: 0 }) };
+        let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None }) };
         let note = format!("digstore {verb}, process {}", std::process::id());
         let lock = match lock::acquire(dir.as_ref(), OsStr::new(LOCK_FILE), &note, patience) {
             Ok(lock) => lock,
@@ -171,16 +169,16 @@ impl Repository {
             Err(LockFailure::Io(error)) => return Err(error).on("lock", dir.path())?,
         };
         self.journal.refresh()?;
-        let reclaimed_bytes = self.reclaim(dir.as_ref())?;
+        self.reclaim(dir.as_ref())?;
         self.reload()?;
-        Ok(WriteLock { _lock: Some(lock), reclaimed_bytes })
+        Ok(WriteLock { _lock: Some(lock) })
     }
 
     /// Removes temporary files, and layers that no journal record names. The lock holder knows that nobody writes them.
-    fn reclaim(&self, dir: &dyn Dir) -> Result<u64, RepoError> {
-        let mut bytes = self.backend.remove_leftovers()?;
+    fn reclaim(&self, dir: &dyn Dir) -> Result<(), RepoError> {
+        self.backend.remove_leftovers()?;
         // An init that was stopped may have left its `format` unfinished.
-        bytes += remove_leftovers(dir).on("clean", dir.path())?;
+        remove_leftovers(dir).on("clean", dir.path())?;
         for name in [JOURNAL_DIR, INDEX_DIR] {
             let sub = match dir.open_dir(OsStr::new(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && name == INDEX_DIR => {
@@ -189,13 +187,12 @@ impl Repository {
                 opened => opened,
             };
             let sub = sub.on("open", dir.path().join(name))?;
-            bytes += remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
+            remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
         }
-        for (name, len) in self.strays()? {
+        for (name, _) in self.strays()? {
             self.backend.delete(&name)?;
-            bytes += len;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Layer files that the journal does not name, and their lengths.

@@ -70,6 +70,15 @@ pub fn head_commit(state: &State) -> Result<Option<CommitId>, StoreError> {
     }
 }
 
+/// The commits that have a name: that of HEAD first, then those of branches and tags; one may come several times.
+pub fn tips(state: &State) -> Result<Vec<CommitId>, StoreError> {
+    let mut tips: Vec<CommitId> = head_commit(state)?.into_iter().collect();
+    for kind in [RefKind::Branch, RefKind::Tag] {
+        tips.extend(list(state, kind)?.into_iter().map(|(_, id)| id));
+    }
+    Ok(tips)
+}
+
 /// Number of commits made in this repository.
 pub fn generation(state: &State) -> Result<u64, StoreError> {
     state.get(GENERATION_KEY)?.map_or(Ok(0), |value| decode_counter(&value).map_err(in_journal))

@@ -13,8 +13,7 @@ use crate::ops::Result;
 use crate::repo::Repository;
 use crate::repo::trees::MAX_DEPTH;
 use crate::store::objects::ObjectStore;
-use crate::store::refs::{self, RefKind};
-use crate::store::{StoreError, staging};
+use crate::store::{StoreError, refs, staging};
 
 /// Checks that everything that refs and staging lead to is there and is what it should be.
 pub(super) fn check(
@@ -25,21 +24,12 @@ pub(super) fn check(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.begin("checking commits", None, None);
+    let tips = refs::tips(&repo.journal().read())?;
     let mut pass = Pass { objects, damage, outcome, monitor, trees: HashSet::new(), contents: HashMap::new() };
-    pass.commits(start_points(repo)?)?;
+    pass.commits(tips)?;
     pass.staging(repo)?;
     monitor.end();
     Ok(())
-}
-
-/// Commits that have a name: HEAD, branches, tags.
-fn start_points(repo: &Repository) -> Result<Vec<CommitId>> {
-    let state = repo.journal().read();
-    let mut ids: Vec<CommitId> = refs::head_commit(&state)?.into_iter().collect();
-    for kind in [RefKind::Branch, RefKind::Tag] {
-        ids.extend(refs::list(&state, kind)?.into_iter().map(|(_, id)| id));
-    }
-    Ok(ids)
 }
 
 struct Pass<'a> {

@@ -18,7 +18,7 @@ use super::StoreError;
 use crate::base::disk::{Dir, DiskFile, IoContext};
 use crate::base::pool::lock;
 use crate::format::RepoId;
-use crate::format::journal::{LOG_HEADER_LEN, MAX_KEY_LEN, MAX_PAYLOAD_LEN, Op, encode_batch, encode_log_header};
+use crate::format::journal::{LOG_HEADER_LEN, MAX_KEY_LEN, MAX_PAYLOAD_LEN, Op, encode_batch};
 
 pub use self::state::State;
 
@@ -223,12 +223,6 @@ fn belongs_in_snapshot(writer: &Writer, ops: &[Op]) -> bool {
 
 fn ops_len(ops: &[Op]) -> usize {
     ops.iter().map(Op::encoded_len).sum()
-}
-
-/// The header of an empty log, for tests that build journals by hand.
-#[doc(hidden)]
-pub fn empty_log(repo: &RepoId, base_lsn: u64) -> Vec<u8> {
-    encode_log_header(repo, base_lsn)
 }
 
 #[cfg(test)]
