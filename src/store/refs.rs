@@ -36,7 +36,7 @@ fn in_journal(source: FormatError) -> StoreError {
 /// Where HEAD points; a new repository's is the default branch.
 pub fn head(state: &State) -> Result<Head, StoreError> {
     match state.get(HEAD_KEY)? {
-        Some(value) => decode_head(&value).map_err(in_journal),
+        Some(value) => decode_head(value).map_err(in_journal),
         None => {
             RefName::parse(DEFAULT_BRANCH).map(Head::Branch).map_err(|error| StoreError::Internal(error.to_string()))
         }
@@ -46,7 +46,7 @@ pub fn head(state: &State) -> Result<Head, StoreError> {
 /// The commit that a name stands for.
 pub fn get(state: &State, kind: RefKind, name: &RefName) -> Result<Option<CommitId>, StoreError> {
     let value = state.get(&key(kind.prefix(), name.as_str().as_bytes()))?;
-    value.map(|value| decode_commit_id(&value).map_err(in_journal)).transpose()
+    value.map(|value| decode_commit_id(value).map_err(in_journal)).transpose()
 }
 
 /// All names of a kind, sorted.
@@ -81,7 +81,7 @@ pub fn tips(state: &State) -> Result<Vec<CommitId>, StoreError> {
 
 /// Number of commits made in this repository.
 pub fn generation(state: &State) -> Result<u64, StoreError> {
-    state.get(GENERATION_KEY)?.map_or(Ok(0), |value| decode_counter(&value).map_err(in_journal))
+    state.get(GENERATION_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))
 }
 
 /// The layers that belong to the repository, in order of their ids.

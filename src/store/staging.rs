@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::StoreError;
+use super::journal::Scan;
 use super::journal::State;
-use super::journal::state::Scan;
 use crate::format::journal::Op;
 use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, staged_key, staged_path};
 use crate::model::path::RepoPath;
@@ -27,7 +27,7 @@ pub fn delete_op(path: &RepoPath) -> Op {
 /// A path's entry, deletions included.
 pub fn get(state: &State, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
     let value = state.get(&staged_key(path))?;
-    value.map(|value| decode_staged(&value).map_err(in_journal)).transpose()
+    value.map(|value| decode_staged(value).map_err(in_journal)).transpose()
 }
 
 /// Is the path tracked?

@@ -34,6 +34,14 @@ impl<'a> SeqWriter<'a> {
         self.crc.clone().finalize()
     }
 
+    /// CRC32 of `before` and all bytes so far behind it.
+    pub fn crc_after(&self, before: &[u8]) -> u32 {
+        let mut all = crc32fast::Hasher::new();
+        all.update(before);
+        all.combine(&self.crc);
+        all.finalize()
+    }
+
     /// Hands what is buffered to the system and gives the position after it.
     pub fn finish(mut self) -> io::Result<u64> {
         self.flush()?;

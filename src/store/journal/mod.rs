@@ -1,25 +1,31 @@
 //! The journal: all metadata, as ordered keys and values.
 //!
-//! A sorted immutable snapshot, searched in place, and a log of the batches since. Readers take no lock: they see the
-//! state as it was when they opened or last refreshed. Writers are serialised by their caller, who holds the
-//! repository's lock. `docs/FORMAT.md` has the bytes, the write order and the rules of recovery.
+//! A sorted immutable snapshot, searched in place, and a log of the batches since. Readers take no lock of the
+//! operating system: they see the state as it was when they opened it or last caught up. Writers are serialised by their
+//! caller, who holds the repository's lock. `docs/FORMAT.md` has the bytes, the write order and the rules of recovery.
 
+mod changes;
+mod order;
 mod recover;
+mod scan;
 mod snapshot;
 pub mod state;
 mod sync;
+mod writer;
 
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use self::recover::Recovered;
-use self::sync::BackgroundSync;
+use parking_lot::{RecursiveRwLock, RecursiveRwLockReadGuard};
+
+use self::writer::Writer;
 use super::StoreError;
-use crate::base::disk::{Dir, DiskFile, IoContext};
+use crate::base::disk::Dir;
 use crate::base::pool::lock;
 use crate::format::RepoId;
-use crate::format::journal::{LOG_HEADER_LEN, MAX_KEY_LEN, MAX_PAYLOAD_LEN, Op, encode_batch};
+use crate::format::journal::{MAX_KEY_LEN, MAX_VALUE_LEN, Op};
 
+pub use self::scan::{Events, Scan, ScanBack, event_key};
 pub use self::state::State;
 
 /// When a committed batch is durable.
@@ -38,8 +44,19 @@ pub enum Durability {
     Strict,
 }
 
-/// A log longer than this is folded into a snapshot: reading it back takes about 5 ms.
-const SNAPSHOT_LOG_BYTES: u64 = 4 << 20;
+/// When the log is folded into a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// Not before the log has this many bytes, nor before it has an eighth of the snapshot's.
+    pub min_log_bytes: u64,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> Self {
+        // Reading back as much takes about 5 ms.
+        Self { min_log_bytes: 4 << 20 }
+    }
+}
 
 /// The open journal.
 #[derive(Debug)]
@@ -47,22 +64,11 @@ pub struct Journal {
     dir: Option<Arc<dyn Dir>>,
     repo: RepoId,
     durability: Durability,
-    state: RwLock<State>,
+    policy: SnapshotPolicy,
+    /// Recursive: a thread that reads reads again further down, and must not wait there for a writer that waits for it.
+    /// Recursive: who reads may read again further down, and must not wait there for a writer that waits for it.
+    state: RecursiveRwLock<State>,
     writer: Mutex<Writer>,
-}
-
-#[derive(Debug, Default)]
-struct Writer {
-    log: Option<Log>,
-    poisoned: bool,
-}
-
-/// The log being appended to.
-#[derive(Debug)]
-struct Log {
-    file: Arc<dyn DiskFile>,
-    len: u64,
-    background: Option<BackgroundSync>,
 }
 
 impl Journal {
@@ -73,54 +79,47 @@ impl Journal {
 
     /// Opens the journal in `dir`, or an empty one in memory.
     pub fn open(dir: Option<Arc<dyn Dir>>, repo: RepoId, durability: Durability) -> Result<Self, StoreError> {
-        let state = match &dir {
-            Some(dir) => recover::recover(dir.as_ref(), &repo)?.state,
-            None => State::default(),
-        };
-        Ok(Self { dir, repo, durability, state: RwLock::new(state), writer: Mutex::default() })
-    }
-
-    /// The current state.
-    pub fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn replace(&self, state: State) {
-        *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
-    }
-
-    /// Takes in what other processes committed. Call it after taking the writer lock and before reading for a change.
-    pub fn refresh(&self) -> Result<(), StoreError> {
-        let Some(dir) = &self.dir else { return Ok(()) };
-        let mut writer = lock(&self.writer);
-        writer.log = None;
-        let recovered = recover::recover(dir.as_ref(), &self.repo)?;
-        self.prepare(&mut writer, dir.as_ref(), &recovered)?;
-        self.replace(recovered.state);
-        Ok(())
-    }
-
-    /// Opens the log for appending; a torn end is cut off first, durably.
-    fn prepare(&self, writer: &mut Writer, dir: &dyn Dir, recovered: &Recovered) -> Result<(), StoreError> {
-        let Some((name, end, file_len)) = &recovered.log else { return Ok(()) };
-        let path = dir.path().join(name);
-        let file = dir.open_write(name).on("open", &path)?;
-        if end < file_len {
-            file.set_len(*end).and_then(|()| file.sync()).on("truncate", &path)?;
-        }
-        writer.log = Some(self.appender(file, *end));
-        Ok(())
-    }
-
-    fn appender(&self, file: Box<dyn DiskFile>, len: u64) -> Log {
-        let file: Arc<dyn DiskFile> = Arc::from(file);
-        let background = match self.durability {
-            Durability::Buffered { interval, batches } => {
-                Some(BackgroundSync::start(Arc::clone(&file), interval, batches))
+        let (state, writer) = match &dir {
+            Some(dir) => {
+                let recovered = recover::recover(dir.as_ref(), &repo)?;
+                (recovered.state, Writer::after(recovered.tail))
             }
-            _ => None,
+            None => Default::default(),
         };
-        Log { file, len, background }
+        let (state, writer) = (RecursiveRwLock::new(state), Mutex::new(writer));
+        Ok(Self { dir, repo, durability, policy: SnapshotPolicy::default(), state, writer })
+    }
+
+    /// The same with another policy of snapshots.
+    pub fn with_policy(self, policy: SnapshotPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The current state. One thread may hold several of these guards, but none while it commits.
+    pub fn read(&self) -> RecursiveRwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// Takes in what other processes committed since, without their lock. Says whether anything changed.
+    pub fn catch_up(&self) -> Result<bool, StoreError> {
+        match &self.dir {
+            Some(dir) => self.follow(&mut lock(&self.writer), dir.as_ref()),
+            None => Ok(false),
+        }
+    }
+
+    /// The same for a writer: call it after taking the writer lock and before reading for a change.
+    pub fn refresh(&self) -> Result<bool, StoreError> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        let mut writer = lock(&self.writer);
+        let changed = self.follow(&mut writer, dir.as_ref())?;
+        writer.prepare(dir.as_ref(), self.durability)?;
+        Ok(changed)
+    }
+
+    /// Did a write fail, so that this handle refuses to commit?
+    pub fn is_poisoned(&self) -> bool {
+        lock(&self.writer).is_poisoned()
     }
 
     /// Commits a batch: all of it or nothing. Needs the writer lock, and a [`Journal::refresh`] since it was taken.
@@ -128,101 +127,59 @@ impl Journal {
     /// # Errors
     /// After a failed write or sync nothing is known about what is on disk; the journal refuses further commits.
     pub fn commit(&self, ops: Vec<Op>) -> Result<(), StoreError> {
-        if let Some(op) = ops.iter().find(|op| op.key().is_empty() || op.key().len() > MAX_KEY_LEN) {
-            return Err(StoreError::Internal(format!("a journal key of {} bytes is impossible", op.key().len())));
-        }
+        self.commit_locked(&mut lock(&self.writer), &ops)
+    }
+
+    /// Sets a key to `new` (`None` removes it) if it is as `expected`. Needs what [`Journal::commit`] needs.
+    ///
+    /// Says whether it did; if not, nothing was written. Among threads it is one step.
+    pub fn compare_and_swap(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
         let mut writer = lock(&self.writer);
-        if writer.poisoned {
-            return Err(StoreError::Poisoned);
+        if self.read().get(key)? != expected {
+            return Ok(false);
         }
-        let lsn = self.read().lsn() + 1;
-        let as_snapshot = self.dir.is_some() && belongs_in_snapshot(&writer, &ops);
-        let result = match &self.dir {
-            None => Ok(()),
-            Some(dir) if as_snapshot => self.persist_as_snapshot(&mut writer, dir.as_ref(), lsn, &ops),
-            Some(dir) => self.persist(&mut writer, dir.as_ref(), lsn, &ops),
+        let op = match new {
+            Some(value) => Op::Put(key.to_vec(), value),
+            None => Op::Delete(key.to_vec()),
         };
-        if let Err(error) = result {
-            writer.poisoned = true;
-            return Err(error);
-        }
-        if let Some(dir) = &self.dir
-            && as_snapshot
-        {
-            // The batch is in the snapshot that was just written.
-            let recovered = recover::recover(dir.as_ref(), &self.repo)?;
-            self.prepare(&mut writer, dir.as_ref(), &recovered)?;
-            self.replace(recovered.state);
-            return Ok(());
-        }
-        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner).apply(lsn, ops);
-        Ok(())
+        self.commit_locked(&mut writer, &[op])?;
+        Ok(true)
     }
 
-    /// Writes a snapshot of the state with one batch applied; the log starts anew behind it.
-    fn persist_as_snapshot(&self, writer: &mut Writer, dir: &dyn Dir, lsn: u64, ops: &[Op]) -> Result<(), StoreError> {
-        let mut sorted: Vec<&Op> = ops.iter().collect();
-        sorted.sort_by(|a, b| a.key().cmp(b.key()));
-        writer.log = None;
-        snapshot::write(dir, &self.repo, &self.read(), lsn, &sorted)
-    }
-
-    /// Writes one batch to the log.
-    fn persist(&self, writer: &mut Writer, dir: &dyn Dir, lsn: u64, ops: &[Op]) -> Result<(), StoreError> {
-        if writer.log.is_none() {
-            let base = self.read().lsn();
-            snapshot::write_log(dir, &self.repo, base)?;
-            let name = snapshot::log_name(base);
-            let file = dir.open_write(&name).on("open", dir.path().join(&name))?;
-            writer.log = Some(self.appender(file, LOG_HEADER_LEN as u64));
-        }
-        let Some(log) = &mut writer.log else { return Ok(()) };
-        let record = encode_batch(lsn, ops);
-        let path = || dir.path().join("log");
-        log.file.write_at(&record, log.len).on("append to", path())?;
-        log.len += record.len() as u64;
-        match &log.background {
-            Some(background) => background.wrote().on("sync", path())?,
-            None => log.file.sync().on("sync", path())?,
-        }
-        Ok(())
+    /// Adds an event to a stream and gives its number: 1, 2, 3 and so on. Needs what [`Journal::commit`] needs.
+    ///
+    /// The key is the stream's bytes and the number, big endian. No stream's bytes may begin with another one's, and
+    /// no other key with a stream's.
+    pub fn append(&self, stream: &[u8], payload: &[u8]) -> Result<u64, StoreError> {
+        let mut writer = lock(&self.writer);
+        let number = self.read().last_event(stream)? + 1;
+        self.commit_locked(&mut writer, &[Op::Put(event_key(stream, number), payload.to_vec())])?;
+        Ok(number)
     }
 
     /// Folds the log into a snapshot. Needs the writer lock.
     pub fn snapshot(&self) -> Result<(), StoreError> {
-        self.snapshot_locked(&mut lock(&self.writer))
-    }
-
-    fn snapshot_locked(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(dir) = &self.dir else { return Ok(()) };
-        writer.log = None;
-        let written = {
-            let state = self.read();
-            snapshot::write(dir.as_ref(), &self.repo, &state, state.lsn(), &[])
-        };
-        if let Err(error) = written {
-            writer.poisoned = true;
-            return Err(error);
-        }
-        let recovered = recover::recover(dir.as_ref(), &self.repo)?;
-        self.prepare(writer, dir.as_ref(), &recovered)?;
-        self.replace(recovered.state);
-        Ok(())
+        self.snapshot_locked(&mut lock(&self.writer), dir.as_ref(), &[])
     }
 }
 
-/// Bytes of operations that fit a record beside its lsn and count.
-const MAX_BATCH_LEN: usize = MAX_PAYLOAD_LEN - 32;
-
-/// Is the batch too large for a record, or would it make the log so long that a snapshot were due at once?
-fn belongs_in_snapshot(writer: &Writer, ops: &[Op]) -> bool {
-    let log_len = writer.log.as_ref().map_or(0, |log| log.len);
-    let ops_len = ops_len(ops);
-    ops_len > MAX_BATCH_LEN || log_len + ops_len as u64 > SNAPSHOT_LOG_BYTES
-}
-
-fn ops_len(ops: &[Op]) -> usize {
-    ops.iter().map(Op::encoded_len).sum()
+/// What can never be read back must not be written.
+fn check(ops: &[Op]) -> Result<(), StoreError> {
+    for op in ops {
+        if op.key().is_empty() || op.key().len() > MAX_KEY_LEN {
+            return Err(StoreError::Internal(format!("a journal key of {} bytes is impossible", op.key().len())));
+        }
+        if let Some(len) = op.value().map(<[u8]>::len).filter(|len| *len > MAX_VALUE_LEN) {
+            return Err(StoreError::Internal(format!("a journal value of {len} bytes is impossible")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,35 +1,44 @@
 //! Reading the journal back: newest valid snapshot, then the logs since.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::super::StoreError;
 use super::snapshot::{list, log_name, snapshot_name};
 use super::state::{SnapshotFile, State};
 use crate::base::disk::{Dir, IoContext, map};
-use crate::format::journal::{Found, LOG_HEADER_LEN, SnapshotView, decode_log_header, decode_record, has_later_record};
+use crate::format::journal::{LOG_HEADER_LEN, SnapshotLayout, decode_log_header};
 use crate::format::{FormatError, RepoId};
 
 /// A state and where to append next.
 pub(super) struct Recovered {
     pub state: State,
-    /// The newest log: name, end of its last whole record, length of the file. `None`: it has yet to be made.
-    pub log: Option<(OsString, u64, u64)>,
+    /// The newest log. `None`: it has yet to be made.
+    pub tail: Option<Tail>,
 }
 
 /// How often a reader starts again when files are replaced under it.
 const ATTEMPTS: usize = 10;
 
-/// Reads the journal. Takes no lock: if a writer removes a file meanwhile, the newer one is there already.
+/// Reads the journal. Takes no lock: if a writer removes a file meanwhile, the newer one is there already; if it writes
+/// two records while one read goes over both, the first may look torn and the second whole.
 pub(super) fn recover(dir: &dyn Dir, repo: &RepoId) -> Result<Recovered, StoreError> {
     for _ in 1..ATTEMPTS {
         match attempt(dir, repo) {
             Err(StoreError::Disk(error)) if error.source.kind() == io::ErrorKind::NotFound => {}
+            Err(StoreError::JournalDamaged(_)) => {}
             result => return result,
         }
     }
     attempt(dir, repo)
+}
+
+/// The number of the newest file.
+pub(super) fn newest(dir: &dyn Dir) -> Result<u64, StoreError> {
+    let files = list(dir)?;
+    Ok(files.snapshots.iter().chain(&files.logs).copied().max().unwrap_or(0))
 }
 
 fn attempt(dir: &dyn Dir, repo: &RepoId) -> Result<Recovered, StoreError> {
@@ -61,18 +70,15 @@ fn from_snapshot(dir: &dyn Dir, repo: &RepoId, snapshot: Option<u64>, logs: &[u6
     let snapshot = snapshot.map(|lsn| open_snapshot(dir, repo, lsn)).transpose()?;
     let mut state = State::new(snapshot);
     let base = state.lsn();
-    let mut log = None;
+    let mut tail = None;
     for lsn in logs.iter().copied().filter(|lsn| *lsn >= base) {
         if lsn != state.lsn() {
             let why = format!("log {lsn} follows, but only changes up to {} are there", state.lsn());
             return Err(StoreError::JournalDamaged(why));
         }
-        let name = log_name(lsn);
-        let file = dir.open(&name).on("open", dir.path().join(&name))?;
-        let (end, len) = replay(dir, repo, &name, &file, &mut state)?;
-        log = Some((name, end, len));
+        tail = Some(replay(dir, repo, lsn, &mut state)?);
     }
-    Ok(Recovered { state, log })
+    Ok(Recovered { state, tail })
 }
 
 fn open_snapshot(dir: &dyn Dir, repo: &RepoId, lsn: u64) -> Result<SnapshotFile, StoreError> {
@@ -81,45 +87,64 @@ fn open_snapshot(dir: &dyn Dir, repo: &RepoId, lsn: u64) -> Result<SnapshotFile,
     let file = dir.open(OsStr::new(&name)).on("open", &path)?;
     let len = file.metadata().on("read", &path)?.len();
     let bytes = map::map(&file, 0, len as usize).on("map", &path)?;
-    let header = SnapshotView::open(repo, &bytes).map_err(StoreError::format(format!("journal/{name}")))?.header;
-    if header.lsn != lsn {
-        return Err(StoreError::JournalDamaged(format!("{name} holds the state at {}", header.lsn)));
+    let layout = SnapshotLayout::open(repo, &bytes).map_err(StoreError::format(format!("journal/{name}")))?;
+    if layout.header.lsn != lsn {
+        return Err(StoreError::JournalDamaged(format!("{name} holds the state at {}", layout.header.lsn)));
     }
-    Ok(SnapshotFile { name, header, bytes })
+    Ok(SnapshotFile { name, layout, bytes })
 }
 
-/// Applies a log's records; gives where the last whole one ends and how long the file is.
-fn replay(
-    dir: &dyn Dir,
-    repo: &RepoId,
-    name: &OsStr,
-    mut file: &File,
-    state: &mut State,
-) -> Result<(u64, u64), StoreError> {
-    let subject = format!("journal/{}", name.display());
+/// Applies a log's records.
+fn replay(dir: &dyn Dir, repo: &RepoId, base: u64, state: &mut State) -> Result<Tail, StoreError> {
+    let name = log_name(base);
+    let path = dir.path().join(&name);
+    let mut file = dir.open(&name).on("open", &path)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).on("read", dir.path().join(name))?;
+    file.read_to_end(&mut bytes).on("read", &path)?;
+    let (subject, len) = (subject(base), bytes.len() as u64);
     let header = bytes.get(..LOG_HEADER_LEN).unwrap_or(&bytes);
     decode_log_header(repo, header).map_err(StoreError::format(&subject))?;
-    let mut at = LOG_HEADER_LEN;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        match decode_record(rest).map_err(StoreError::format(&subject))? {
-            Found::Batch(batch, len) => {
-                if batch.lsn != state.lsn() + 1 {
-                    let why = format!("{subject} has change {} after {}", batch.lsn, state.lsn());
-                    return Err(StoreError::JournalDamaged(why));
-                }
-                state.apply(batch.lsn, batch.ops);
-                at += len;
-            }
-            Found::End => break,
-            Found::Torn if has_later_record(rest, state.lsn()) => {
-                let why = format!("{subject} is unreadable at byte {at}, and changes follow");
-                return Err(StoreError::JournalDamaged(why));
-            }
-            Found::Torn => break,
+    let end = state.replay(bytes, LOG_HEADER_LEN, &subject)? as u64;
+    Ok(Tail { base, end, len, file })
+}
+
+/// How errors call a log.
+fn subject(base: u64) -> String {
+    format!("journal/{}", log_name(base).display())
+}
+
+/// The newest log, as far as it has been taken in.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub base: u64,
+    /// Where its last whole record ends.
+    pub end: u64,
+    /// Its length when it was last looked at.
+    pub len: u64,
+    file: File,
+}
+
+impl Tail {
+    /// Is nothing left to take in, as far as this log goes? An error also if it is not the log any more.
+    pub fn is_at_end(&mut self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        if metadata.nlink() == 0 {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        self.len = metadata.len();
+        Ok(self.len == self.end)
     }
-    Ok((at as u64, bytes.len() as u64))
+
+    /// The bytes that are not taken in yet.
+    pub fn rest(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len.saturating_sub(self.end) as usize];
+        self.file.read_exact_at(&mut bytes, self.end)?;
+        Ok(bytes)
+    }
+
+    /// Takes in `rest`.
+    pub fn replay(&mut self, rest: Vec<u8>, state: &mut State) -> Result<(), StoreError> {
+        self.end += state.replay(rest, 0, &subject(self.base))? as u64;
+        Ok(())
+    }
 }

@@ -7,9 +7,10 @@ use super::state::State;
 use crate::base::disk::seq::SeqWriter;
 use crate::base::disk::{Dir, DiskFile, IoContext, temp_name, write_atomic};
 use crate::format::RepoId;
+use crate::format::journal::slots::{self, SlotTable};
 use crate::format::journal::{
-    Op, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SNAPSHOT_HEADER_LEN, SnapshotHeader, encode_log_header,
-    put_record, section_header,
+    Op, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN, SnapshotHeader,
+    encode_log_header, put_record, section_header,
 };
 
 const SNAPSHOT_PREFIX: &str = "snap-";
@@ -68,10 +69,15 @@ pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch
         let _ = dir.remove_file(&temp);
         return Err(error);
     }
-    write_log(dir, repo, lsn)?;
+    // A log that is there already has no record: readers that follow it must not lose it.
+    let log = log_name(lsn);
+    if dir.stat(&log).on("look at", dir.path().join(&log))?.is_none() {
+        write_log(dir, repo, lsn)?;
+    }
     remove_old(dir)
 }
 
+/// Writes header and body. Lengths stand at the start and are known at the end, so the start is written last.
 fn write_file(
     file: &dyn DiskFile,
     path: &std::path::Path,
@@ -80,35 +86,37 @@ fn write_file(
     lsn: u64,
     batch: &[&Op],
 ) -> Result<(), StoreError> {
-    // Lengths come first in the file and are known last, so one pass measures and one writes.
-    let (mut key_count, mut records_len) = (0u64, 0u64);
-    let mut buffer = Vec::new();
+    const RECORDS_AT: usize = SNAPSHOT_HEADER_LEN + SECTION_HEADER_LEN;
+    let mut out = SeqWriter::new(file, RECORDS_AT as u64);
+    let (mut buffer, mut offsets, mut hashes, mut at) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
     merged(state, batch, &mut |key, value| {
         buffer.clear();
         put_record(&mut buffer, key, value);
-        key_count += 1;
-        records_len += buffer.len() as u64;
-        Ok(())
-    })?;
-    let body_len = 2 * SECTION_HEADER_LEN as u64 + records_len + 8 * key_count;
-    let header = SnapshotHeader { lsn, key_count, body_len }.encode(repo);
-    file.write_at(&header, 0).on("write", path)?;
-    let mut out = SeqWriter::new(file, SNAPSHOT_HEADER_LEN as u64);
-    let mut offsets = Vec::with_capacity(8 * key_count as usize);
-    out.write(&section_header(SECTION_RECORDS, records_len)).on("write", path)?;
-    let mut at = 0u64;
-    merged(state, batch, &mut |key, value| {
-        buffer.clear();
-        put_record(&mut buffer, key, value);
-        offsets.extend_from_slice(&at.to_le_bytes());
+        offsets.push(at.to_le_bytes());
+        hashes.push(slots::hash(key));
         at += buffer.len() as u64;
         Ok(out.write(&buffer).on("write", path)?)
     })?;
-    out.write(&section_header(SECTION_OFFSETS, offsets.len() as u64)).on("write", path)?;
-    out.write(&offsets).on("write", path)?;
-    let crc = out.crc();
+    let mut section_count = 2;
+    out.write(&section_header(SECTION_OFFSETS, offsets.as_flattened().len() as u64)).on("write", path)?;
+    out.write(offsets.as_flattened()).on("write", path)?;
+    if at <= slots::MAX_RECORDS_LEN {
+        let mut table = SlotTable::with_keys(offsets.len());
+        for (hash, offset) in hashes.iter().zip(&offsets) {
+            table.insert(*hash, u64::from_le_bytes(*offset));
+        }
+        section_count += 1;
+        out.write(&section_header(SECTION_SLOTS, table.as_bytes().len() as u64)).on("write", path)?;
+        out.write(table.as_bytes()).on("write", path)?;
+    }
+    let first_header = section_header(SECTION_RECORDS, at);
+    let crc = out.crc_after(&first_header);
     out.write(&crc.to_le_bytes()).on("write", path)?;
-    out.finish().on("write", path)?;
+    let end = out.finish().on("write", path)?;
+    let body_len = end - (SNAPSHOT_HEADER_LEN + size_of_val(&crc)) as u64;
+    let header = SnapshotHeader { lsn, key_count: offsets.len() as u64, section_count, body_len };
+    let start = [header.encode(repo), first_header.to_vec()].concat();
+    file.write_at(&start, 0).on("write", path)?;
     Ok(())
 }
 

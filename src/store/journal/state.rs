@@ -1,20 +1,19 @@
 //! What the journal holds: a snapshot and the changes since.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Range;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::StoreError;
+use super::changes::Changes;
+use super::scan::{Events, Scan, ScanBack};
 use crate::base::disk::map::FileBytes;
 use crate::format::FormatError;
-use crate::format::journal::{Op, SnapshotHeader, SnapshotView};
+use crate::format::journal::{Found, OpSpan, SnapshotLayout, SnapshotView, has_later_record, read_record};
 
 /// A snapshot file that passed its checks.
 #[derive(Debug)]
 pub(super) struct SnapshotFile {
     pub name: String,
-    pub header: SnapshotHeader,
+    pub layout: SnapshotLayout,
     pub bytes: FileBytes,
 }
 
@@ -22,15 +21,14 @@ pub(super) struct SnapshotFile {
 #[derive(Debug, Default)]
 pub struct State {
     snapshot: Option<Arc<SnapshotFile>>,
-    /// Changes since the snapshot; `None` marks a removed key.
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: Changes,
     lsn: u64,
 }
 
 impl State {
     pub(super) fn new(snapshot: Option<SnapshotFile>) -> Self {
-        let lsn = snapshot.as_ref().map_or(0, |file| file.header.lsn);
-        Self { snapshot: snapshot.map(Arc::new), changes: BTreeMap::new(), lsn }
+        let lsn = snapshot.as_ref().map_or(0, |file| file.layout.header.lsn);
+        Self { snapshot: snapshot.map(Arc::new), changes: Changes::default(), lsn }
     }
 
     /// The last batch that is in this state.
@@ -38,33 +36,72 @@ impl State {
         self.lsn
     }
 
-    pub(super) fn apply(&mut self, lsn: u64, ops: Vec<Op>) {
-        for op in ops {
-            match op {
-                Op::Put(key, value) => self.changes.insert(key, Some(value)),
-                Op::Delete(key) => self.changes.insert(key, None),
-            };
-        }
+    /// Bytes of the snapshot, and of the changes since.
+    pub(super) fn lens(&self) -> (u64, u64) {
+        (self.snapshot.as_ref().map_or(0, |file| file.bytes.len() as u64), self.changes.image_len() as u64)
+    }
+
+    /// Takes in a batch that was encoded as `record`.
+    pub(super) fn apply(&mut self, lsn: u64, record: &[u8], spans: &[OpSpan]) {
+        let at = self.changes.push_image(record);
+        self.changes.apply(at, spans);
         self.lsn = lsn;
     }
 
-    fn view(&self) -> Result<Option<SnapshotView<'_>>, StoreError> {
-        let Some(file) = &self.snapshot else { return Ok(None) };
-        SnapshotView::reopen(file.header, &file.bytes).map(Some).map_err(|source| self.wrong(source))
+    /// Takes in the whole records of a log that stand in `bytes` from `start` on, and says where the last one ends.
+    ///
+    /// `subject` names the log in errors. After an error the state is that of the last change that could be read.
+    pub(super) fn replay(&mut self, bytes: Vec<u8>, start: usize, subject: &str) -> Result<usize, StoreError> {
+        let base = self.changes.push_owned_image(bytes);
+        let bulk = self.changes.start_bulk();
+        let end = self.replay_image(base + start, subject);
+        self.changes.finish_bulk(&bulk);
+        Ok(end? - base)
     }
 
-    fn wrong(&self, source: FormatError) -> StoreError {
+    fn replay_image(&mut self, mut at: usize, subject: &str) -> Result<usize, StoreError> {
+        let mut spans = Vec::new();
+        loop {
+            let rest = self.changes.image().get(at..).unwrap_or_default();
+            match read_record(rest, &mut spans).map_err(StoreError::format(subject))? {
+                Found::Batch(lsn, _) if lsn != self.lsn + 1 => {
+                    let why = format!("{subject} has change {lsn} after {}", self.lsn);
+                    return Err(StoreError::JournalDamaged(why));
+                }
+                Found::Batch(lsn, len) => {
+                    self.changes.apply_unordered(at, &spans);
+                    self.lsn = lsn;
+                    at += len;
+                }
+                Found::Torn if has_later_record(rest, self.lsn) => {
+                    let why = format!("{subject} is unreadable after change {}, and changes follow", self.lsn);
+                    return Err(StoreError::JournalDamaged(why));
+                }
+                Found::End | Found::Torn => return Ok(at),
+            }
+        }
+    }
+
+    pub(super) fn view(&self) -> Option<SnapshotView<'_>> {
+        self.snapshot.as_ref().map(|file| file.layout.view(&file.bytes))
+    }
+
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    pub(super) fn wrong(&self, source: FormatError) -> StoreError {
         let name = self.snapshot.as_ref().map_or("", |file| &file.name);
         StoreError::Format { subject: format!("journal/{name}"), source }
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
         if let Some(change) = self.changes.get(key) {
-            return Ok(change.clone());
+            return Ok(change);
         }
-        match self.view()? {
-            Some(view) => Ok(view.get(key).map_err(|source| self.wrong(source))?.map(<[u8]>::to_vec)),
+        match self.view() {
+            Some(view) => view.get(key).map_err(|source| self.wrong(source)),
             None => Ok(None),
         }
     }
@@ -76,76 +113,33 @@ impl State {
 
     /// All keys with a prefix from `start` on, in order.
     pub fn scan_from<'a>(&'a self, prefix: &'a [u8], start: &[u8]) -> Result<Scan<'a>, StoreError> {
-        let view = self.view()?;
-        let row = match &view {
-            Some(view) => view.lower_bound(start).map_err(|source| self.wrong(source))?,
-            None => 0,
-        };
-        let bounds = (Bound::Included(start.to_vec()), Bound::Unbounded);
-        let mut changes = self.changes.range::<Vec<u8>, _>(bounds);
-        let change = changes.next();
-        let mut scan = Scan { state: self, prefix, view, row, stored: None, changes, change };
-        scan.load()?;
-        Ok(scan)
-    }
-}
-
-/// Keys in order: snapshot and changes merged.
-#[derive(Debug)]
-pub struct Scan<'a> {
-    state: &'a State,
-    prefix: &'a [u8],
-    view: Option<SnapshotView<'a>>,
-    row: usize,
-    stored: Option<(&'a [u8], &'a [u8])>,
-    changes: Range<'a, Vec<u8>, Option<Vec<u8>>>,
-    change: Option<(&'a Vec<u8>, &'a Option<Vec<u8>>)>,
-}
-
-impl<'a> Scan<'a> {
-    /// Reads the snapshot's current row.
-    fn load(&mut self) -> Result<(), StoreError> {
-        self.stored = match &self.view {
-            Some(view) if self.row < view.len() => {
-                Some(view.record(self.row).map_err(|source| self.state.wrong(source))?)
-            }
-            _ => None,
-        };
-        Ok(())
+        Scan::new(self, prefix, start)
     }
 
-    /// The next key and value. Not an iterator, because reading may fail.
-    #[expect(clippy::should_implement_trait, reason = "each step can fail, and callers use `?` in a while loop")]
-    pub fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, StoreError> {
-        loop {
-            let take_change = match (&self.stored, &self.change) {
-                (None, None) => return Ok(None),
-                (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (Some((stored, _)), Some((changed, _))) => changed.as_slice() <= *stored,
-            };
-            let found = if take_change {
-                let change = self.change.take();
-                self.change = self.changes.next();
-                if let (Some((stored, _)), Some((changed, _))) = (self.stored, change)
-                    && stored == changed.as_slice()
-                {
-                    self.row += 1;
-                    self.load()?;
-                }
-                change.and_then(|(key, value)| Some((key.as_slice(), value.as_deref()?)))
-            } else {
-                let stored = self.stored;
-                self.row += 1;
-                self.load()?;
-                stored
-            };
-            match found {
-                Some((key, _)) if !key.starts_with(self.prefix) => return Ok(None),
-                Some(found) => return Ok(Some(found)),
-                // A removed key: nothing stands here.
-                None => {}
-            }
+    /// All keys with a prefix and their values in descending order: those below `before`, or all of them.
+    pub fn scan_back<'a, 'p>(
+        &'a self,
+        prefix: &'p [u8],
+        before: Option<&[u8]>,
+    ) -> Result<ScanBack<'a, 'p>, StoreError> {
+        ScanBack::new(self, prefix, before)
+    }
+
+    /// The last key with a prefix, and its value.
+    pub fn last<'a>(&'a self, prefix: &[u8]) -> Result<Option<(&'a [u8], &'a [u8])>, StoreError> {
+        self.scan_back(prefix, None)?.next()
+    }
+
+    /// The events of a stream from a number on, as written by [`Journal::append`](super::Journal::append).
+    pub fn events<'a>(&'a self, stream: &'a [u8], from: u64) -> Result<Events<'a>, StoreError> {
+        Events::new(self, stream, from)
+    }
+
+    /// The number of the last event of a stream; 0 if there is none.
+    pub fn last_event(&self, stream: &[u8]) -> Result<u64, StoreError> {
+        match self.last(stream)? {
+            Some((key, _)) => super::scan::event_number(stream, key),
+            None => Ok(0),
         }
     }
 }

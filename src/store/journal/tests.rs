@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::disk::fault::{EVERY_UNSYNCED, Fault, FaultDisk};
 use crate::base::disk::open_root;
+use crate::format::journal::LOG_HEADER_LEN;
 
 const REPO: RepoId = [3; 16];
 
@@ -20,8 +21,21 @@ fn content(journal: &Journal) -> Model {
     let mut scan = state.scan(b"").unwrap();
     let mut found = Model::new();
     while let Some((key, value)) = scan.next().unwrap() {
-        assert_eq!(state.get(key).unwrap().as_deref(), Some(value));
+        assert_eq!(state.get(key).unwrap(), Some(value));
         found.insert(key.to_vec(), value.to_vec());
+    }
+    // Backwards it is the same, from the end and from below each key.
+    let mut back = state.scan_back(b"", None).unwrap();
+    for pair in found.iter().rev() {
+        assert_eq!(back.next().unwrap(), Some((pair.0.as_slice(), pair.1.as_slice())));
+        let below = found.range(..pair.0.clone()).next_back();
+        let below = below.map(|(key, value)| (key.as_slice(), value.as_slice()));
+        assert_eq!(state.scan_back(b"", Some(pair.0)).unwrap().next().unwrap(), below);
+    }
+    assert_eq!(back.next().unwrap(), None);
+    for prefix in [&b"a"[..], b"ab", b"b", b"cc"] {
+        let last = found.iter().rfind(|(key, _)| key.starts_with(prefix));
+        assert_eq!(state.last(prefix).unwrap(), last.map(|(key, value)| (key.as_slice(), value.as_slice())));
     }
     found
 }
@@ -115,6 +129,87 @@ proptest! {
             prop_assert_eq!(content(&open(folder.path())), more);
         }
     }
+}
+
+#[test]
+fn compare_and_swap_changes_only_what_is_as_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let journal = open(folder.path());
+    journal.refresh().unwrap();
+    let lsn = journal.read().lsn();
+    let swap = |expected: Option<&[u8]>, new: Option<&[u8]>| {
+        journal.compare_and_swap(b"key", expected, new.map(<[u8]>::to_vec)).unwrap()
+    };
+    assert!(!swap(Some(b"old"), Some(b"new")));
+    assert!(swap(None, Some(b"1")));
+    assert!(!swap(None, Some(b"2")));
+    assert!(!swap(Some(b""), None));
+    assert!(swap(Some(b"1"), Some(b"2")));
+    assert!(swap(Some(b"2"), None));
+    // What was not as expected has written nothing.
+    assert_eq!(journal.read().lsn(), lsn + 3);
+    assert_eq!(journal.read().get(b"key").unwrap(), None);
+}
+
+#[test]
+fn events_have_numbers_without_gaps() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let journal = open(folder.path());
+    journal.refresh().unwrap();
+    for n in 1..=300u64 {
+        assert_eq!(journal.append(b"e/one/", &n.to_le_bytes()).unwrap(), n);
+        assert_eq!(journal.append(b"e/two/", b"").unwrap(), n);
+        if n == 200 {
+            journal.snapshot().unwrap();
+        }
+    }
+    for journal in [&journal, &open(folder.path())] {
+        let state = journal.read();
+        assert_eq!(state.last_event(b"e/one/").unwrap(), 300);
+        assert_eq!(state.last_event(b"e/none/").unwrap(), 0);
+        for from in [0, 1, 7, 255, 256, 300, 301] {
+            let mut events = state.events(b"e/one/", from).unwrap();
+            for expected in from.max(1)..=300 {
+                let (number, payload) = events.next().unwrap().unwrap();
+                assert_eq!((number, payload), (expected, &expected.to_le_bytes()[..]));
+            }
+            assert_eq!(events.next().unwrap(), None);
+        }
+    }
+    journal.commit(vec![Op::Delete(event_key(b"e/two/", 5))]).unwrap();
+    let state = journal.read();
+    let mut events = state.events(b"e/two/", 4).unwrap();
+    assert_eq!(events.next().unwrap(), Some((4, &b""[..])));
+    assert!(matches!(events.next(), Err(StoreError::JournalDamaged(_))));
+}
+
+#[test]
+fn a_reader_catches_up_with_what_others_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let (writer, reader, other) = (open(folder.path()), open(folder.path()), open(folder.path()));
+    writer.refresh().unwrap();
+    assert!(!reader.catch_up().unwrap());
+    for n in 4..40 {
+        writer.commit(put(n)).unwrap();
+        if n % 7 == 0 {
+            writer.snapshot().unwrap();
+        }
+        assert!(reader.catch_up().unwrap());
+        assert!(!reader.catch_up().unwrap());
+        assert_eq!(content(&reader), content(&writer));
+        if n % 10 == 0 {
+            // Another writer, as after a change of the lock's holder.
+            assert!(other.refresh().unwrap());
+            other.commit(put(100 + n)).unwrap();
+            assert!(writer.refresh().unwrap());
+            assert!(!writer.refresh().unwrap());
+        }
+    }
+    assert!(other.catch_up().unwrap());
+    assert_eq!(content(&other), content(&open(folder.path())));
 }
 
 fn put(n: u8) -> Vec<Op> {
@@ -232,7 +327,7 @@ fn a_stop_at_any_operation_leaves_a_state_that_was_committed_or_reported() {
     let run = |disk: &FaultDisk| -> usize {
         let Ok(journal) = Journal::open(Some(disk.root()), REPO, Durability::Strict) else { return 0 };
         let steps: [&dyn Fn() -> Result<(), StoreError>; 6] = [
-            &|| journal.refresh(),
+            &|| journal.refresh().map(|_| ()),
             &|| journal.commit(put(4)),
             &|| journal.snapshot(),
             &|| journal.commit(put(5)),

@@ -1,0 +1,187 @@
+//! The log: a header, then one record for each batch.
+
+use super::super::{FormatError, RepoId, VERSION, check_features, check_start};
+use super::{LOG_HEADER_LEN, LOG_MAGIC, MAX_KEY_LEN, MAX_PAYLOAD_LEN, MAX_VALUE_LEN, Op, RECORD_OVERHEAD};
+use crate::base::bytes::{ByteReader, DecodeError, put_bytes, put_varint};
+
+const RECORD_BATCH: u8 = 1;
+const RECORD_VERSION: u8 = 1;
+const OP_PUT: u8 = 1;
+const OP_DELETE: u8 = 2;
+
+/// An atomic set of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its number; one more than that of the batch before.
+    pub lsn: u64,
+    /// The changes, in order.
+    pub ops: Vec<Op>,
+}
+
+/// Where an operation's key and value stand in the bytes of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpSpan {
+    /// Start of the key.
+    pub key_at: usize,
+    /// Length of the key.
+    pub key_len: usize,
+    /// Start and length of the value; `None` if the key is removed.
+    pub value: Option<(usize, usize)>,
+}
+
+/// The header of a log that follows the state at `base_lsn`.
+pub fn encode_log_header(repo: &RepoId, base_lsn: u64) -> Vec<u8> {
+    let mut out = LOG_MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 6]);
+    out.extend_from_slice(repo);
+    out.extend_from_slice(&base_lsn.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+    out
+}
+
+/// Reads a log's header and gives its base lsn.
+pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError> {
+    let mut reader = ByteReader::new("a journal log", bytes);
+    check_start(&mut reader, LOG_MAGIC, "journal log")?;
+    reader.u16()?;
+    check_features(reader.u32()?, "journal log")?;
+    let found: RepoId = reader.array()?;
+    let base_lsn = reader.u64()?;
+    reader.u32()?;
+    let crc = reader.u32()?;
+    if crc32fast::hash(bytes.get(..LOG_HEADER_LEN - 4).unwrap_or_default()) != crc {
+        return Err(FormatError::Checksum("journal log's header"));
+    }
+    if found == *repo { Ok(base_lsn) } else { Err(FormatError::OtherRepository("journal log")) }
+}
+
+/// A batch as a record.
+pub fn encode_batch(lsn: u64, ops: &[Op]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_batch_into(&mut out, &mut Vec::new(), lsn, ops);
+    out
+}
+
+/// Writes a batch as a record over `out`, and where its operations stand in it over `spans`.
+pub fn encode_batch_into(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, ops: &[Op]) {
+    out.clear();
+    spans.clear();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[RECORD_BATCH, RECORD_VERSION]);
+    out.extend_from_slice(&lsn.to_le_bytes());
+    put_varint(out, ops.len() as u64);
+    for op in ops {
+        out.push(if op.value().is_some() { OP_PUT } else { OP_DELETE });
+        put_bytes(out, op.key());
+        let key_at = out.len() - op.key().len();
+        let value = op.value().map(|value| {
+            put_bytes(out, value);
+            (out.len() - value.len(), value.len())
+        });
+        spans.push(OpSpan { key_at, key_len: op.key().len(), value });
+    }
+    let payload_len = (out.len() - 6) as u32;
+    if let Some(head) = out.first_chunk_mut::<4>() {
+        *head = payload_len.to_le_bytes();
+    }
+    let crc = crc32fast::hash(out);
+    out.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// What stands at a position of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<T> {
+    /// A whole record and the bytes that it takes.
+    Batch(T, usize),
+    /// Nothing more: the end of the file, or room reserved ahead.
+    End,
+    /// Something that is not a whole record.
+    Torn,
+}
+
+/// Reads the record at the start of `rest`: gives its lsn, and over `spans` where its operations stand.
+///
+/// # Errors
+/// A record that is whole but of a type or version that this program does not know.
+pub fn read_record(rest: &[u8], spans: &mut Vec<OpSpan>) -> Result<Found<u64>, FormatError> {
+    spans.clear();
+    let mut reader = ByteReader::new("a journal record", rest);
+    let Ok(len) = reader.u32() else {
+        return Ok(if rest.iter().all(|&b| b == 0) { Found::End } else { Found::Torn });
+    };
+    if len == 0 {
+        return Ok(Found::End);
+    }
+    let whole = len as usize + RECORD_OVERHEAD;
+    let Some((covered, crc)) = rest.get(..whole).and_then(<[u8]>::split_last_chunk::<4>) else {
+        return Ok(Found::Torn);
+    };
+    if len as usize > MAX_PAYLOAD_LEN || crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
+        return Ok(Found::Torn);
+    }
+    let mut reader = ByteReader::new("a journal record", covered);
+    reader.u32()?;
+    let (kind, version) = (reader.u8()?, reader.u8()?);
+    if (kind, version) != (RECORD_BATCH, RECORD_VERSION) {
+        let feature = format!("record type {kind} version {version}");
+        return Err(FormatError::Feature { what: "journal", feature });
+    }
+    let lsn = reader.u64()?;
+    read_ops(reader, covered.len(), spans)?;
+    Ok(Found::Batch(lsn, whole))
+}
+
+/// Reads the operations of a record whose bytes without checksum are `covered_len` many.
+fn read_ops(mut reader: ByteReader<'_>, covered_len: usize, spans: &mut Vec<OpSpan>) -> Result<(), DecodeError> {
+    let count = reader.varint_max(reader.remaining() as u64)?;
+    for _ in 0..count {
+        let kind = reader.u8()?;
+        if kind != OP_PUT && kind != OP_DELETE {
+            return Err(reader.invalid(format!("unknown operation {kind}")));
+        }
+        let key_len = reader.bytes(MAX_KEY_LEN)?.len();
+        let key_at = covered_len - reader.remaining() - key_len;
+        let value = match kind {
+            OP_PUT => {
+                let value_len = reader.bytes(MAX_VALUE_LEN)?.len();
+                Some((covered_len - reader.remaining() - value_len, value_len))
+            }
+            _ => None,
+        };
+        spans.push(OpSpan { key_at, key_len, value });
+    }
+    reader.finish()
+}
+
+/// Reads the record at the start of `rest` into a batch of its own.
+///
+/// # Errors
+/// A record that is whole but of a type or version that this program does not know.
+pub fn decode_record(rest: &[u8]) -> Result<Found<Batch>, FormatError> {
+    let mut spans = Vec::new();
+    let bytes = |at: usize, len: usize| rest.get(at..at + len).unwrap_or_default().to_vec();
+    Ok(match read_record(rest, &mut spans)? {
+        Found::Batch(lsn, whole) => {
+            let op = |span: &OpSpan| match span.value {
+                Some((at, len)) => Op::Put(bytes(span.key_at, span.key_len), bytes(at, len)),
+                None => Op::Delete(bytes(span.key_at, span.key_len)),
+            };
+            Found::Batch(Batch { lsn, ops: spans.iter().map(op).collect() }, whole)
+        }
+        Found::End => Found::End,
+        Found::Torn => Found::Torn,
+    })
+}
+
+/// Does a whole record with an lsn above `lsn` start anywhere in `tail`? If so, what precedes it is damage, not a torn end.
+pub fn has_later_record(tail: &[u8], lsn: u64) -> bool {
+    let mut spans = Vec::new();
+    // A later record can only start where type and version stand, which is quick to see; checksums decide.
+    (0..tail.len().saturating_sub(RECORD_OVERHEAD)).any(|at| {
+        let rest = tail.get(at..).unwrap_or_default();
+        rest.get(4..6) == Some(&[RECORD_BATCH, RECORD_VERSION])
+            && matches!(read_record(rest, &mut spans), Ok(Found::Batch(found, _)) if found > lsn)
+    })
+}

@@ -1,0 +1,89 @@
+use super::super::RepoId;
+use super::*;
+use proptest::prelude::*;
+
+fn ops() -> Vec<Op> {
+    vec![Op::Put(b"key".to_vec(), vec![1, 2, 3]), Op::Delete(b"old".to_vec()), Op::Put(vec![0xff; 300], vec![])]
+}
+
+fn snapshot(repo: &RepoId, lsn: u64, rows: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let (mut records, mut offsets) = (Vec::new(), Vec::new());
+    for (key, value) in rows {
+        offsets.extend_from_slice(&(records.len() as u64).to_le_bytes());
+        put_record(&mut records, key, value);
+    }
+    let mut body = section_header(SECTION_RECORDS, records.len() as u64).to_vec();
+    body.append(&mut records);
+    body.extend_from_slice(&section_header(9, 3));
+    body.extend_from_slice(b"???");
+    body.extend_from_slice(&section_header(SECTION_OFFSETS, offsets.len() as u64));
+    body.append(&mut offsets);
+    let header = SnapshotHeader { lsn, key_count: rows.len() as u64, section_count: 2, body_len: body.len() as u64 };
+    [header.encode(repo), body.clone(), crc32fast::hash(&body).to_le_bytes().to_vec()].concat()
+}
+
+#[test]
+fn golden_records() {
+    let record = encode_batch(7, &ops());
+    assert_eq!(crc32fast::hash(&record[..record.len() - 4]), 582241831, "golden checksum of a record");
+    assert_eq!(crc32fast::hash(&encode_log_header(&[1; 16], 9)[..44]), 1622468634, "golden checksum of a log header");
+    assert_eq!(record.len(), RECORD_OVERHEAD + 8 + 1 + 9 + 5 + 304);
+    assert_eq!(decode_record(&record).unwrap(), Found::Batch(Batch { lsn: 7, ops: ops() }, record.len()));
+    assert_eq!(decode_log_header(&[1; 16], &encode_log_header(&[1; 16], 9)), Ok(9));
+}
+
+#[test]
+fn a_record_cut_anywhere_is_torn_and_reserved_room_is_the_end() {
+    let record = encode_batch(7, &ops());
+    for end in 1..record.len() {
+        assert_eq!(decode_record(&record[..end]).unwrap(), Found::Torn, "cut at {end}");
+    }
+    for end in [0, 3, 100] {
+        assert_eq!(decode_record(&vec![0; end]).unwrap(), Found::End);
+    }
+    for at in 0..record.len() {
+        let mut damaged = record.clone();
+        damaged[at] ^= 1;
+        assert!(!matches!(decode_record(&damaged), Ok(Found::Batch(..))), "byte {at}");
+    }
+}
+
+#[test]
+fn a_later_record_behind_damage_is_seen() {
+    let (first, second) = (encode_batch(7, &ops()), encode_batch(8, &ops()));
+    let mut log = [first.clone(), second].concat();
+    log[20] ^= 1;
+    assert!(has_later_record(&log, 6));
+    assert!(!has_later_record(&log[..first.len()], 6));
+    assert!(!has_later_record(&log, 8));
+}
+
+#[test]
+fn snapshots_are_searched_in_place() {
+    let rows: [(&[u8], &[u8]); 4] = [(b"a", b"1"), (b"b", b""), (b"ba", b"3"), (b"d", b"4")];
+    let file = snapshot(&[1; 16], 42, &rows);
+    let view = SnapshotView::open(&[1; 16], &file).unwrap();
+    assert_eq!((view.header.lsn, view.len()), (42, 4));
+    for (key, value) in rows {
+        assert_eq!(view.get(key).unwrap(), Some(value));
+    }
+    for key in [&b""[..], b"c", b"e"] {
+        assert_eq!(view.get(key).unwrap(), None);
+    }
+    assert_eq!(view.lower_bound(b"bz").unwrap(), 3);
+    for at in 0..file.len() {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1;
+        assert!(SnapshotView::open(&[1; 16], &damaged).is_err(), "byte {at}");
+    }
+    assert!(SnapshotView::open(&[2; 16], &file).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
+        let _ = decode_record(&bytes);
+        let _ = decode_log_header(&[0; 16], &bytes);
+        let _ = SnapshotView::open(&[0; 16], &bytes);
+    }
+}

@@ -1,0 +1,208 @@
+//! The changes since the snapshot: an image of the log, and an index into it.
+//!
+//! Keys and values stay where they stand in their records, so taking in a batch or a whole log copies no value and
+//! allocates nothing for each key. A row is the newest operation on a key; rows are found by hash and walked in order.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::order::{Order, Place};
+use crate::format::journal::OpSpan;
+
+/// The newest operation on a key.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// Where the key stands in the image.
+    key_at: usize,
+    key_len: u32,
+    /// How far behind the key's start the value stands; [`REMOVED`] if the key is removed.
+    value_after: u32,
+    value_len: u32,
+    hash: u32,
+}
+
+const REMOVED: u32 = u32::MAX;
+
+/// From this many new rows on, sorting all of them at once is quicker than putting each one in its place.
+const BULK_ROWS: usize = 1024;
+
+/// Changes, found by key and in order.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    image: Vec<u8>,
+    rows: Vec<Row>,
+    by_hash: HashTable<u32>,
+    /// Seeded at random: names that are chosen to collide must not make it slow.
+    hasher: DefaultHashBuilder,
+    order: Order,
+}
+
+/// Several batches being taken in; their rows are put in order at the end.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    first_row: usize,
+}
+
+impl Changes {
+    /// Bytes that are held.
+    pub fn image_len(&self) -> usize {
+        self.image.len()
+    }
+
+    /// The image of the records so far.
+    pub fn image(&self) -> &[u8] {
+        &self.image
+    }
+
+    /// Appends the bytes of records, and says where they stand.
+    pub fn push_image(&mut self, bytes: &[u8]) -> usize {
+        self.image.extend_from_slice(bytes);
+        self.image.len() - bytes.len()
+    }
+
+    /// The same with bytes that may be kept.
+    pub fn push_owned_image(&mut self, bytes: Vec<u8>) -> usize {
+        if !self.image.is_empty() {
+            return self.push_image(&bytes);
+        }
+        self.image = bytes;
+        0
+    }
+
+    /// Takes in the operations of a record that stands at `at` in the image.
+    pub fn apply(&mut self, at: usize, spans: &[OpSpan]) {
+        let bulk = self.start_bulk();
+        self.apply_unordered(at, spans);
+        self.finish_bulk(&bulk);
+    }
+
+    /// From here to [`Changes::finish_bulk`], records go in by [`Changes::apply_unordered`].
+    pub fn start_bulk(&self) -> Bulk {
+        Bulk { first_row: self.rows.len() }
+    }
+
+    /// Takes in the operations of a record; new keys are not seen by scans yet.
+    pub fn apply_unordered(&mut self, at: usize, spans: &[OpSpan]) {
+        for span in spans {
+            let (value_after, value_len) = match span.value {
+                Some((value_at, len)) => ((value_at - span.key_at) as u32, len as u32),
+                None => (REMOVED, 0),
+            };
+            let key_at = at + span.key_at;
+            let key = self.image.get(key_at..key_at + span.key_len).unwrap_or_default();
+            let hash = self.hasher.hash_one(key) as u32;
+            let row = Row { key_at, key_len: span.key_len as u32, value_after, value_len, hash };
+            let (rows, image) = (&self.rows, &self.image);
+            let same = |other: &u32| {
+                rows.get(*other as usize).is_some_and(|other| other.hash == hash && key_in(image, other) == key)
+            };
+            match self.by_hash.find(spread(hash), same).copied() {
+                Some(old) => {
+                    if let Some(old) = self.rows.get_mut(old as usize) {
+                        *old = row;
+                    }
+                }
+                None => {
+                    let rehash = |other: &u32| spread(rows.get(*other as usize).map_or(0, |row| row.hash));
+                    self.by_hash.insert_unique(spread(hash), rows.len() as u32, rehash);
+                    self.rows.push(row);
+                }
+            }
+        }
+    }
+
+    /// Puts the rows that came since the start in order.
+    pub fn finish_bulk(&mut self, bulk: &Bulk) {
+        let added = self.rows.len() - bulk.first_row;
+        if added > BULK_ROWS && added > bulk.first_row {
+            self.order = self.sorted();
+            return;
+        }
+        let (rows, image) = (&self.rows, &self.image);
+        for (number, row) in rows.iter().enumerate().skip(bulk.first_row) {
+            let key = key_in(image, row);
+            let compare = |other: u32| rows.get(other as usize).map_or(&[][..], |other| key_in(image, other)).cmp(key);
+            self.order.insert(number as u32, compare);
+        }
+    }
+
+    /// All rows in order. The first bytes of the keys are at hand while they are sorted; most pairs need no more.
+    fn sorted(&self) -> Order {
+        let mut rows: Vec<(u64, u32)> = (0..).zip(&self.rows).map(|(n, row)| (start_of(self.key(row)), n)).collect();
+        rows.sort_unstable_by(|(a_start, a), (b_start, b)| {
+            a_start.cmp(b_start).then_with(|| self.row_key(*a).cmp(self.row_key(*b)))
+        });
+        let rows: Vec<u32> = rows.into_iter().map(|(_, row)| row).collect();
+        Order::from_sorted(&rows)
+    }
+
+    fn key(&self, row: &Row) -> &[u8] {
+        key_in(&self.image, row)
+    }
+
+    fn row_key(&self, row: u32) -> &[u8] {
+        self.rows.get(row as usize).map_or(&[], |row| self.key(row))
+    }
+
+    fn value(&self, row: &Row) -> Option<&[u8]> {
+        if row.value_after == REMOVED {
+            return None;
+        }
+        let start = row.key_at + row.value_after as usize;
+        self.image.get(start..start + row.value_len as usize)
+    }
+
+    /// What became of a key: `Some(None)` if it was removed, `None` if it was not changed.
+    pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(key) as u32;
+        let row = |number: u32| self.rows.get(number as usize);
+        let same = |other: &u32| row(*other).is_some_and(|other| other.hash == hash && self.key(other) == key);
+        self.by_hash.find(spread(hash), same).and_then(|number| row(*number)).map(|row| self.value(row))
+    }
+
+    /// The first place whose key is not below `key`.
+    pub fn lower_bound(&self, key: &[u8]) -> Place {
+        self.order.lower_bound(|row| self.row_key(row).cmp(key))
+    }
+
+    /// The end.
+    pub fn end(&self) -> Place {
+        self.order.end()
+    }
+
+    /// The key at a place and what became of it.
+    pub fn at(&self, place: Place) -> Option<(&[u8], Option<&[u8]>)> {
+        let row = self.rows.get(self.order.row(place)? as usize)?;
+        Some((self.key(row), self.value(row)))
+    }
+
+    /// The place behind.
+    pub fn next(&self, place: Place) -> Place {
+        self.order.next(place)
+    }
+
+    /// The place before, if there is one.
+    pub fn previous(&self, place: Place) -> Option<Place> {
+        self.order.previous(place)
+    }
+}
+
+fn key_in<'a>(image: &'a [u8], row: &Row) -> &'a [u8] {
+    image.get(row.key_at..row.key_at + row.key_len as usize).unwrap_or_default()
+}
+
+/// The table takes buckets from the lower half and tags from the upper one.
+fn spread(hash: u32) -> u64 {
+    (u64::from(hash) << u32::BITS) | u64::from(hash)
+}
+
+/// The first bytes of a key as a number that sorts like them.
+fn start_of(key: &[u8]) -> u64 {
+    let mut start = [0; 8];
+    start.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(start)
+}

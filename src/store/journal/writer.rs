@@ -1,0 +1,184 @@
+//! Committing: the log that is appended to, and when it is folded into a snapshot.
+
+use std::sync::Arc;
+
+use super::super::StoreError;
+use super::recover::{self, Recovered, Tail};
+use super::sync::BackgroundSync;
+use super::{Durability, Journal, check, snapshot};
+use crate::base::disk::{Dir, DiskFile, IoContext};
+use crate::format::journal::{MAX_PAYLOAD_LEN, Op, OpSpan, encode_batch_into};
+
+/// A snapshot is not rewritten before the log has one byte for so many of its own: each byte is rewritten that often.
+const SNAPSHOT_SHARE: u64 = 8;
+/// Bytes of operations that fit a record beside its lsn and count.
+const MAX_BATCH_LEN: usize = MAX_PAYLOAD_LEN - 32;
+
+/// What only the writing thread uses.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    tail: Option<Tail>,
+    log: Option<Log>,
+    poisoned: bool,
+    /// The record being written; kept for its room.
+    record: Vec<u8>,
+    spans: Vec<OpSpan>,
+}
+
+/// The newest log, open for appending.
+#[derive(Debug)]
+struct Log {
+    base: u64,
+    file: Arc<dyn DiskFile>,
+    background: Option<BackgroundSync>,
+}
+
+impl Writer {
+    pub fn after(tail: Option<Tail>) -> Self {
+        Self { tail, ..Self::default() }
+    }
+
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Opens the log for appending; a torn end is cut off first, durably.
+    pub fn prepare(&mut self, dir: &dyn Dir, durability: Durability) -> Result<(), StoreError> {
+        let Some(tail) = &mut self.tail else {
+            self.log = None;
+            return Ok(());
+        };
+        let name = snapshot::log_name(tail.base);
+        let path = || dir.path().join(&name);
+        let file = match self.log.take().filter(|log| log.base == tail.base) {
+            Some(log) => {
+                let file = Arc::clone(&log.file);
+                self.log = Some(log);
+                file
+            }
+            None => {
+                let file: Arc<dyn DiskFile> = Arc::from(dir.open_write(&name).on("open", path())?);
+                self.log = Some(Log::new(tail.base, Arc::clone(&file), durability));
+                file
+            }
+        };
+        if tail.end < tail.len {
+            file.set_len(tail.end).and_then(|()| file.sync()).on("truncate", path())?;
+            tail.len = tail.end;
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    fn new(base: u64, file: Arc<dyn DiskFile>, durability: Durability) -> Self {
+        let background = match durability {
+            Durability::Buffered { interval, batches } => {
+                Some(BackgroundSync::start(Arc::clone(&file), interval, batches))
+            }
+            _ => None,
+        };
+        Self { base, file, background }
+    }
+}
+
+impl Journal {
+    /// Takes in what came since: the rest of the log, or, if there is a newer one, everything anew.
+    pub(super) fn follow(&self, writer: &mut Writer, dir: &dyn Dir) -> Result<bool, StoreError> {
+        let lsn = self.read().lsn();
+        // The rest first, the list second: what is written in between is in neither, and no harm is done.
+        let followed = match &mut writer.tail {
+            Some(tail) => self.read_rest(tail).is_ok() && recover::newest(dir)? <= tail.base,
+            None => false,
+        };
+        if !followed {
+            let recovered = recover::recover(dir, &self.repo)?;
+            self.restart(writer, recovered);
+        }
+        Ok(self.read().lsn() != lsn)
+    }
+
+    fn read_rest(&self, tail: &mut Tail) -> Result<(), StoreError> {
+        if !tail.is_at_end().on("read", "the journal's log")? {
+            let rest = tail.rest().on("read", "the journal's log")?;
+            tail.replay(rest, &mut self.state.write())?;
+        }
+        Ok(())
+    }
+
+    fn restart(&self, writer: &mut Writer, recovered: Recovered) {
+        writer.tail = recovered.tail;
+        writer.log = None;
+        *self.state.write() = recovered.state;
+    }
+
+    pub(super) fn commit_locked(&self, writer: &mut Writer, ops: &[Op]) -> Result<(), StoreError> {
+        check(ops)?;
+        if writer.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        if let Some(dir) = &self.dir
+            && self.belongs_in_snapshot(writer, ops)
+        {
+            return self.snapshot_locked(writer, dir.as_ref(), ops);
+        }
+        let lsn = self.read().lsn() + 1;
+        encode_batch_into(&mut writer.record, &mut writer.spans, lsn, ops);
+        if let Some(dir) = &self.dir {
+            let persisted = self.persist(writer, dir.as_ref());
+            writer.poisoned |= persisted.is_err();
+            persisted?;
+        }
+        self.state.write().apply(lsn, &writer.record, &writer.spans);
+        Ok(())
+    }
+
+    /// Is the batch too large for a record, or would it make the log so long that a snapshot were due at once?
+    fn belongs_in_snapshot(&self, writer: &Writer, ops: &[Op]) -> bool {
+        let ops_len: usize = ops.iter().map(Op::encoded_len).sum();
+        let log_len = writer.tail.as_ref().map_or(0, |tail| tail.end);
+        let (snapshot_len, _) = self.read().lens();
+        let limit = self.policy.min_log_bytes.max(snapshot_len / SNAPSHOT_SHARE);
+        ops_len > MAX_BATCH_LEN || log_len + ops_len as u64 > limit
+    }
+
+    /// Writes the encoded batch to the log.
+    fn persist(&self, writer: &mut Writer, dir: &dyn Dir) -> Result<(), StoreError> {
+        if writer.tail.is_none() {
+            snapshot::write_log(dir, &self.repo, self.read().lsn())?;
+            writer.tail = recover::recover(dir, &self.repo)?.tail;
+        }
+        if writer.log.is_none() {
+            writer.prepare(dir, self.durability)?;
+        }
+        let (Some(tail), Some(log)) = (&mut writer.tail, &writer.log) else { return Ok(()) };
+        let path = || dir.path().join(snapshot::log_name(log.base));
+        log.file.write_at(&writer.record, tail.end).on("append to", path())?;
+        match &log.background {
+            Some(background) => background.wrote().on("sync", path())?,
+            None => log.file.sync().on("sync", path())?,
+        }
+        tail.end += writer.record.len() as u64;
+        Ok(())
+    }
+
+    /// Writes a snapshot of the state with a batch applied, and goes on from there.
+    pub(super) fn snapshot_locked(&self, writer: &mut Writer, dir: &dyn Dir, ops: &[Op]) -> Result<(), StoreError> {
+        if writer.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let mut sorted: Vec<&Op> = ops.iter().collect();
+        sorted.sort_by(|a, b| a.key().cmp(b.key()));
+        // What is not synced yet is in the snapshot, too; no need to wait for it afterwards.
+        writer.log = None;
+        let written = {
+            let state = self.read();
+            let lsn = state.lsn() + u64::from(!ops.is_empty());
+            snapshot::write(dir, &self.repo, &state, lsn, &sorted)
+        };
+        let recovered = written.and_then(|()| recover::recover(dir, &self.repo));
+        writer.poisoned |= recovered.is_err();
+        self.restart(writer, recovered?);
+        writer.prepare(dir, self.durability)
+    }
+}
