@@ -11,10 +11,13 @@ pub mod trees;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::base::disk::lock::{self, Lock, LockFailure};
+use data_encoding::HEXLOWER;
+
+use crate::base::disk::lock::{Lock, LockFailure, LockFile};
 use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
 use crate::base::pool::Pools;
 use crate::format::journal::Op;
@@ -54,6 +57,9 @@ pub struct Repository {
     journal: Journal,
     pools: Arc<Pools>,
     objects: RwLock<Arc<ObjectStore>>,
+    lock_file: Arc<LockFile>,
+    /// Layers were begun whose commit is not known to have succeeded: the next lock looks at the disk again.
+    unsettled: AtomicBool,
 }
 
 /// The right to change the repository. While it is held, nobody else changes it.
@@ -95,7 +101,10 @@ impl Repository {
         let pools = Arc::new(Pools::new(settings.io_threads, settings.cpu_threads));
         let objects = open_objects(&manifest, &settings, dir.as_ref(), &backend, &journal.read())?;
         let objects = RwLock::new(Arc::new(objects));
-        Ok(Self { manifest, settings, dir, work, skip, backend, journal, pools, objects })
+        let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
+        let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
+        let unsettled = AtomicBool::new(false);
+        Ok(Self { manifest, settings, dir, work, skip, backend, journal, pools, objects, lock_file, unsettled })
     }
 
     /// What is fixed about the repository.
@@ -143,7 +152,7 @@ impl Repository {
         Arc::clone(&self.objects.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the writer lock, takes in what others committed, and removes what dead processes left.
+    /// Takes the writer lock. If others held it since, takes in what they committed, and removes what dead processes left.
     ///
     /// `verb` is what a process that waits in vain is told about this one.
     pub fn lock(&self, verb: &str) -> Result<WriteLock, RepoError> {
@@ -161,17 +170,33 @@ impl Repository {
     fn lock_within(&self, verb: &str, patience: Duration) -> Result<WriteLock, RepoError> {
         let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None }) };
         let note = format!("digstore {verb}, process {}", std::process::id());
-        let lock = match lock::acquire(dir.as_ref(), OsStr::new(LOCK_FILE), &note, patience) {
+        let lock = match self.lock_file.acquire(dir.as_ref(), &note, patience) {
             Ok(lock) => lock,
             Err(LockFailure::Held(holder)) => {
                 return Err(RepoError::Locked { holder, waited: patience });
             }
             Err(LockFailure::Io(error)) => return Err(error).on("lock", dir.path())?,
         };
-        self.journal.refresh()?;
-        self.reclaim(dir.as_ref())?;
-        self.reload()?;
+        if self.journal.is_poisoned() {
+            return Err(StoreError::Poisoned.into());
+        }
+        if !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed) {
+            self.journal.refresh()?;
+            self.reclaim(dir.as_ref())?;
+            self.reload()?;
+            self.unsettled.store(false, Ordering::Relaxed);
+            lock.settle();
+        }
         Ok(WriteLock { _lock: Some(lock) })
+    }
+
+    /// Takes in what other processes committed, for a handle that goes on reading. Says whether anything changed.
+    pub fn catch_up(&self) -> Result<bool, RepoError> {
+        let changed = self.journal.catch_up()?;
+        if changed {
+            self.reload()?;
+        }
+        Ok(changed)
     }
 
     /// Removes temporary files, and layers that no journal record names. The lock holder knows that nobody writes them.
@@ -210,6 +235,7 @@ impl Repository {
 
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
+        self.unsettled.store(true, Ordering::Relaxed);
         let options = LayerOptions { block_len: self.settings.block_len, level: self.settings.level };
         LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), options)
     }
@@ -224,6 +250,7 @@ impl Repository {
             if self.objects().index().maintain(self.objects().layers()).unwrap_or(false) {
                 self.reload()?;
             }
+            self.unsettled.store(false, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -1,60 +1,256 @@
 //! One writer at a time, by a lock that the operating system drops with the process.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::TryLockError;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Dir, DiskFile};
+use crate::base::pool::lock;
 
 /// How long to sleep between attempts: short beside a human's patience, long beside a system call.
 const RETRY_EVERY: Duration = Duration::from_millis(5);
-/// The note that a holder leaves for others is a line, not a document.
-const MAX_NOTE_BYTES: u64 = 256;
+/// The note that a holder leaves for others: two lines, filled up, so that one write replaces all of it.
+const NOTE_LEN: usize = 256;
+/// What of the note is for people; at four bytes each, this leaves room for the handle's mark.
+const MAX_HOLDER_CHARS: usize = 50;
+
+/// A lock file as one handle sees it. It is kept open, and threads that share the handle queue before it.
+///
+/// Taking it again when nobody else has had it since costs about 2 us on a two-core machine: four system calls. Opening
+/// the file, replacing the note and reading the journal again, as for the first time, cost about 60 us, and more the
+/// more the repository holds.
+#[derive(Debug)]
+pub struct LockFile {
+    name: OsString,
+    /// Tells this handle's notes from those of all others.
+    mark: String,
+    gate: Mutex<Gate>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    /// The note of the thread that is in.
+    holder: Option<String>,
+    file: Option<Box<dyn DiskFile>>,
+    /// What the note in the file says, if it is ours.
+    written: String,
+    /// The last holder took in everything; see [`Lock::settle`].
+    settled: bool,
+}
 
 /// A held lock; given back when dropped, also by a killed process.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Box<dyn DiskFile>,
+    of: Arc<LockFile>,
+    undisturbed: bool,
 }
 
 /// Why a lock was not had.
 #[derive(Debug)]
 pub enum LockFailure {
-    /// Another process holds it; what it wrote about itself.
+    /// Another thread or process holds it; what it wrote about itself.
     Held(String),
     /// The lock file could not be used.
     Io(io::Error),
 }
 
-/// Takes the lock file `name`, creating it if needed and waiting at most `patience`.
-///
-/// `note` tells others who holds it; it is information only and needs no sync.
-pub fn acquire(dir: &dyn Dir, name: &OsStr, note: &str, patience: Duration) -> Result<Lock, LockFailure> {
-    let file = match dir.open_write(name) {
+impl LockFile {
+    /// A handle for the file `name`. `mark` must be one that no other handle has, in this process or another.
+    pub fn new(name: &OsStr, mark: String) -> Arc<Self> {
+        Arc::new(Self { name: name.to_owned(), mark, gate: Mutex::default(), freed: Condvar::new() })
+    }
+
+    /// Takes the lock, creating its file if needed and waiting at most `patience`.
+    ///
+    /// `holder` tells others who holds it; it is information only and needs no sync.
+    pub fn acquire(self: &Arc<Self>, dir: &dyn Dir, holder: &str, patience: Duration) -> Result<Lock, LockFailure> {
+        let deadline = Instant::now() + patience;
+        let mut gate = lock(&self.gate);
+        while let Some(holder) = &gate.holder {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Err(LockFailure::Held(holder.clone()));
+            }
+            gate = self.freed.wait_timeout(gate, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        gate.holder = Some(holder.to_owned());
+        let file = gate.file.take();
+        drop(gate);
+        // Others of this process are kept out by now, and may be told so while this one waits for another process.
+        let taken = self.take(dir, file, deadline);
+        let mut gate = lock(&self.gate);
+        let result = taken.and_then(|file| self.note(&mut gate, file, holder).map_err(LockFailure::Io));
+        if result.is_err() {
+            self.leave(&mut gate);
+        }
+        result.map(|undisturbed| Lock { of: Arc::clone(self), undisturbed })
+    }
+
+    /// Opens the file unless it is open and still there, and locks it.
+    fn take(
+        &self,
+        dir: &dyn Dir,
+        open: Option<Box<dyn DiskFile>>,
+        deadline: Instant,
+    ) -> Result<Box<dyn DiskFile>, LockFailure> {
+        // A lock on a file that was removed would keep nobody out.
+        let file = match open {
+            Some(file) if file.stat().is_ok_and(|stat| stat.links > 0) => file,
+            _ => open_or_create(dir, &self.name).map_err(LockFailure::Io)?,
+        };
+        loop {
+            match file.file().try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(error)) => return Err(LockFailure::Io(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    let note = read_note(file.as_ref()).unwrap_or_default();
+                    // A holder that has just come has not written its note yet.
+                    let holder = note.lines().next().filter(|line| !line.is_empty()).unwrap_or("another process");
+                    return Err(LockFailure::Held(holder.to_owned()));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY_EVERY),
+            }
+        }
+    }
+
+    /// Leaves a note in the locked file. Says whether the last note was this handle's, so that nobody came in between.
+    fn note(&self, gate: &mut Gate, file: Box<dyn DiskFile>, holder: &str) -> io::Result<bool> {
+        let ours = read_note(file.as_ref())?.lines().nth(1) == Some(&self.mark);
+        gate.settled &= ours;
+        if !ours || gate.written != holder {
+            gate.written.clear();
+            let shown: String = holder.chars().filter(|c| !c.is_control()).take(MAX_HOLDER_CHARS).collect();
+            let mut note = format!("{shown}\n{}\n", self.mark).into_bytes();
+            note.resize(NOTE_LEN, b'\n');
+            file.write_at(&note, 0)?;
+            holder.clone_into(&mut gate.written);
+        }
+        gate.file = Some(file);
+        Ok(ours && gate.settled)
+    }
+
+    fn leave(&self, gate: &mut Gate) {
+        gate.holder = None;
+        self.freed.notify_one();
+    }
+}
+
+fn open_or_create(dir: &dyn Dir, name: &OsStr) -> io::Result<Box<dyn DiskFile>> {
+    match dir.open_write(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.create(name, 0o600) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open_write(name),
             created => created,
         },
         opened => opened,
     }
-    .map_err(LockFailure::Io)?;
-    let deadline = Instant::now() + patience;
-    loop {
-        match file.file().try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(error)) => return Err(LockFailure::Io(error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                let mut note = String::new();
-                let _ = file.file().take(MAX_NOTE_BYTES).read_to_string(&mut note);
-                // A holder that has just come has not written its note yet.
-                let note = if note.trim().is_empty() { "another process" } else { note.trim() };
-                return Err(LockFailure::Held(note.to_owned()));
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY_EVERY),
-        }
+}
+
+fn read_note(file: &dyn DiskFile) -> io::Result<String> {
+    let mut bytes = [0; NOTE_LEN];
+    let len = file.file().read_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(bytes.get(..len).unwrap_or_default()).into_owned())
+}
+
+impl Lock {
+    /// Has nobody else held the lock since this handle last had it and settled?
+    pub fn is_undisturbed(&self) -> bool {
+        self.undisturbed
     }
-    let kept = file.set_len(0).and_then(|()| file.write_at(note.as_bytes(), 0));
-    kept.map_err(LockFailure::Io)?;
-    Ok(Lock { _file: file })
+
+    /// Says that everything that others did was taken in: as long as none of them comes, it need not be done again.
+    pub fn settle(&self) {
+        lock(&self.of.gate).settled = true;
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut gate = lock(&self.of.gate);
+        let unlocked = gate.file.as_ref().map(|file| file.file().unlock());
+        if !matches!(unlocked, Some(Ok(()))) {
+            // Closing it gives the lock back in any case.
+            gate.file = None;
+        }
+        self.of.leave(&mut gate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::disk::open_root;
+
+    const NAME: &str = "lock";
+
+    fn handle(mark: &str) -> Arc<LockFile> {
+        LockFile::new(OsStr::new(NAME), mark.to_owned())
+    }
+
+    #[test]
+    fn only_a_handle_that_nobody_came_after_is_undisturbed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_root(folder.path()).unwrap();
+        let (a, b) = (handle("a"), handle("b"));
+        let take = |of: &Arc<LockFile>| of.acquire(dir.as_ref(), "test", Duration::ZERO).unwrap();
+        assert!(!take(&a).is_undisturbed());
+        // It has not said yet that it took everything in.
+        let lock = take(&a);
+        assert!(!lock.is_undisturbed());
+        lock.settle();
+        drop(lock);
+        assert!(take(&a).is_undisturbed());
+        take(&b).settle();
+        // It is not enough to have noticed once: only what was taken in counts.
+        assert!(!take(&a).is_undisturbed());
+        let lock = take(&a);
+        assert!(!lock.is_undisturbed());
+        lock.settle();
+        drop(lock);
+        // A file that was removed keeps nobody out; a new one is made.
+        #[expect(clippy::disallowed_methods, reason = "somebody else does it")]
+        std::fs::remove_file(folder.path().join(NAME)).unwrap();
+        assert!(!take(&b).is_undisturbed());
+        assert!(!take(&a).is_undisturbed());
+    }
+
+    #[test]
+    fn who_waits_in_vain_is_told_who_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_root(folder.path()).unwrap();
+        let (a, b) = (handle("a"), handle("b"));
+        for verb in ["digstore add, process 1", "digstore commit, process 1"] {
+            let _held = a.acquire(dir.as_ref(), verb, Duration::ZERO).unwrap();
+            for other in [&a, &b] {
+                match other.acquire(dir.as_ref(), "me", Duration::from_millis(1)) {
+                    Err(LockFailure::Held(holder)) => assert_eq!(holder, verb),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        drop(b.acquire(dir.as_ref(), "me", Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_root(folder.path()).unwrap();
+        let (shared, count) = (handle("a"), Mutex::new((0, false)));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let _held = shared.acquire(dir.as_ref(), "test", Duration::from_secs(60)).unwrap();
+                        assert!(!std::mem::replace(&mut lock(&count).1, true));
+                        lock(&count).0 += 1;
+                        lock(&count).1 = false;
+                    }
+                });
+            }
+        });
+        assert_eq!(lock(&count).0, 400);
+    }
 }
