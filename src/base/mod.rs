@@ -7,6 +7,8 @@ pub mod bytes;
 pub mod clock;
 pub mod disk;
 pub mod kind;
+pub mod metrics;
 pub mod monitor;
 pub mod pool;
+pub mod process;
 pub mod size;

@@ -5,11 +5,15 @@
 //! Decoders never index, unwrap or allocate on a length that they have not bounded.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
+pub mod checkpoint;
 pub mod index;
 pub mod journal;
 pub mod layer;
 pub mod manifest;
 pub mod object;
+pub mod operation;
+pub mod pending;
+pub mod session;
 pub mod staging;
 pub mod table;
 

@@ -3,7 +3,7 @@
 use super::FormatError;
 use super::object::{MAX_CHUNK_LEN, entry_type};
 use crate::base::bytes::{ByteReader, DecodeError, put_bytes, put_varint};
-use crate::model::id::{ChunkId, CommitId, LayerId, RecipeId};
+use crate::model::id::{ChunkId, CommitId, LayerId, RecipeId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
@@ -21,6 +21,12 @@ pub const TAG_PREFIX: &[u8] = b"t";
 pub const LAYER_PREFIX: &[u8] = b"l";
 /// Prefix of staging entries.
 pub const STAGED_PREFIX: &[u8] = b"s";
+/// Prefix of entries that say what was on disk where staging does not.
+pub const WORK_PREFIX: &[u8] = b"w";
+/// Key of the tree that the work tree was last stored as.
+pub const WORK_BASE_KEY: &[u8] = b"W";
+/// Key of the number of the checkpoint that the work tree was last equal to.
+pub const WORK_PARENT_KEY: &[u8] = b"X";
 
 const HEAD_BRANCH: u8 = 1;
 const HEAD_DETACHED: u8 = 2;
@@ -52,6 +58,14 @@ pub fn decode_head(value: &[u8]) -> Result<Head, FormatError> {
         HEAD_DETACHED => Ok(Head::Detached(decode_commit_id(reader.take(reader.remaining())?)?)),
         other => Err(reader.invalid(format!("unknown type {other}")).into()),
     }
+}
+
+/// Reads the id of a tree.
+pub fn decode_tree_id(value: &[u8]) -> Result<TreeId, FormatError> {
+    let mut reader = ByteReader::new("the id of a tree", value);
+    let id = TreeId::from_digest(reader.array()?);
+    reader.finish()?;
+    Ok(id)
 }
 
 /// Reads the id that a branch or tag holds.

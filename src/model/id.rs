@@ -96,6 +96,12 @@ object_id_type!(
     CommitId
 );
 
+/// A checkpoint: SHA-256 of what never changes about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointId([u8; DIGEST_LEN]);
+
+id_common!(CheckpointId);
+
 /// A sealed layer file: SHA-256 of its footer, which binds everything in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId([u8; DIGEST_LEN]);

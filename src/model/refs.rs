@@ -26,27 +26,34 @@ pub struct RefNameError {
 pub struct RefName(String);
 
 /// Long enough for any scheme of names, short enough for a journal key.
-const MAX_REF_LEN: usize = 255;
+pub const MAX_REF_LEN: usize = 255;
+
+/// The rule that a name of a branch, tag or session breaks; `None` if it is a good one.
+pub fn name_fault(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.len() > MAX_REF_LEN {
+        Some("it is longer than 255 bytes")
+    } else if name == "HEAD" || name.starts_with('@') {
+        Some("it is reserved")
+    } else if name.starts_with('-') || name.starts_with('/') || name.ends_with('/') || name.contains("//") {
+        Some("it starts or ends with '-' or '/', or has an empty part")
+    } else if name.contains("..") || name.split('/').any(|part| part.starts_with('.') || part.ends_with('.')) {
+        Some("it has a dot where a path could be meant")
+    } else if name.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c)) {
+        Some("it has a space, a control character or one of ~ ^ : ? * [ \\")
+    } else {
+        None
+    }
+}
 
 impl RefName {
     /// Checks a name by the rules that git users know.
     pub fn parse(name: &str) -> Result<Self, RefNameError> {
-        let why = if name.is_empty() {
-            "it is empty"
-        } else if name.len() > MAX_REF_LEN {
-            "it is longer than 255 bytes"
-        } else if name == "HEAD" || name.starts_with('@') {
-            "it is reserved"
-        } else if name.starts_with('-') || name.starts_with('/') || name.ends_with('/') || name.contains("//") {
-            "it starts or ends with '-' or '/', or has an empty part"
-        } else if name.contains("..") || name.split('/').any(|part| part.starts_with('.') || part.ends_with('.')) {
-            "it has a dot where a path could be meant"
-        } else if name.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c)) {
-            "it has a space, a control character or one of ~ ^ : ? * [ \\"
-        } else {
-            return Ok(Self(name.to_owned()));
-        };
-        Err(RefNameError { name: name.escape_debug().to_string(), why })
+        match name_fault(name) {
+            None => Ok(Self(name.to_owned())),
+            Some(why) => Err(RefNameError { name: name.escape_debug().to_string(), why }),
+        }
     }
 
     /// The name.
@@ -59,6 +66,15 @@ impl fmt::Display for RefName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Branches and tags live in separate spaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefKind {
+    /// Moves with commits.
+    Branch,
+    /// Stays.
+    Tag,
 }
 
 /// Where the next commit goes.

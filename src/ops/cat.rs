@@ -91,8 +91,8 @@ pub fn cat(repo: &Repository, options: &Options, out: &mut dyn Write, monitor: &
     let objects = repo.objects();
     let (_, misses_before) = objects.cache().hits_and_misses();
     let revision = options.revision.as_deref().unwrap_or("HEAD");
-    let commit = repo.resolve(revision)?;
-    let root = repo.root_tree(Some(&commit))?;
+    let point = repo.resolve_point(revision)?;
+    let root = repo.tree_of(&point)?;
     let place = || format!("in {}", escape(revision.as_bytes()));
     let entry = lookup(&objects, &root, &options.path)?;
     let range = |len: u64| match &options.range {

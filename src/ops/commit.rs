@@ -9,6 +9,7 @@ use crate::base::monitor::Monitor;
 use crate::format::object::{encode_commit, encode_tree};
 use crate::model::commit::{Commit, MAX_AUTHOR_LEN, MAX_MESSAGE_LEN};
 use crate::model::id::{CommitId, ObjectId, ObjectKind, TreeId};
+use crate::model::operation::{Operation, RefStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
 use crate::model::staging::{StagedEntry, StagedNode};
@@ -16,7 +17,7 @@ use crate::model::tree::{Content, Entry, Meta, Node, Tree};
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::refs::{self, RefKind};
-use crate::store::staging;
+use crate::store::{operations, staging};
 
 /// What to commit.
 #[derive(Debug, Clone)]
@@ -102,20 +103,27 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let (id, bytes) = encode_commit(&commit);
     sink.add(id.into(), ObjectKind::Commit, &bytes)?;
     let (layers, ingest) = sink.finish()?;
+    let mut operation = Operation::new(options.time_ns, format!("commit {} {}", id.short(), commit.subject()));
     let branch = match &head {
         Head::Branch(name) => {
             ops.push(refs::set_op(RefKind::Branch, name, &id));
             ops.push(refs::head_op(&head));
+            let step = RefStep { kind: RefKind::Branch, name: name.clone(), before: parent, after: Some(id) };
+            operation.refs.push(step);
             Some(name.to_string())
         }
         Head::Detached(_) => {
             ops.push(refs::head_op(&Head::Detached(id)));
+            operation.head = Some((head.clone(), Head::Detached(id)));
             None
         }
     };
     ops.push(refs::generation_op(generation + 1));
     let gone = changes.iter().filter(|(_, entry)| entry.node == StagedNode::Deleted);
-    ops.extend(gone.map(|(path, _)| staging::delete_op(path)));
+    let gone: Vec<RepoPath> = gone.map(|(path, _)| path.clone()).collect();
+    ops.extend(gone.iter().map(staging::delete_op));
+    operation.committed = Some(gone);
+    ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     repo.commit(&lock, &layers, ops)?;
     let changed_paths = changes.len() as u64;
     Ok(Outcome { id, tree, branch, is_first: parent.is_none(), changed_paths, unreadable, ingest })
@@ -159,7 +167,7 @@ fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Res
             Content::Chunk(id) => ((*id).into(), ObjectKind::Chunk),
             Content::Recipe(id) => ((*id).into(), ObjectKind::Recipe),
         };
-        objects.locate(&id, kind).map_err(|error| match error {
+        objects.locate_sealed(&id, kind).map_err(|error| match error {
             StoreError::Missing { .. } => {
                 let why = format!("it is staged for {path} but in no layer; stage the file again with 'digstore add'");
                 StoreError::Corrupt { kind, id, why }
@@ -178,7 +186,7 @@ fn add_tree(sink: &mut Sink<'_>, tree: &Tree) -> Result<TreeId> {
 
 /// The tree at `depth` names below the root: `base` with `changes`, which all lie in it, applied. Folders without changes are taken
 /// over by their ids.
-fn build(
+pub fn build(
     repo: &Repository,
     sink: &mut Sink<'_>,
     base: &Tree,

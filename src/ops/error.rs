@@ -4,8 +4,9 @@ use thiserror::Error;
 
 use crate::base::disk::DiskError;
 use crate::base::kind::ErrorKind;
-use crate::model::path::{NameError, RepoPath};
+use crate::model::path::{NameError, RepoPath, escape};
 use crate::model::refs::RefNameError;
+use crate::model::session::{SessionName, SessionNameError, Status};
 use crate::repo::RepoError;
 use crate::store::StoreError;
 
@@ -65,6 +66,31 @@ pub enum Error {
     /// The branch that HEAD is on cannot be removed.
     #[error("'{0}' is the current branch")]
     CurrentBranch(String),
+    /// A name that cannot be a session's.
+    #[error(transparent)]
+    SessionName(#[from] SessionNameError),
+    /// A session that is not there.
+    #[error("there is no session '{0}'")]
+    NoSuchSession(SessionName),
+    /// A session with this name is there already.
+    #[error("the session '{0}' exists already")]
+    SessionExists(SessionName),
+    /// A session to which nothing can be added.
+    #[error("the session '{name}' is not active: it is {status}")]
+    SessionNotActive {
+        /// Its name.
+        name: SessionName,
+        /// What it is instead.
+        status: Status,
+    },
+    /// A key does not have the value that the caller took it to have.
+    #[error("the key '{}' is not what was expected: it is {}", escape(key), shown(found.as_deref()))]
+    Conflict {
+        /// The key.
+        key: Vec<u8>,
+        /// Its value; none if it is not set.
+        found: Option<Vec<u8>>,
+    },
     /// Something about the request that no other variant says.
     #[error("{message}")]
     Refused {
@@ -89,6 +115,17 @@ fn list(paths: &[RepoPath]) -> String {
     text
 }
 
+/// Bytes of a value that are shown in a message.
+const VALUE_SHOWN: usize = 80;
+
+fn shown(value: Option<&[u8]>) -> String {
+    match value {
+        None => "not set".to_owned(),
+        Some(value) if value.len() > VALUE_SHOWN => format!("a value of {} bytes", value.len()),
+        Some(value) => format!("'{}'", escape(value)),
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Repo(error.into())
@@ -100,7 +137,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Repo(error) => error.kind(),
-            Self::RefName(_) => ErrorKind::Usage,
+            Self::RefName(_) | Self::SessionName(_) => ErrorKind::Usage,
+            Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Failed,
         }
@@ -124,6 +162,11 @@ impl Error {
             Self::RefExists { .. } => "ref-exists",
             Self::NoSuchRef { .. } => "no-such-ref",
             Self::CurrentBranch(_) => "current-branch",
+            Self::SessionName(_) => "session-name",
+            Self::NoSuchSession(_) => "no-such-session",
+            Self::SessionExists(_) => "session-exists",
+            Self::SessionNotActive { .. } => "session-not-active",
+            Self::Conflict { .. } => "conflict",
             Self::Refused { .. } => "refused",
             Self::Interrupted => "interrupted",
         }
@@ -142,6 +185,13 @@ impl Error {
             }
             Self::RefExists { .. } => Some("move it with --force"),
             Self::CurrentBranch(_) => Some("switch to another branch first"),
+            Self::NoSuchSession(_) => Some("'digstore session list' shows what there is"),
+            Self::SessionExists(_) => Some("choose another name, or take an orphan over with --resume"),
+            Self::SessionNotActive { status: Status::Orphaned, .. } => {
+                Some("take it over with 'digstore session begin --resume', or end or abort it")
+            }
+            Self::SessionNotActive { .. } => Some("what ended stays as it is; begin another session"),
+            Self::Conflict { .. } => Some("read the value again and decide anew"),
             Self::Refused { hint, .. } => Some(hint),
             _ => None,
         }

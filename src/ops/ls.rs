@@ -68,9 +68,9 @@ impl LsEntry {
 /// Lists a folder or a file of a revision.
 pub fn ls(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let revision = options.revision.as_deref().unwrap_or("HEAD");
-    let commit = repo.resolve(revision)?;
+    let point = repo.resolve_point(revision)?;
     let objects = repo.objects();
-    let mut tree = repo.root_tree(Some(&commit))?;
+    let mut tree = repo.tree_of(&point)?;
     if !options.path.is_root() {
         let missing =
             || Error::NoSuchPath { path: options.path.clone(), place: format!("in {}", escape(revision.as_bytes())) };

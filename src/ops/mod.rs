@@ -4,8 +4,10 @@
 //! `verb(&Repository, &Options, &dyn Monitor) -> Result<Outcome, Error>`. Verbs know no flags and no terminal.
 
 pub mod add;
+pub mod capture;
 pub mod cat;
 pub mod checkout;
+pub mod checkpoint;
 pub mod commit;
 pub mod compare;
 pub mod content;
@@ -19,14 +21,17 @@ pub mod log;
 pub mod ls;
 pub mod materialize;
 pub mod mv;
+pub mod reclaim;
 pub mod refs;
 pub mod rm;
 pub mod scan;
+pub mod session;
 pub mod show;
 pub mod stats;
 pub mod status;
 #[cfg(test)]
 pub mod testing;
+pub mod undo;
 
 pub use error::Error;
 

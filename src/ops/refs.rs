@@ -4,11 +4,14 @@ use serde::Serialize;
 
 use super::log::History;
 use super::{Error, Result};
+use crate::base::clock;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::id::CommitId;
+use crate::model::operation::{Operation, RefStep};
 use crate::model::refs::{Head, RefName};
 use crate::repo::Repository;
+use crate::store::operations;
 use crate::store::refs::{self, RefKind};
 
 /// What to do.
@@ -105,11 +108,40 @@ pub fn refs(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
             Action::Rename { name, new_name, force } => rename(repo, kind, name, new_name, *force)?,
             Action::List => return Ok(outcome),
         };
+        let mut ops = ops;
+        ops.extend(operations::record_ops(&repo.journal().read(), operation(kind, &change, repo)?)?);
         repo.commit(&lock, &[], ops)?;
         outcome.changed = Some(change);
     }
     outcome.current = current(repo)?;
     Ok(outcome)
+}
+
+/// How the change can be taken back.
+fn operation(kind: RefKind, change: &RefChange, repo: &Repository) -> Result<Operation> {
+    let RefChange { name, renamed_from, old, new } = change;
+    let what = match (renamed_from, old, new) {
+        (Some(old_name), ..) => format!("renaming of {} {old_name} to {name}", word(kind)),
+        (None, _, None) => format!("removal of {} {name}", word(kind)),
+        (None, None, _) => format!("new {} {name}", word(kind)),
+        (None, Some(_), _) => format!("moving of {} {name}", word(kind)),
+    };
+    let mut operation = Operation::new(clock::now(), what);
+    let step = |name: &RefName, before, after| RefStep { kind, name: name.clone(), before, after };
+    match renamed_from {
+        // Renamed to what it was: there is nothing to take back.
+        Some(old_name) if old_name == name => {}
+        Some(old_name) => {
+            let replaced = get(repo, kind, name)?;
+            operation.refs.push(step(name, replaced, *new));
+            operation.refs.push(step(old_name, *old, None));
+            if is_current(repo, kind, old_name)? {
+                operation.head = Some((Head::Branch(old_name.clone()), Head::Branch(name.clone())));
+            }
+        }
+        None => operation.refs.push(step(name, *old, *new)),
+    }
+    Ok(operation)
 }
 
 fn word(kind: RefKind) -> &'static str {

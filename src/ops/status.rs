@@ -147,7 +147,7 @@ fn remember(repo: &Repository, same: Vec<Pair>, before: UnixNanos) {
     let ops: Vec<Op> = same.into_iter().filter_map(fresh).collect();
     drop(state);
     if !ops.is_empty() {
-        let _ = repo.commit(&lock, &[], ops);
+        let _ = repo.commit_looks(&lock, ops);
     }
 }
 

@@ -57,9 +57,21 @@ pub enum RepoError {
         /// As written.
         revision: String,
     },
-    /// A checkpoint number; there are none yet.
+    /// A number that no checkpoint has.
     #[error("there is no checkpoint @{number}")]
     UnknownCheckpoint {
+        /// The number.
+        number: u64,
+    },
+    /// A checkpoint that was made without the work tree.
+    #[error("the checkpoint @{number} does not hold the work tree")]
+    CheckpointWithoutTree {
+        /// The number.
+        number: u64,
+    },
+    /// A checkpoint where a commit is meant.
+    #[error("@{number} is a checkpoint, not a commit: it is on no branch")]
+    NotACommit {
         /// The number.
         number: u64,
     },
@@ -116,6 +128,9 @@ impl RepoError {
             Self::UnknownRevision { .. } => {
                 Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is")
             }
+            Self::UnknownCheckpoint { .. } => Some("'digstore checkpoint list' shows what there is"),
+            Self::CheckpointWithoutTree { .. } => Some("'digstore checkpoint show' says what it holds"),
+            Self::NotACommit { .. } => Some("go back to a checkpoint with 'digstore checkpoint restore @N'"),
             Self::WorkTreeInside { .. } => Some("go to the folder whose files are meant, or name it with -C DIR"),
             Self::BadRevision { .. } => {
                 Some("write a branch, a tag, HEAD, HEAD~3 or the first digits of a commit's id")

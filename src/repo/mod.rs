@@ -12,26 +12,28 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
 use crate::base::disk::lock::{Lock, LockFailure, LockFile};
 use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
-use crate::base::pool::Pools;
+use crate::base::metrics::Metrics;
+use crate::base::pool::{self, Pools};
 use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
 use crate::store::cache::BlockCache;
-use crate::store::index::ChunkIndex;
+use crate::store::index::{ChunkIndex, Located};
 use crate::store::journal::{Durability, Journal, State};
 use crate::store::layer_reader::id_of_file;
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::layers::LayerSet;
 use crate::store::objects::ObjectStore;
-use crate::store::{StoreError, refs};
+use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, Pending, block_of_op};
+use crate::store::{StoreError, refs, worktable};
 
 pub use error::RepoError;
 pub use settings::Settings;
@@ -45,6 +47,9 @@ const INDEX_DIR: &str = "index";
 /// `format` is a page of text.
 const MAX_FORMAT_BYTES: u64 = 64 << 10;
 
+/// How often to look for commits of other processes: a person takes a twentieth of a second for at once.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// An open repository and the work tree that it is used with.
 #[derive(Debug)]
 pub struct Repository {
@@ -57,6 +62,8 @@ pub struct Repository {
     journal: Journal,
     pools: Arc<Pools>,
     objects: RwLock<Arc<ObjectStore>>,
+    metrics: Metrics,
+    commits: (Mutex<u64>, Condvar),
     lock_file: Arc<LockFile>,
     /// Layers were begun whose commit is not known to have succeeded: the next lock looks at the disk again.
     unsettled: AtomicBool,
@@ -65,7 +72,7 @@ pub struct Repository {
 /// The right to change the repository. While it is held, nobody else changes it.
 #[derive(Debug)]
 pub struct WriteLock {
-    _lock: Option<Lock>,
+    _lock: Lock,
 }
 
 impl Repository {
@@ -104,7 +111,22 @@ impl Repository {
         let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
         let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
         let unsettled = AtomicBool::new(false);
-        Ok(Self { manifest, settings, dir, work, skip, backend, journal, pools, objects, lock_file, unsettled })
+        let (metrics, commits) = (Metrics::default(), Default::default());
+        Ok(Self {
+            manifest,
+            settings,
+            dir,
+            work,
+            skip,
+            backend,
+            journal,
+            pools,
+            objects,
+            metrics,
+            commits,
+            lock_file,
+            unsettled,
+        })
     }
 
     /// What is fixed about the repository.
@@ -130,6 +152,11 @@ impl Repository {
     /// The repository's own folder as a path in the work tree, if it lies there under another name than usual.
     pub fn skip(&self) -> Option<&RepoPath> {
         self.skip.as_ref()
+    }
+
+    /// Counts and times of operations by this handle.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The pools.
@@ -168,26 +195,28 @@ impl Repository {
     }
 
     fn lock_within(&self, verb: &str, patience: Duration) -> Result<WriteLock, RepoError> {
-        let Some(dir) = &self.dir else { return Ok(WriteLock { _lock: None }) };
+        let dir = self.dir.as_deref();
         let note = format!("digstore {verb}, process {}", std::process::id());
-        let lock = match self.lock_file.acquire(dir.as_ref(), &note, patience) {
+        let lock = match self.lock_file.acquire(dir, &note, patience) {
             Ok(lock) => lock,
             Err(LockFailure::Held(holder)) => {
                 return Err(RepoError::Locked { holder, waited: patience });
             }
-            Err(LockFailure::Io(error)) => return Err(error).on("lock", dir.path())?,
+            Err(LockFailure::Io(error)) => {
+                return Err(error).on("lock", dir.map_or(Path::new(LOCK_FILE), |dir| dir.path()))?;
+            }
         };
         if self.journal.is_poisoned() {
             return Err(StoreError::Poisoned.into());
         }
-        if !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed) {
+        if let Some(dir) = dir.filter(|_| !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed)) {
             self.journal.refresh()?;
-            self.reclaim(dir.as_ref())?;
+            self.reclaim(dir)?;
             self.reload()?;
             self.unsettled.store(false, Ordering::Relaxed);
             lock.settle();
         }
-        Ok(WriteLock { _lock: Some(lock) })
+        Ok(WriteLock { _lock: lock })
     }
 
     /// Takes in what other processes committed, for a handle that goes on reading. Says whether anything changed.
@@ -214,10 +243,23 @@ impl Repository {
             let sub = sub.on("open", dir.path().join(name))?;
             remove_leftovers(sub.as_ref()).on("clean", sub.path())?;
         }
+        self.delete_strays()
+    }
+
+    fn delete_strays(&self) -> Result<(), RepoError> {
         for (name, _) in self.strays()? {
             self.backend.delete(&name)?;
         }
         Ok(())
+    }
+
+    /// Opens the layers anew after some were taken out of the journal, and removes their files.
+    pub fn remove_strays(&self, _lock: &WriteLock) -> Result<(), RepoError> {
+        self.reload()?;
+        if self.objects().index().maintain(self.objects().layers()).unwrap_or(false) {
+            self.reload()?;
+        }
+        self.delete_strays()
     }
 
     /// Layer files that the journal does not name, and their lengths.
@@ -241,9 +283,28 @@ impl Repository {
     }
 
     /// Commits metadata, together with new layers: the one way in which the repository changes.
-    pub fn commit(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
+    pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
+        if ops.iter().any(worktable::ends_base) {
+            ops.push(worktable::forget_base_op());
+        }
+        self.commit_as_is(lock, layers, ops)
+    }
+
+    /// The same for operations that change only what staging knows of the looks of files.
+    pub fn commit_looks(&self, lock: &WriteLock, ops: Vec<Op>) -> Result<(), RepoError> {
+        self.commit_as_is(lock, &[], ops)
+    }
+
+    fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
         ops.extend(layers.iter().map(SealedLayer::op));
+        let pending: Vec<(u32, Vec<u8>)> =
+            ops.iter().filter_map(block_of_op).map(|(number, value)| (number, value.to_vec())).collect();
         self.journal.commit(ops)?;
+        *pool::lock(&self.commits.0) += 1;
+        self.commits.1.notify_all();
+        for (number, value) in &pending {
+            self.objects().add_pending(*number, value)?;
+        }
         if !layers.is_empty() {
             self.reload()?;
             // The commit is done, and an index is only derived: if there is no room for one, a later commit makes it.
@@ -253,6 +314,38 @@ impl Repository {
             self.unsettled.store(false, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Waits until something is committed, by this handle or by another process; at most `timeout`.
+    pub fn wait_for_commit(&self, timeout: Duration) -> Result<(), RepoError> {
+        let before = pool::lock(&self.commits.0);
+        let count = *before;
+        let step = timeout.min(LOOK_EVERY);
+        let waited = self.commits.1.wait_timeout_while(before, step, |now| *now == count);
+        drop(waited);
+        self.journal.catch_up()?;
+        Ok(())
+    }
+
+    /// Moves what is pending into a layer, if there is much of it or `all` is wanted.
+    pub fn settle_pending(&self, lock: &WriteLock, all: bool) -> Result<(), RepoError> {
+        let objects = self.objects();
+        let stored_bytes = objects.pending().stored_bytes();
+        if stored_bytes == 0 || stored_bytes <= MAX_PENDING_BYTES && !all {
+            return Ok(());
+        }
+        let (rows, ops) = (objects.pending().objects(), objects.pending().clear_ops());
+        let mut layer = self.new_layer()?;
+        for row in rows {
+            // What was committed since is in a layer already.
+            if !objects.contains(&row.id)? {
+                let located = Located { layer: PENDING_LAYER, object: row };
+                layer.add(row.id, row.place.kind, &objects.read_at(&located)?)?;
+            }
+        }
+        let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };
+        self.commit(lock, &layers, ops)?;
+        self.reload()
     }
 
     /// Opens the layers that the journal names now.
@@ -278,7 +371,7 @@ fn open_objects(
         opened => opened.transpose().on("open", INDEX_DIR)?,
     };
     let index = ChunkIndex::open(index_dir, &layers)?;
-    Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len))))
+    Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len)), Pending::load(state)?))
 }
 
 fn read_manifest(dir: &dyn Dir) -> Result<Manifest, RepoError> {

@@ -1,11 +1,45 @@
 //! From what people write to the commit that it means.
 
+use std::sync::Arc;
+
 use super::{RepoError, Repository};
-use crate::model::id::{CommitId, ObjectId, ObjectKind};
+use crate::model::id::{CommitId, ObjectId, ObjectKind, TreeId};
 use crate::model::refs::{RefName, Revision, RevisionBase};
+use crate::model::tree::Tree;
+use crate::store::checkpoints;
 use crate::store::refs::{self, RefKind};
 
+/// A stored state of the work tree that can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A commit.
+    Commit(CommitId),
+    /// A checkpoint and its tree.
+    Checkpoint(u64, TreeId),
+}
+
 impl Repository {
+    /// The commit or checkpoint that a revision names.
+    pub fn resolve_point(&self, text: &str) -> Result<Point, RepoError> {
+        let checkpoint = Revision::parse(text).and_then(|revision| match revision {
+            Revision { base: RevisionBase::Checkpoint(number), generations: 0 } => Some(number),
+            _ => None,
+        });
+        let Some(number) = checkpoint else { return self.resolve(text).map(Point::Commit) };
+        let found = checkpoints::get(&self.journal().read(), number)?;
+        let found = found.ok_or(RepoError::UnknownCheckpoint { number })?;
+        let tree = found.tree().ok_or(RepoError::CheckpointWithoutTree { number })?;
+        Ok(Point::Checkpoint(number, tree))
+    }
+
+    /// The tree of a commit or checkpoint.
+    pub fn tree_of(&self, point: &Point) -> Result<Arc<Tree>, RepoError> {
+        match point {
+            Point::Commit(id) => self.root_tree(Some(id)),
+            Point::Checkpoint(_, tree) => Ok(self.objects().tree(tree)?),
+        }
+    }
+
     /// The commit that a revision names.
     pub fn resolve(&self, text: &str) -> Result<CommitId, RepoError> {
         let revision = Revision::parse(text).ok_or_else(|| RepoError::BadRevision { revision: text.to_owned() })?;
@@ -21,7 +55,7 @@ impl Repository {
     fn resolve_base(&self, revision: &Revision) -> Result<CommitId, RepoError> {
         let name = match &revision.base {
             RevisionBase::Head => return self.head_commit()?.ok_or(RepoError::NoCommits),
-            RevisionBase::Checkpoint(number) => return Err(RepoError::UnknownCheckpoint { number: *number }),
+            RevisionBase::Checkpoint(number) => return Err(RepoError::NotACommit { number: *number }),
             RevisionBase::Name(name) => name,
         };
         if let Ok(ref_name) = RefName::parse(name) {

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod cache;
+pub mod checkpoints;
 pub mod error;
 pub mod index;
 pub mod journal;
@@ -12,7 +13,11 @@ pub mod layer_reader;
 pub mod layer_writer;
 pub mod layers;
 pub mod objects;
+pub mod operations;
+pub mod pending;
 pub mod refs;
+pub mod sessions;
 pub mod staging;
+pub mod worktable;
 
 pub use error::StoreError;

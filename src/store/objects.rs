@@ -1,11 +1,12 @@
 //! Reading objects: found through the index, decoded once, verified always.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::StoreError;
 use super::cache::BlockCache;
 use super::index::{ChunkIndex, Located};
 use super::layers::LayerSet;
+use super::pending::{PENDING_LAYER, Pending};
 use crate::format::FormatError;
 use crate::format::layer::Place;
 use crate::format::object::{decode_commit, decode_recipe, decode_tree};
@@ -21,6 +22,7 @@ pub struct ObjectStore {
     layers: LayerSet,
     index: ChunkIndex,
     cache: Arc<BlockCache>,
+    pending: RwLock<Pending>,
     /// Trees are small, shared and read again and again while walking; the last ones are kept decoded.
     trees: Mutex<lru::LruCache<TreeId, Arc<Tree>>>,
 }
@@ -45,9 +47,20 @@ impl std::ops::Deref for ObjectBytes {
 }
 
 impl ObjectStore {
-    /// A store over layers and their index; blocks are kept in `cache`.
-    pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>) -> Self {
-        Self { layers, index, cache, trees: Mutex::new(lru::LruCache::new(TREES_KEPT)) }
+    /// A store over layers, their index, and what is pending; blocks are kept in `cache`.
+    pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>, pending: Pending) -> Self {
+        let trees = Mutex::new(lru::LruCache::new(TREES_KEPT));
+        Self { layers, index, cache, pending: RwLock::new(pending), trees }
+    }
+
+    /// What is pending.
+    pub fn pending(&self) -> std::sync::RwLockReadGuard<'_, Pending> {
+        self.pending.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a pending block that was committed.
+    pub fn add_pending(&self, number: u32, value: &[u8]) -> Result<(), StoreError> {
+        self.pending.write().unwrap_or_else(PoisonError::into_inner).add(number, value)
     }
 
     /// The layers.
@@ -65,7 +78,7 @@ impl ObjectStore {
         &self.cache
     }
 
-    /// Where an object is.
+    /// In which layer an object is.
     pub fn find(&self, id: &ObjectId) -> Result<Option<Located>, StoreError> {
         self.index.find(&self.layers, id)
     }
@@ -75,13 +88,31 @@ impl ObjectStore {
         Ok(self.find(id)?.is_some())
     }
 
-    /// Where an object is that must be there. A damaged index cannot hide it.
+    /// Where an object is that must be there, pending or not. A damaged index cannot hide it.
     pub fn locate(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
         match self.find(id) {
             Ok(Some(found)) => Ok(found),
-            missed => ChunkIndex::search_layers(&self.layers, id)
-                .ok_or_else(|| missed.err().unwrap_or(StoreError::Missing { kind, id: *id })),
+            missed => match self.pending().find(id) {
+                Some(object) => Ok(Located { layer: PENDING_LAYER, object }),
+                None => self.search_layers(id, kind).map_err(|error| missed.err().unwrap_or(error)),
+            },
         }
+    }
+
+    /// In which layer an object is that must be in one.
+    pub fn locate_sealed(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
+        match self.find(id) {
+            Ok(Some(found)) => Ok(found),
+            missed => self.search_layers(id, kind).map_err(|error| missed.err().unwrap_or(error)),
+        }
+    }
+
+    fn search_layers(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
+        ChunkIndex::search_layers(&self.layers, id).ok_or(StoreError::Missing { kind, id: *id })
+    }
+
+    fn decode_block(&self, layer: u32, block: u32) -> Result<Vec<u8>, StoreError> {
+        if layer == PENDING_LAYER { self.pending().block(block) } else { self.layers.reader(layer)?.read_block(block) }
     }
 
     /// A decoded block, from the cache or the layer.
@@ -89,7 +120,7 @@ impl ObjectStore {
         if let Some(found) = self.cache.get((layer, block)) {
             return Ok(found);
         }
-        let decoded = Arc::new(self.layers.reader(layer)?.read_block(block)?);
+        let decoded = Arc::new(self.decode_block(layer, block)?);
         self.cache.put((layer, block), &decoded);
         Ok(decoded)
     }
@@ -98,7 +129,7 @@ impl ObjectStore {
     pub fn block_once(&self, layer: u32, block: u32) -> Result<Arc<Vec<u8>>, StoreError> {
         match self.cache.get((layer, block)) {
             Some(found) => Ok(found),
-            None => Ok(Arc::new(self.layers.reader(layer)?.read_block(block)?)),
+            None => Ok(Arc::new(self.decode_block(layer, block)?)),
         }
     }
 

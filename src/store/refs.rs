@@ -11,21 +11,12 @@ use crate::format::staging::{
 use crate::model::id::{CommitId, LayerId};
 use crate::model::refs::{DEFAULT_BRANCH, Head, RefName};
 
-/// Branches and tags live in separate spaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefKind {
-    /// Moves with commits.
-    Branch,
-    /// Stays.
-    Tag,
-}
+pub use crate::model::refs::RefKind;
 
-impl RefKind {
-    fn prefix(self) -> &'static [u8] {
-        match self {
-            Self::Branch => BRANCH_PREFIX,
-            Self::Tag => TAG_PREFIX,
-        }
+fn prefix(kind: RefKind) -> &'static [u8] {
+    match kind {
+        RefKind::Branch => BRANCH_PREFIX,
+        RefKind::Tag => TAG_PREFIX,
     }
 }
 
@@ -45,13 +36,13 @@ pub fn head(state: &State) -> Result<Head, StoreError> {
 
 /// The commit that a name stands for.
 pub fn get(state: &State, kind: RefKind, name: &RefName) -> Result<Option<CommitId>, StoreError> {
-    let value = state.get(&key(kind.prefix(), name.as_str().as_bytes()))?;
+    let value = state.get(&key(prefix(kind), name.as_str().as_bytes()))?;
     value.map(|value| decode_commit_id(value).map_err(in_journal)).transpose()
 }
 
 /// All names of a kind, sorted.
 pub fn list(state: &State, kind: RefKind) -> Result<Vec<(RefName, CommitId)>, StoreError> {
-    let mut scan = state.scan(kind.prefix())?;
+    let mut scan = state.scan(prefix(kind))?;
     let mut found = Vec::new();
     while let Some((key, value)) = scan.next()? {
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
@@ -96,12 +87,12 @@ pub fn layers(state: &State) -> Result<Vec<(LayerId, LayerRecord)>, StoreError> 
 
 /// Sets a branch or tag.
 pub fn set_op(kind: RefKind, name: &RefName, id: &CommitId) -> Op {
-    Op::Put(key(kind.prefix(), name.as_str().as_bytes()), id.digest().to_vec())
+    Op::Put(key(prefix(kind), name.as_str().as_bytes()), id.digest().to_vec())
 }
 
 /// Removes a branch or tag.
 pub fn delete_op(kind: RefKind, name: &RefName) -> Op {
-    Op::Delete(key(kind.prefix(), name.as_str().as_bytes()))
+    Op::Delete(key(prefix(kind), name.as_str().as_bytes()))
 }
 
 /// Moves HEAD.
@@ -112,6 +103,11 @@ pub fn head_op(head: &Head) -> Op {
 /// Sets the number of commits.
 pub fn generation_op(generation: u64) -> Op {
     Op::Put(GENERATION_KEY.to_vec(), generation.to_le_bytes().to_vec())
+}
+
+/// Ends a layer's being part of the repository.
+pub fn forget_layer_op(id: &LayerId) -> Op {
+    Op::Delete(key(LAYER_PREFIX, id.digest()))
 }
 
 /// Makes a layer part of the repository.

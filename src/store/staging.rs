@@ -43,7 +43,7 @@ pub struct Entries<'a> {
 
 /// Starts at the first entry.
 pub fn entries(state: &State) -> Result<Entries<'_>, StoreError> {
-    Ok(Entries { scan: state.scan(STAGED_PREFIX)? })
+    Entries::under(state, STAGED_PREFIX)
 }
 
 /// The entries at and below a path.
@@ -69,6 +69,11 @@ impl Entries<'_> {
 }
 
 impl<'a> Entries<'a> {
+    /// Starts at the first entry whose key is a path behind `prefix`, one byte.
+    pub(super) fn under(state: &'a State, prefix: &'a [u8]) -> Result<Self, StoreError> {
+        Ok(Self { scan: state.scan(prefix)? })
+    }
+
     /// The next entry as it lies there.
     pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, StoreError> {
         Ok(self.scan.next()?.map(|(key, value)| Encoded { key, value }))
@@ -83,6 +88,11 @@ pub struct Encoded<'a> {
 }
 
 impl Encoded<'_> {
+    /// Where the entry's path stands beside that of another one, of this table or another.
+    pub fn cmp_entry(&self, other: &Encoded<'_>) -> Ordering {
+        self.key.get(STAGED_PREFIX.len()..).cmp(&other.key.get(STAGED_PREFIX.len()..))
+    }
+
     /// Where the entry's path stands beside another one.
     pub fn cmp_path(&self, path: &RepoPath) -> Ordering {
         path.cmp_sort_key(self.key.get(STAGED_PREFIX.len()..).unwrap_or_default()).reverse()

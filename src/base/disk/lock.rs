@@ -64,10 +64,16 @@ impl LockFile {
         Arc::new(Self { name: name.to_owned(), mark, gate: Mutex::default(), freed: Condvar::new() })
     }
 
-    /// Takes the lock, creating its file if needed and waiting at most `patience`.
+    /// Takes the lock, creating its file if needed and waiting at most `patience`. Without a folder there is no file, and
+    /// only the threads that share this handle keep each other out.
     ///
     /// `holder` tells others who holds it; it is information only and needs no sync.
-    pub fn acquire(self: &Arc<Self>, dir: &dyn Dir, holder: &str, patience: Duration) -> Result<Lock, LockFailure> {
+    pub fn acquire(
+        self: &Arc<Self>,
+        dir: Option<&dyn Dir>,
+        holder: &str,
+        patience: Duration,
+    ) -> Result<Lock, LockFailure> {
         let deadline = Instant::now() + patience;
         let mut gate = lock(&self.gate);
         while let Some(holder) = &gate.holder {
@@ -81,9 +87,12 @@ impl LockFile {
         let file = gate.file.take();
         drop(gate);
         // Others of this process are kept out by now, and may be told so while this one waits for another process.
-        let taken = self.take(dir, file, deadline);
+        let taken = dir.map(|dir| self.take(dir, file, deadline)).transpose();
         let mut gate = lock(&self.gate);
-        let result = taken.and_then(|file| self.note(&mut gate, file, holder).map_err(LockFailure::Io));
+        let result = taken.and_then(|file| match file {
+            Some(file) => self.note(&mut gate, file, holder).map_err(LockFailure::Io),
+            None => Ok(true),
+        });
         if result.is_err() {
             self.leave(&mut gate);
         }
@@ -195,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = open_root(folder.path()).unwrap();
         let (a, b) = (handle("a"), handle("b"));
-        let take = |of: &Arc<LockFile>| of.acquire(dir.as_ref(), "test", Duration::ZERO).unwrap();
+        let take = |of: &Arc<LockFile>| of.acquire(Some(dir.as_ref()), "test", Duration::ZERO).unwrap();
         assert!(!take(&a).is_undisturbed());
         // It has not said yet that it took everything in.
         let lock = take(&a);
@@ -223,15 +232,15 @@ mod tests {
         let dir = open_root(folder.path()).unwrap();
         let (a, b) = (handle("a"), handle("b"));
         for verb in ["digstore add, process 1", "digstore commit, process 1"] {
-            let _held = a.acquire(dir.as_ref(), verb, Duration::ZERO).unwrap();
+            let _held = a.acquire(Some(dir.as_ref()), verb, Duration::ZERO).unwrap();
             for other in [&a, &b] {
-                match other.acquire(dir.as_ref(), "me", Duration::from_millis(1)) {
+                match other.acquire(Some(dir.as_ref()), "me", Duration::from_millis(1)) {
                     Err(LockFailure::Held(holder)) => assert_eq!(holder, verb),
                     other => panic!("{other:?}"),
                 }
             }
         }
-        drop(b.acquire(dir.as_ref(), "me", Duration::ZERO).unwrap());
+        drop(b.acquire(Some(dir.as_ref()), "me", Duration::ZERO).unwrap());
     }
 
     #[test]
@@ -243,7 +252,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        let _held = shared.acquire(dir.as_ref(), "test", Duration::from_secs(60)).unwrap();
+                        let _held = shared.acquire(Some(dir.as_ref()), "test", Duration::from_secs(60)).unwrap();
                         assert!(!std::mem::replace(&mut lock(&count).1, true));
                         lock(&count).0 += 1;
                         lock(&count).1 = false;

@@ -31,22 +31,12 @@ pub fn apply(
     mut ops: Vec<Op>,
     monitor: &dyn Monitor,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome { unchanged: plan.unchanged, ..Outcome::default() };
-    let mut folders = Folders::new(Arc::clone(repo.work()));
     let generation = refs::generation(&repo.journal().read())?;
-    remove_all(&plan, &mut folders, &mut outcome, monitor)?;
-    for path in &plan.folders {
-        // A folder's handle is opened for its parent only, so removed ones never linger.
-        let shown = || repo.work().path().join(path.as_os_str());
-        Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Create).on("create", shown())?;
-    }
-    let written = write_files(repo, repo.work(), &plan.writes, WriteOptions { set_times }, monitor)?;
+    let (mut outcome, written) = carry_out(repo, &plan, set_times, monitor)?;
     let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: Vec::new() };
     for (file, written) in plan.writes.iter().zip(&written) {
-        note(file, written, &mut outcome, monitor);
         recorder.written(file, written);
     }
-    set_folder_meta(repo, &plan.folder_meta, set_times, &mut outcome, monitor);
     for (path, entry) in &plan.folder_meta {
         recorder.record(path, entry, None);
     }
@@ -64,6 +54,29 @@ pub fn apply(
         repo.commit(lock, &[], ops)?;
     }
     Ok(outcome)
+}
+
+/// Does to the work tree what a plan says, and records nothing.
+pub fn carry_out(
+    repo: &Repository,
+    plan: &Plan,
+    set_times: bool,
+    monitor: &dyn Monitor,
+) -> Result<(Outcome, Vec<Written>)> {
+    let mut outcome = Outcome { unchanged: plan.unchanged, ..Outcome::default() };
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    remove_all(plan, &mut folders, &mut outcome, monitor)?;
+    for path in &plan.folders {
+        // A folder's handle is opened for its parent only, so removed ones never linger.
+        let shown = || repo.work().path().join(path.as_os_str());
+        Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Create).on("create", shown())?;
+    }
+    let written = write_files(repo, repo.work(), &plan.writes, WriteOptions { set_times }, monitor)?;
+    for (file, written) in plan.writes.iter().zip(&written) {
+        note(file, written, &mut outcome, monitor);
+    }
+    set_folder_meta(repo, &plan.folder_meta, set_times, &mut outcome, monitor);
+    Ok((outcome, written))
 }
 
 fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Result<()> {

@@ -4,20 +4,25 @@
 //! overwritten or removed unless forced, and then it is named. A run that was stopped half-way is completed by running
 //! it again: files that are already as they should be are taken over.
 
-mod apply;
-mod plan;
+pub mod apply;
+pub mod plan;
 
 use serde::Serialize;
 
 pub use self::plan::{Plan, Scope};
+use super::checkpoint::create::save;
 use super::{Error, Result};
+use crate::base::clock;
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::model::id::CommitId;
+use crate::model::operation::{Operation, RefStep, WorkStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::scopes::Scopes;
 use crate::model::tree::Entry;
-use crate::repo::{Repository, trees};
+use crate::repo::{Repository, WriteLock, trees};
+use crate::store::operations;
 use crate::store::refs::{self, RefKind};
 
 /// Which commit, and how.
@@ -68,13 +73,7 @@ pub struct Outcome {
 pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let lock = repo.lock("checkout")?;
     let (commit, head) = destination(repo, options)?;
-    let tree = repo.root_tree(Some(&commit))?;
-    let objects = repo.objects();
-    let mut target = Vec::new();
-    trees::visit(&objects, &tree, &RepoPath::root(), &mut |path, entry| {
-        target.push((path, entry.clone()));
-        Ok(())
-    })?;
+    let target = tree_entries(repo, Some(&commit))?;
     let scope = Scope { paths: Scopes::everything(), force: options.force, moves_head: true };
     let plan = plan::make(repo, target, &scope, monitor)?;
     if !plan.conflicts.is_empty() {
@@ -83,10 +82,10 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
     if options.dry_run {
         return Ok(plan.preview(Some(commit)));
     }
-    let mut ops = Vec::new();
-    if let Some(Head::Branch(name)) = options.create.as_ref().and(Some(&head)) {
-        ops.push(refs::set_op(RefKind::Branch, name, &commit));
-    }
+    let (mut ops, operation) = record(repo, options, &commit, &head)?;
+    // What is stored nowhere and goes by force can be had back with `undo`.
+    let (plan, operation) = save_lost(repo, &lock, plan, operation, monitor)?;
+    ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     ops.push(refs::head_op(&head));
     let mut outcome = apply::apply(repo, &lock, plan, options.set_times, ops, monitor)?;
     outcome.commit = Some(commit);
@@ -94,6 +93,46 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
         outcome.branch = Some(name.to_string());
     }
     Ok(outcome)
+}
+
+/// Everything in a commit's tree; nothing for no commit.
+pub fn tree_entries(repo: &Repository, commit: Option<&CommitId>) -> Result<Vec<(RepoPath, Entry)>> {
+    let mut entries = Vec::new();
+    trees::visit(&repo.objects(), repo.root_tree(commit)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
+        entries.push((path, entry.clone()));
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// What changes beside the work tree, and how it can be taken back.
+fn record(repo: &Repository, options: &Options, commit: &CommitId, head: &Head) -> Result<(Vec<Op>, Operation)> {
+    let mut ops = Vec::new();
+    let mut operation = Operation::new(clock::now(), format!("checkout of {}", options.revision));
+    operation.work = WorkStep::Moved;
+    operation.head = Some((refs::head(&repo.journal().read())?, head.clone()));
+    if let Some(Head::Branch(name)) = options.create.as_ref().and(Some(head)) {
+        ops.push(refs::set_op(RefKind::Branch, name, commit));
+        operation.refs.push(RefStep { kind: RefKind::Branch, name: name.clone(), before: None, after: Some(*commit) });
+    }
+    Ok((ops, operation))
+}
+
+/// Stores the work tree if the plan would lose some of it.
+fn save_lost(
+    repo: &Repository,
+    lock: &WriteLock,
+    plan: Plan,
+    mut operation: Operation,
+    monitor: &dyn Monitor,
+) -> Result<(Plan, Operation)> {
+    if plan.lost.is_empty() {
+        return Ok((plan, operation));
+    }
+    let saved = save(repo, lock, format!("before the {}", operation.summary), &plan.lost, monitor)?;
+    let moved = operation.work == WorkStep::Moved;
+    operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
+    Ok((plan, operation))
 }
 
 /// The commit to go to and where HEAD will point.
@@ -159,7 +198,14 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
-    apply::apply(repo, &lock, plan, options.set_times, Vec::new(), monitor)
+    let mut ops = Vec::new();
+    if !plan.writes.is_empty() || !plan.removals.is_empty() {
+        let saved = save(repo, &lock, "before a restore".to_owned(), &plan.lost, monitor)?;
+        let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
+        operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };
+        ops = operations::record_ops(&repo.journal().read(), operation)?;
+    }
+    apply::apply(repo, &lock, plan, options.set_times, ops, monitor)
 }
 
 /// What the paths are to become.
@@ -170,7 +216,7 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
     match revision {
         Some("HEAD") if repo.head_commit()?.is_none() => {}
         Some(revision) => {
-            let tree = repo.root_tree(Some(&repo.resolve(revision)?))?;
+            let tree = repo.tree_of(&repo.resolve_point(revision)?)?;
             trees::visit(&repo.objects(), &tree, &RepoPath::root(), &mut |path, entry| {
                 if scopes.contains(&path) {
                     target.push((path, entry.clone()));

@@ -29,6 +29,8 @@ pub enum Side {
     Staging,
     /// The tracked files as they are on disk.
     WorkTree,
+    /// All files on disk that are not ignored, as a checkpoint would hold them.
+    Disk,
     /// Nothing at all.
     Empty,
 }

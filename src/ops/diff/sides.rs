@@ -11,17 +11,18 @@ use super::{Options, Side};
 use crate::base::disk::{FileKind, Stat};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
-use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
-use crate::model::tree::{Content, Entry, Node};
+use crate::model::tree::{Content, Entry, Node, Tree};
 use crate::ops::compare::same_content;
 use crate::ops::scan::walk_tree;
 use crate::ops::{Error, Result};
+use crate::repo::resolve::Point;
 use crate::repo::{Repository, trees};
-use crate::store::{refs, staging};
+use crate::store::{refs, staging, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::walk::WalkEntry;
 
 /// What is at a path in one of the states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,18 +122,20 @@ type Listing = Vec<(RepoPath, VersionInfo)>;
 
 /// A side whose name was looked up.
 enum State {
-    Stored(Option<CommitId>),
+    Stored(Option<Point>),
     Staging,
     WorkTree,
+    Disk,
 }
 
 fn state_of(repo: &Repository, side: &Side) -> Result<State> {
     Ok(match side {
-        Side::Revision(revision) => State::Stored(Some(repo.resolve(revision)?)),
-        Side::Commit(id) => State::Stored(Some(*id)),
+        Side::Revision(revision) => State::Stored(Some(repo.resolve_point(revision)?)),
+        Side::Commit(id) => State::Stored(Some(Point::Commit(*id))),
         Side::Empty => State::Stored(None),
         Side::Staging => State::Staging,
         Side::WorkTree => State::WorkTree,
+        Side::Disk => State::Disk,
     })
 }
 
@@ -142,7 +145,7 @@ pub fn changes(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     let scopes = Scopes::or_everything(&options.paths);
     let mut found = match (&old, &new) {
         (State::Stored(old), State::Stored(new)) => between_trees(repo, old.as_ref(), new.as_ref())?,
-        (State::Stored(old), State::Staging) if *old == repo.head_commit()? => staged(repo)?,
+        (State::Stored(old), State::Staging) if *old == repo.head_commit()?.map(Point::Commit) => staged(repo)?,
         _ => join(list(repo, &old, &scopes, monitor)?, list(repo, &new, &scopes, monitor)?),
     };
     found.retain(|change| scopes.contains(&change.path));
@@ -156,8 +159,12 @@ pub fn changes(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     Ok(without_obvious_folders(settled.into_iter().flatten().collect()))
 }
 
-fn between_trees(repo: &Repository, old: Option<&CommitId>, new: Option<&CommitId>) -> Result<Vec<FileChange>> {
-    let changes = trees::diff(&repo.objects(), repo.root_tree(old)?.as_ref(), repo.root_tree(new)?.as_ref())?;
+fn tree(repo: &Repository, point: Option<&Point>) -> Result<Arc<Tree>> {
+    Ok(point.map_or_else(|| Ok(Arc::default()), |point| repo.tree_of(point))?)
+}
+
+fn between_trees(repo: &Repository, old: Option<&Point>, new: Option<&Point>) -> Result<Vec<FileChange>> {
+    let changes = trees::diff(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref())?;
     let version = |entry: &Option<Entry>| entry.as_ref().map(VersionInfo::from);
     let changes = changes.into_iter();
     Ok(changes
@@ -194,9 +201,9 @@ fn compare(path: RepoPath, old: Option<VersionInfo>, new: Option<VersionInfo>) -
 
 fn list(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
     match state {
-        State::Stored(commit) => {
+        State::Stored(point) => {
             let mut listing = Vec::new();
-            let root = repo.root_tree(commit.as_ref())?;
+            let root = tree(repo, point.as_ref())?;
             trees::visit(&repo.objects(), &root, &RepoPath::root(), &mut |path, entry| {
                 listing.push((path, VersionInfo::from(entry)));
                 Ok(())
@@ -213,6 +220,7 @@ fn list(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor
             Ok(listing)
         }
         State::WorkTree => list_work(repo, scopes, monitor),
+        State::Disk => list_disk(repo, scopes, monitor),
     }
 }
 
@@ -236,6 +244,27 @@ fn list_work(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Resul
             // Not known to be gone.
             None if unreadable.contains(&path) => Some(version),
             None => None,
+        };
+        listing.extend(version.map(|version| (path, version)));
+    }
+    Ok(listing)
+}
+
+/// Everything on disk that a checkpoint would hold, tracked or not.
+fn list_disk(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
+    let state = repo.journal().read();
+    let walked = walk_tree(repo, &state, scopes, false, monitor);
+    walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let mut listing = Vec::new();
+    for WalkEntry { path, stat } in walked.entries {
+        let known = match worktable::get(&state, &path)? {
+            Some(entry) => Some(entry),
+            None => staging::get(&state, &path)?,
+        };
+        let version = match known.filter(|entry| entry.is_unchanged(&stat)) {
+            Some(entry) => of_staged(&entry),
+            None => look(&mut folders, &path, &stat, monitor),
         };
         listing.extend(version.map(|version| (path, version)));
     }

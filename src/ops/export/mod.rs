@@ -92,9 +92,9 @@ pub fn export(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
 
 fn collect(repo: &Repository, options: &Options) -> Result<Entries> {
     let revision = options.revision.as_deref().unwrap_or("HEAD");
-    let commit = repo.resolve(revision)?;
+    let point = repo.resolve_point(revision)?;
     let objects = repo.objects();
-    let mut tree = repo.root_tree(Some(&commit))?;
+    let mut tree = repo.tree_of(&point)?;
     if !options.path.is_root() {
         let place = || format!("in {}", escape(revision.as_bytes()));
         let missing = || Error::NoSuchPath { path: options.path.clone(), place: place() };

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use super::hashed::{Done, Job, ReadInfo};
 use super::{Captured, IngestStats};
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::format::object::encode_recipe;
 use crate::model::id::{ChunkId, ObjectId, ObjectKind, RecipeId};
 use crate::model::recipe::{Piece, Recipe, ends_leaf};
@@ -15,6 +16,7 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
 use crate::store::objects::ObjectStore;
+use crate::store::pending::Batch;
 use crate::transform::cutter::Part;
 
 /// New layers, being written and written.
@@ -25,19 +27,41 @@ pub struct Sink<'a> {
     sealed: Vec<SealedLayer>,
     /// A full layer is synced while the next one fills.
     sealing: Option<(JoinHandle<std::result::Result<SealedLayer, StoreError>>, hashbrown::HashSet<ObjectId>)>,
+    /// Set while what arrived is little enough to be pending.
+    batch: Option<Batch>,
+    /// What is pending counts as stored.
+    takes_pending: bool,
     stats: IngestStats,
 }
 
 impl<'a> Sink<'a> {
     /// An empty sink; no file is made before something new arrives. Needs the writer lock.
+    ///
+    /// What is pending does not count as stored: commits refer to objects in layers only.
     pub fn new(repo: &'a Repository) -> Self {
-        let objects = repo.objects();
-        Self { repo, objects, writer: None, sealed: Vec::new(), sealing: None, stats: IngestStats::default() }
+        let (objects, stats) = (repo.objects(), IngestStats::default());
+        Self {
+            repo,
+            objects,
+            writer: None,
+            sealed: Vec::new(),
+            sealing: None,
+            batch: None,
+            takes_pending: false,
+            stats,
+        }
+    }
+
+    /// One whose objects stay pending in the journal if they are few. End it with [`Sink::finish_small`].
+    pub fn small(repo: &'a Repository) -> Self {
+        Self { batch: Some(Batch::default()), takes_pending: true, ..Self::new(repo) }
     }
 
     /// Is the object in the repository or in one of the new layers?
     fn is_known(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
-        if self.writer.as_ref().is_some_and(|writer| writer.contains(id))
+        if self.batch.as_ref().is_some_and(|batch| batch.contains(id))
+            || self.takes_pending && self.objects.pending().find(id).is_some()
+            || self.writer.as_ref().is_some_and(|writer| writer.contains(id))
             || self.sealing.as_ref().is_some_and(|(_, ids)| ids.contains(id))
         {
             return Ok(true);
@@ -55,6 +79,20 @@ impl<'a> Sink<'a> {
         if self.is_known(&id)? {
             return Ok(false);
         }
+        if let Some(batch) = &mut self.batch {
+            if batch.add(id, kind, bytes) {
+                return Ok(true);
+            }
+            // It has become too much: all of it goes into a layer.
+            let batch = self.batch.take().unwrap_or_default();
+            for (id, kind, bytes) in batch.objects() {
+                self.add_to_layer(id, kind, bytes)?;
+            }
+        }
+        self.add_to_layer(id, kind, bytes)
+    }
+
+    fn add_to_layer(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> std::result::Result<bool, StoreError> {
         if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
             self.seal_in_background()?;
         }
@@ -100,6 +138,15 @@ impl<'a> Sink<'a> {
         self.sealed.extend(last);
         self.stats.stored_bytes = self.sealed.iter().map(|layer| layer.reader.file_len()).sum();
         Ok((self.sealed, self.stats))
+    }
+
+    /// The same where few objects stay pending: also gives the operations that store those.
+    pub fn finish_small(mut self) -> std::result::Result<(Vec<SealedLayer>, Vec<Op>, IngestStats), StoreError> {
+        let batch = self.batch.take().unwrap_or_default();
+        let (ops, batch_bytes) = batch.ops(&self.repo.journal().read(), self.repo.settings().level)?;
+        let (layers, mut stats) = self.finish()?;
+        stats.stored_bytes += batch_bytes;
+        Ok((layers, ops, stats))
     }
 }
 

@@ -1,0 +1,152 @@
+//! A saved point: the work tree as it was on disk, with what its maker said of it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::id::{CheckpointId, TreeId};
+use super::session::SessionName;
+use crate::base::clock::UnixNanos;
+
+/// Bound on a message.
+pub const MAX_MESSAGE_LEN: usize = 64 << 10;
+/// Bound on the state document: it lives in the journal, where a record holds 16 MiB at most.
+pub const MAX_STATE_LEN: usize = 4 << 20;
+/// Bound on a tag, and on the kind of an automatic checkpoint.
+pub const MAX_TAG_LEN: usize = 128;
+/// Bound on tags of one checkpoint.
+pub const MAX_TAGS: usize = 64;
+/// Bound on annotations of one checkpoint.
+pub const MAX_ANNOTATIONS: usize = 1000;
+
+/// Who or what asked for a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// Somebody, by hand.
+    Manual,
+    /// A program, because of something of this kind.
+    Automatic(String),
+    /// A clock.
+    Scheduled,
+}
+
+/// The kind of checkpoint that is made before work is overwritten.
+pub const SAFETY: &str = "safety";
+
+impl Trigger {
+    /// Was it made before work was overwritten?
+    pub fn is_safety(&self) -> bool {
+        matches!(self, Self::Automatic(kind) if kind == SAFETY)
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manual => f.write_str("manual"),
+            Self::Automatic(kind) => write!(f, "automatic: {kind}"),
+            Self::Scheduled => f.write_str("scheduled"),
+        }
+    }
+}
+
+/// How much a remark matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look at it.
+    Warning,
+    /// Something is wrong.
+    Critical,
+}
+
+/// A remark that was added later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Annotation {
+    /// When.
+    pub time_ns: UnixNanos,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it says.
+    pub text: String,
+}
+
+/// What a checkpoint holds of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Held {
+    /// Nothing: only what its maker said.
+    Nothing,
+    /// The work tree.
+    Tree(TreeId),
+}
+
+/// What never changes about a checkpoint; its id is the hash of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The session that it belongs to.
+    pub session: Option<SessionName>,
+    /// The checkpoint that the work tree was last equal to.
+    pub parent: Option<CheckpointId>,
+    /// When it was made.
+    pub time_ns: UnixNanos,
+    /// What it is about.
+    pub message: String,
+    /// Who or what asked for it.
+    pub trigger: Trigger,
+    /// A JSON document of its maker, as it was given.
+    pub state: Option<String>,
+    /// The disk.
+    pub held: Held,
+    /// Paths that differ from the parent.
+    pub changed_paths: u64,
+    /// Paths that could not be read; they are as the parent has them, or missing.
+    pub unreadable_paths: u64,
+}
+
+/// A saved point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checkpoint {
+    /// Its number in this repository: rising, given once.
+    pub number: u64,
+    /// Hash of `origin`: the same in every repository that it is brought to.
+    pub id: CheckpointId,
+    /// What never changes.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Sorted, each once.
+    pub tags: Vec<String>,
+    /// In order of time.
+    pub annotations: Vec<Annotation>,
+}
+
+impl Checkpoint {
+    /// The tree, if it holds one.
+    pub fn tree(&self) -> Option<TreeId> {
+        match self.origin.held {
+            Held::Tree(tree) => Some(tree),
+            Held::Nothing => None,
+        }
+    }
+
+    /// The first line of the message.
+    pub fn subject(&self) -> &str {
+        self.origin.message.lines().next().unwrap_or_default()
+    }
+}
+
+/// Why a tag, or the kind of a trigger, cannot be used. `None` if it can.
+pub fn tag_fault(tag: &str) -> Option<&'static str> {
+    if tag.is_empty() {
+        Some("it is empty")
+    } else if tag.len() > MAX_TAG_LEN {
+        Some("it is longer than 128 bytes")
+    } else if tag.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        Some("it has a space or a control character")
+    } else {
+        None
+    }
+}

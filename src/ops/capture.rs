@@ -1,0 +1,392 @@
+//! Storing the work tree as it is on disk, whoever wrote it, without touching what is staged.
+//!
+//! Staging and the work table together say what the work tree was when it was last stored. A file that looks as it did
+//! is taken over by its entry; what does not is read. If there is a base, the tree of that moment, only folders with
+//! changes are made anew.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::ingest::{Captured, Sink, Source, ingest};
+use super::scan::walk_tree;
+use super::status::is_version;
+use super::{Error, Result, commit};
+use crate::base::clock;
+use crate::base::disk::{FileKind, Stat};
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::format::object::encode_tree;
+use crate::model::id::{ObjectKind, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::tree::{Meta, Tree};
+use crate::repo::{Repository, trees};
+use crate::store::checkpoints;
+use crate::store::journal::State;
+use crate::store::staging::{self, Encoded};
+use crate::store::worktable;
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::walk::WalkEntry;
+
+/// How a path differs from when the work tree was last stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It was not there.
+    Added,
+    /// Other content, kind or mode.
+    Modified,
+    /// It is not there any more.
+    Removed,
+}
+
+/// The work tree, stored.
+#[derive(Debug)]
+pub struct Capture {
+    /// Its tree.
+    pub tree: TreeId,
+    /// The tree that it was last stored as, if it ever was.
+    pub before: Option<TreeId>,
+    /// What differs from that; everything, if there is none.
+    pub changed: Vec<(RepoPath, Change)>,
+    /// Paths that look as they did.
+    pub unchanged: u64,
+    /// Paths that could not be read. They are in the tree as they were last stored, if they were.
+    pub unreadable: Vec<RepoPath>,
+    /// Devices, sockets and pipes, which cannot be stored.
+    pub special_files: u64,
+    /// What to record about the looks of files, once the tree is committed.
+    pub ops: Vec<Op>,
+}
+
+/// A path and what it is to be in the new tree.
+type Entry = (RepoPath, StagedEntry);
+
+/// A path that is not plainly as it was, or, without a base, any path.
+struct Row {
+    path: RepoPath,
+    /// What it was when last stored.
+    old: Option<StagedEntry>,
+    /// What the work table says; kept while it is right.
+    work: Option<StagedEntry>,
+    /// What staging says, if it is not a removal.
+    staged: Option<StagedEntry>,
+    now: Now,
+}
+
+/// What a path is now.
+enum Now {
+    /// Known by its looks.
+    Known(StagedEntry),
+    /// A file to be read.
+    Read(Stat),
+    /// A link or folder.
+    Node(StagedNode, Stat),
+    /// Nothing.
+    Gone,
+    /// It cannot be looked at.
+    Unreadable,
+}
+
+/// Stores the work tree's content in `sink`, and with it the paths `also`, ignored or not.
+pub fn capture(repo: &Repository, sink: &mut Sink<'_>, also: &[RepoPath], monitor: &dyn Monitor) -> Result<Capture> {
+    monitor.begin("looking for changes", None, None);
+    let state = repo.journal().read();
+    let base = worktable::base(&state)?;
+    let before = base.map_or_else(|| last_tree(&state), |base| Ok(Some(base)))?;
+    let walked = walk_tree(repo, &state, &Scopes::everything(), false, monitor);
+    walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    let entries = with_extra(repo, walked.entries, also);
+    let mut finder = Finder {
+        folders: Folders::new(Arc::clone(repo.work())),
+        hidden: Scopes::new(&walked.unreadable),
+        all: base.is_none(),
+        rows: Vec::new(),
+        monitor,
+        capture: Capture {
+            tree: before.unwrap_or(TreeId::from_digest([0; 32])),
+            before,
+            changed: Vec::new(),
+            unchanged: 0,
+            unreadable: walked.unreadable,
+            special_files: 0,
+            ops: Vec::new(),
+        },
+    };
+    finder.find(&state, entries)?;
+    drop(state);
+    monitor.end();
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    let Finder { rows, mut capture, .. } = finder;
+    if rows.is_empty() && base.is_some() {
+        return Ok(capture);
+    }
+    let source = |row: &Row| match &row.now {
+        Now::Read(stat) => Some(Source { path: row.path.clone(), len: stat.len }),
+        _ => None,
+    };
+    let mut contents = ingest(repo, rows.iter().filter_map(source).collect(), sink, monitor)?.files.into_iter();
+    let mut changes = Vec::new();
+    for row in rows {
+        let read = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
+        settle(row, read, base.is_none(), &mut capture, &mut changes, monitor);
+    }
+    let old = before.map_or_else(|| Ok(Arc::default()), |id| repo.objects().tree(&id))?;
+    if base.is_none() && before.is_some() {
+        (changes, capture.changed) = differing(repo, &old, changes)?;
+    }
+    if changes.is_empty() && before.is_none() {
+        let (id, bytes) = encode_tree(&Tree::default());
+        sink.add(id.into(), ObjectKind::Tree, &bytes)?;
+        capture.tree = id;
+    } else if !changes.is_empty() {
+        capture.tree = commit::build(repo, sink, &old, &changes, 0)?;
+    }
+    if base.is_none() && before == Some(capture.tree) {
+        // It is stored already, and known again to be what is on disk.
+        capture.ops.push(worktable::base_op(&capture.tree));
+    }
+    Ok(capture)
+}
+
+/// The tree of the checkpoint that the work tree was last equal to.
+fn last_tree(state: &State) -> Result<Option<TreeId>> {
+    let Some(number) = worktable::parent(state)? else { return Ok(None) };
+    Ok(checkpoints::get(state, number)?.and_then(|checkpoint| checkpoint.tree()))
+}
+
+/// What of all entries differs from a tree, and what is in the tree and not among them.
+fn differing(repo: &Repository, old: &Tree, all: Vec<Entry>) -> Result<(Vec<Entry>, Vec<(RepoPath, Change)>)> {
+    let (mut entries, mut changed) = (Vec::new(), Vec::new());
+    let mut note = |path: RepoPath, entry: StagedEntry, change: Change| {
+        changed.push((path.clone(), change));
+        entries.push((path, entry));
+    };
+    let mut all = all.into_iter().peekable();
+    trees::visit(&repo.objects(), old, &RepoPath::root(), &mut |path, entry| {
+        while let Some((path, new)) = all.next_if(|(new, _)| *new < path) {
+            note(path, new, Change::Added);
+        }
+        match all.next_if(|(new, _)| *new == path) {
+            Some((_, new)) if is_version(entry, &new) => {}
+            Some((path, new)) => note(path, new, Change::Modified),
+            None => note(path, nothing(), Change::Removed),
+        }
+        Ok(())
+    })?;
+    all.for_each(|(path, new)| note(path, new, Change::Added));
+    Ok((entries, changed))
+}
+
+/// The walk's entries and the paths `also`, which it left out.
+fn with_extra(repo: &Repository, mut entries: Vec<WalkEntry>, also: &[RepoPath]) -> Vec<WalkEntry> {
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let mut extra = Vec::new();
+    for path in also {
+        let stat = folders
+            .open_parent(path, IfAbsent::Fail)
+            .and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name())))
+            .unwrap_or(None);
+        extra.extend(stat.map(|stat| WalkEntry { path: path.clone(), stat }));
+    }
+    if !extra.is_empty() {
+        entries.append(&mut extra);
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        entries.dedup_by(|a, b| a.path == b.path);
+    }
+    entries
+}
+
+/// Does the file look exactly as this entry says? Folders have only a mode.
+fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
+    match entry.node {
+        StagedNode::Dir => stat.kind == FileKind::Dir && entry.meta.mode == stat.mode,
+        _ => entry.is_unchanged(stat),
+    }
+}
+
+/// Goes through disk, work table and staging together.
+struct Finder<'a> {
+    folders: Folders,
+    hidden: Scopes,
+    all: bool,
+    rows: Vec<Row>,
+    monitor: &'a dyn Monitor,
+    capture: Capture,
+}
+
+impl Finder<'_> {
+    fn find(&mut self, state: &State, entries: Vec<WalkEntry>) -> Result<()> {
+        let mut all_work = worktable::entries(state)?;
+        let mut all_staged = staging::entries(state)?;
+        let (mut work, mut staged) = (all_work.next_encoded()?, all_staged.next_encoded()?);
+        let mut on_disk = entries.into_iter().peekable();
+        loop {
+            // The lower of the two recorded entries, or both if they are of one path.
+            let order = match (&work, &staged) {
+                (Some(work), Some(staged)) => work.cmp_entry(staged),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                _ => std::cmp::Ordering::Greater,
+            };
+            let recorded = if order.is_lt() { work } else { staged };
+            let beside = match (recorded, on_disk.peek()) {
+                (None, None) => return Ok(()),
+                (Some(recorded), Some(found)) => recorded.cmp_path(&found.path),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+            };
+            let disk = if beside.is_ge() { on_disk.next() } else { None };
+            let (mut in_table, mut in_staging) = (None, None);
+            if beside.is_le() && order.is_le() {
+                in_table = std::mem::replace(&mut work, all_work.next_encoded()?);
+            }
+            if beside.is_le() && order.is_ge() {
+                in_staging = std::mem::replace(&mut staged, all_staged.next_encoded()?);
+            }
+            self.look(in_table, in_staging, disk)?;
+        }
+    }
+
+    fn look(&mut self, work: Option<Encoded<'_>>, staged: Option<Encoded<'_>>, disk: Option<WalkEntry>) -> Result<()> {
+        let path = |disk: Option<WalkEntry>| match (disk, &work, &staged) {
+            (Some(found), ..) => Ok(found.path),
+            (None, Some(entry), _) | (None, None, Some(entry)) => entry.path(),
+            (None, None, None) => Ok(RepoPath::root()),
+        };
+        let stat = disk.as_ref().map(|found| found.stat);
+        let work_entry = work.map(|entry| entry.decode()).transpose()?;
+        let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
+        let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted);
+        let stored = work_entry.as_ref().or(staged_entry.as_ref()).filter(|entry| entry.node != StagedNode::Deleted);
+        if let (Some(stored), Some(stat)) = (stored, &stat)
+            && looks_like(stored, stat)
+        {
+            self.capture.unchanged += 1;
+            if self.all {
+                let (old, now) = (Some(stored.clone()), Now::Known(stored.clone()));
+                self.rows.push(Row { path: path(disk)?, old, work: work_entry, staged: staged_entry, now });
+            }
+            return Ok(());
+        }
+        if stored.is_none() && stat.is_none() {
+            return Ok(());
+        }
+        let (old, path) = (stored.cloned(), path(disk)?);
+        let now = match stat {
+            None if self.hidden.contains(&path) => Now::Unreadable,
+            None => Now::Gone,
+            Some(stat) => match &staged_entry {
+                Some(staged) if looks_like(staged, &stat) => Now::Known(staged.clone()),
+                _ => self.kind_now(&path, stat),
+            },
+        };
+        self.rows.push(Row { path, old, work: work_entry, staged: staged_entry, now });
+        Ok(())
+    }
+
+    fn kind_now(&mut self, path: &RepoPath, stat: Stat) -> Now {
+        match stat.kind {
+            FileKind::File => Now::Read(stat),
+            FileKind::Dir => Now::Node(StagedNode::Dir, stat),
+            FileKind::Symlink => {
+                let name = OsStr::from_bytes(path.file_name());
+                match self.folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
+                    Ok(target) => Now::Node(StagedNode::Symlink { target: target.into_vec() }, stat),
+                    Err(error) => {
+                        self.monitor.problem(&format!("cannot read the link {path}: {error}"));
+                        self.capture.unreadable.push(path.clone());
+                        Now::Unreadable
+                    }
+                }
+            }
+            FileKind::Other => {
+                self.capture.special_files += 1;
+                Now::Gone
+            }
+        }
+    }
+}
+
+/// What a path is in the new tree, and what is recorded of it.
+fn settle(
+    row: Row,
+    read: Option<std::result::Result<Captured, String>>,
+    all: bool,
+    capture: &mut Capture,
+    changes: &mut Vec<(RepoPath, StagedEntry)>,
+    monitor: &dyn Monitor,
+) {
+    let Row { path, old, work, staged, now } = row;
+    let fresh = |node, stat: &Stat, racy| {
+        let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
+        StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 }
+    };
+    let new = match (now, read) {
+        (Now::Known(entry), _) => Some(entry),
+        (Now::Node(node, stat), _) => Some(fresh(node, &stat, is_racy(&stat, clock::now()))),
+        (_, Some(Ok(Captured { content, stat, racy, .. }))) => {
+            Some(fresh(StagedNode::File { len: stat.len, content }, &stat, racy))
+        }
+        (_, Some(Err(why))) => {
+            monitor.problem(&why);
+            capture.unreadable.push(path.clone());
+            old.clone()
+        }
+        (Now::Unreadable | Now::Read(_), None) => old.clone(),
+        (Now::Gone, None) => None,
+    };
+    // Where only times differ, the recorded time stays: it is that of the content.
+    let new = new.map(|new| match &old {
+        Some(old) if old.same_version(&new) => StagedEntry { meta: Meta { mode: new.meta.mode, ..old.meta }, ..new },
+        _ => new,
+    });
+    capture.ops.extend(record(&path, new.as_ref(), work.as_ref(), staged.as_ref()));
+    let change = match (&old, &new) {
+        (None, None) => return,
+        (None, Some(_)) => Change::Added,
+        (Some(_), None) => Change::Removed,
+        (Some(old), Some(new)) if old.same_version(new) && !all => return,
+        (Some(_), Some(_)) if all => Change::Added,
+        (Some(_), Some(_)) => Change::Modified,
+    };
+    if !(all && new.is_none()) {
+        changes.push((path.clone(), new.unwrap_or_else(nothing)));
+        capture.changed.push((path, change));
+    }
+}
+
+/// The entry of a path at which nothing is.
+pub fn nothing() -> StagedEntry {
+    let meta = Meta { mode: 0, mtime_ns: 0 };
+    StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation: 0 }
+}
+
+/// What the work table has to say of a path: nothing where staging is right.
+pub fn record(
+    path: &RepoPath,
+    new: Option<&StagedEntry>,
+    work: Option<&StagedEntry>,
+    staged: Option<&StagedEntry>,
+) -> Option<Op> {
+    let right = match (new, staged) {
+        (None, None) => true,
+        (Some(new), Some(staged)) => {
+            staged.same_version(new) && (new.node == StagedNode::Dir || staged.seen == new.seen && !staged.racy)
+        }
+        _ => false,
+    };
+    if right {
+        return work.map(|_| worktable::delete_op(path));
+    }
+    let wanted = match new {
+        Some(new) => StagedEntry { generation: 0, ..new.clone() },
+        None => nothing(),
+    };
+    (work != Some(&wanted)).then(|| worktable::put_op(path, &wanted))
+}

@@ -1,0 +1,345 @@
+//! `checkpoint create`: the work tree as it is on disk, stored and recorded in one step.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::session;
+use crate::base::clock;
+use crate::base::monitor::Monitor;
+use crate::format::checkpoint::checkpoint_id;
+use crate::format::journal::Op;
+use crate::model::checkpoint::{
+    Checkpoint, Held, MAX_MESSAGE_LEN, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
+};
+use crate::model::id::{CheckpointId, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::session::{EventKind, Session, SessionName};
+use crate::ops::capture::{Capture, Change, capture};
+use crate::ops::ingest::{IngestStats, Sink};
+use crate::ops::session::active;
+use crate::ops::{Error, Result};
+use crate::repo::{Repository, WriteLock};
+use crate::store::checkpoints::{self, Listing};
+use crate::store::journal::State;
+use crate::store::layer_writer::SealedLayer;
+use crate::store::sessions::Appender;
+use crate::store::worktable;
+
+/// What to record.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The session that it belongs to; it must be active.
+    pub session: Option<SessionName>,
+    /// What it is about; may be empty.
+    pub message: String,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// Who or what asks for it.
+    pub trigger: Trigger,
+    /// A JSON document of the caller.
+    pub state: Option<String>,
+    /// Store the work tree. Without it, only what the caller says is recorded.
+    pub work_tree: bool,
+    /// Do nothing if the work tree is as it was.
+    pub only_if_changed: bool,
+    /// Do nothing if the last checkpoint of the session, or of all, is younger than this.
+    pub min_interval: Option<Duration>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            session: None,
+            message: String::new(),
+            tags: Vec::new(),
+            trigger: Trigger::Manual,
+            state: None,
+            work_tree: true,
+            only_if_changed: false,
+            min_interval: None,
+        }
+    }
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Skipped {
+    /// The work tree is as it was.
+    Unchanged,
+    /// The last one is too young.
+    Recent,
+}
+
+/// What was recorded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The checkpoint; none if there was no need.
+    pub checkpoint: Option<Checkpoint>,
+    /// Why not.
+    pub skipped: Option<Skipped>,
+    /// Paths that were not in the checkpoint before.
+    pub added: Vec<RepoPath>,
+    /// Paths with other content, mode or kind than there.
+    pub modified: Vec<RepoPath>,
+    /// Paths that are gone since.
+    pub removed: Vec<RepoPath>,
+    /// Paths that look as they did; their files were not opened.
+    pub unchanged: u64,
+    /// Paths that could not be read.
+    pub unreadable: u64,
+    /// Devices, sockets and pipes, which are not kept.
+    pub special_files: u64,
+    /// Work done.
+    pub ingest: IngestStats,
+}
+
+impl Outcome {
+    fn skipped(why: Skipped) -> Self {
+        Self {
+            checkpoint: None,
+            skipped: Some(why),
+            added: Vec::new(),
+            modified: Vec::new(),
+            removed: Vec::new(),
+            unchanged: 0,
+            unreadable: 0,
+            special_files: 0,
+            ingest: IngestStats::default(),
+        }
+    }
+}
+
+/// Makes a checkpoint.
+pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkpoint.create");
+    let options = checked(options)?;
+    let lock = repo.lock("checkpoint create")?;
+    if let Some(interval) = options.min_interval
+        && is_recent(&repo.journal().read(), &options, interval)?
+    {
+        return Ok(Outcome::skipped(Skipped::Recent));
+    }
+    let outcome = match options.work_tree {
+        true => with_tree(repo, &lock, options, monitor)?,
+        false => {
+            let checkpoint = record(repo, &lock, options, Stored::default())?;
+            Outcome { skipped: None, ..Outcome::skipped(Skipped::Unchanged) }.of(checkpoint)
+        }
+    };
+    repo.settle_pending(&lock, false)?;
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn of(self, checkpoint: Checkpoint) -> Self {
+        Self { checkpoint: Some(checkpoint), ..self }
+    }
+}
+
+/// The work tree as it was before something is done to it.
+pub struct Saved {
+    /// The checkpoint that holds it.
+    pub number: u64,
+    /// Its tree.
+    pub tree: TreeId,
+    /// Paths that could not be read and are not in it as they are.
+    pub unreadable: Vec<RepoPath>,
+}
+
+/// Stores the work tree before it is overwritten, unless it is stored already. `also` are paths that a checkpoint usually
+/// leaves out.
+pub fn save(
+    repo: &Repository,
+    lock: &WriteLock,
+    message: String,
+    also: &[RepoPath],
+    monitor: &dyn Monitor,
+) -> Result<Saved> {
+    let mut sink = Sink::small(repo);
+    let captured = capture(repo, &mut sink, also, monitor)?;
+    let (tree, unreadable) = (captured.tree, captured.unreadable.clone());
+    let stored_as = number_with(&repo.journal().read(), &captured)?;
+    if let Some(number) = stored_as {
+        // Looks may have changed where content has not.
+        let (layers, mut ops, _) = sink.finish_small()?;
+        ops.extend(captured.ops);
+        ops.push(worktable::base_op(&tree));
+        repo.commit(lock, &layers, ops)?;
+        return Ok(Saved { number, tree, unreadable });
+    }
+    let trigger = Trigger::Automatic(SAFETY.to_owned());
+    let options = Options { message, trigger, ..Options::default() };
+    let checkpoint = record(repo, lock, options, Stored::of(sink, captured)?)?;
+    Ok(Saved { number: checkpoint.number, tree, unreadable })
+}
+
+/// The checkpoint that the work tree is equal to, if it is there.
+fn number_with(state: &State, captured: &Capture) -> Result<Option<u64>> {
+    let Some(number) = worktable::parent(state)? else { return Ok(None) };
+    let parent = checkpoints::get(state, number)?;
+    Ok(parent.filter(|parent| parent.tree() == Some(captured.tree)).map(|parent| parent.number))
+}
+
+fn checked(options: &Options) -> Result<Options> {
+    let refused = |message: String, hint| Err(Error::Refused { message, hint });
+    if options.message.len() > MAX_MESSAGE_LEN {
+        return refused(format!("the message is longer than {MAX_MESSAGE_LEN} bytes"), "shorten it");
+    }
+    let mut tags = options.tags.clone();
+    tags.sort();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return refused(format!("there are more than {MAX_TAGS} tags"), "leave some out");
+    }
+    check_tags(&tags)?;
+    if let Trigger::Automatic(kind) = &options.trigger {
+        check_tags(std::slice::from_ref(kind))?;
+    }
+    if let Some(state) = &options.state {
+        check_state(state)?;
+    }
+    Ok(Options { tags, ..options.clone() })
+}
+
+/// Checks words that are to be tags.
+pub fn check_tags(tags: &[String]) -> Result<()> {
+    match tags.iter().find_map(|tag| Some((tag, tag_fault(tag)?))) {
+        None => Ok(()),
+        Some((tag, why)) => Err(Error::Refused {
+            message: format!("'{}' cannot be a tag: {why}", tag.escape_debug()),
+            hint: "a tag is a word of up to 128 bytes without spaces",
+        }),
+    }
+}
+
+/// Checks a state document.
+pub fn check_state(state: &str) -> Result<()> {
+    if state.len() > MAX_STATE_LEN {
+        return Err(Error::Refused {
+            message: format!("the state has {} bytes, more than {MAX_STATE_LEN}", state.len()),
+            hint: "write large data to a file in the work tree; the checkpoint stores it there",
+        });
+    }
+    serde_json::from_str::<serde::de::IgnoredAny>(state).map(|_| ()).map_err(|error| Error::Refused {
+        message: format!("the state is not JSON: {error}"),
+        hint: "give one JSON document, such as {\"step\": 3}",
+    })
+}
+
+fn is_recent(state: &State, options: &Options, interval: Duration) -> Result<bool> {
+    let listing = match &options.session {
+        Some(name) => Listing::Session(session(state, name)?.id),
+        None => Listing::All,
+    };
+    let mut last = None;
+    checkpoints::visit_back(state, &listing, None, &mut |checkpoint| {
+        last = Some(checkpoint.origin.time_ns);
+        Ok(false)
+    })?;
+    let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
+    // A last one in the future says that the clock was set back, and nothing about its age.
+    let age = last.map(|last| clock::now().saturating_sub(last));
+    Ok(age.is_some_and(|age| (0..interval).contains(&age)))
+}
+
+/// What was stored for a checkpoint.
+#[derive(Default)]
+struct Stored {
+    layers: Vec<SealedLayer>,
+    ops: Vec<Op>,
+    ingest: IngestStats,
+    captured: Option<Capture>,
+}
+
+impl Stored {
+    fn of(sink: Sink<'_>, mut captured: Capture) -> Result<Self> {
+        let (layers, mut ops, ingest) = sink.finish_small()?;
+        ops.append(&mut captured.ops);
+        ops.push(worktable::base_op(&captured.tree));
+        Ok(Self { layers, ops, ingest, captured: Some(captured) })
+    }
+}
+
+fn with_tree(repo: &Repository, lock: &WriteLock, options: Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let mut sink = Sink::small(repo);
+    let mut captured = capture(repo, &mut sink, &[], monitor)?;
+    let of = |wanted: Change| {
+        let paths = captured.changed.iter().filter(move |(_, change)| *change == wanted);
+        paths.map(|(path, _)| path.clone()).collect()
+    };
+    let mut outcome = Outcome {
+        added: of(Change::Added),
+        modified: of(Change::Modified),
+        removed: of(Change::Removed),
+        unchanged: captured.unchanged,
+        unreadable: captured.unreadable.len() as u64,
+        special_files: captured.special_files,
+        ..Outcome::skipped(Skipped::Unchanged)
+    };
+    if options.only_if_changed && number_with(&repo.journal().read(), &captured)?.is_some() {
+        let looks = std::mem::take(&mut captured.ops);
+        if !looks.is_empty() {
+            repo.commit(lock, &[], looks)?;
+        }
+        return Ok(outcome);
+    }
+    let stored = Stored::of(sink, captured)?;
+    outcome.ingest = stored.ingest;
+    outcome.skipped = None;
+    Ok(outcome.of(record(repo, lock, options, stored)?))
+}
+
+/// The one record that makes the checkpoint.
+fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored) -> Result<Checkpoint> {
+    let Stored { layers, mut ops, captured, .. } = stored;
+    let Options { session: name, message, tags, trigger, state: document, .. } = options;
+    let time_ns = clock::now();
+    let checkpoint = {
+        let state = repo.journal().read();
+        let session = name.as_ref().map(|name| active(&state, name)).transpose()?;
+        let number = checkpoints::last_number(&state)? + 1;
+        let origin = Origin {
+            session: name,
+            parent: parent(&state, session.as_ref(), captured.is_some())?,
+            time_ns,
+            message,
+            trigger,
+            state: document,
+            held: captured.as_ref().map_or(Held::Nothing, |captured| Held::Tree(captured.tree)),
+            changed_paths: captured.as_ref().map_or(0, |captured| captured.changed.len() as u64),
+            unreadable_paths: captured.as_ref().map_or(0, |captured| captured.unreadable.len() as u64),
+        };
+        let checkpoint = Checkpoint { number, id: checkpoint_id(&origin), origin, tags, annotations: Vec::new() };
+        ops.extend(checkpoints::put_ops(&checkpoint, session.as_ref().map(|session| session.id)));
+        ops.push(checkpoints::last_number_op(number));
+        if captured.is_some() {
+            ops.push(worktable::parent_op(number));
+        }
+        if let Some(session) = &session {
+            let mut events = Appender::new(&state, session.id, time_ns)?;
+            events.append(&EventKind::Checkpointed { number, id: checkpoint.id });
+            ops.extend(events.ops());
+        }
+        checkpoint
+    };
+    repo.commit(lock, &layers, ops)?;
+    Ok(checkpoint)
+}
+
+/// Of a work tree: the checkpoint that it was last equal to. Of words alone: the one before in the session.
+fn parent(state: &State, session: Option<&Session>, with_tree: bool) -> Result<Option<CheckpointId>> {
+    if with_tree {
+        let Some(number) = worktable::parent(state)? else { return Ok(None) };
+        return Ok(checkpoints::get(state, number)?.map(|parent| parent.id));
+    }
+    let mut last = None;
+    if let Some(session) = session {
+        checkpoints::visit_back(state, &Listing::Session(session.id), None, &mut |checkpoint| {
+            last = Some(checkpoint.id);
+            Ok(false)
+        })?;
+    }
+    Ok(last)
+}

@@ -1,0 +1,142 @@
+//! `checkpoint tag`, `annotate` and `delete`.
+
+use serde::Serialize;
+
+use super::create::check_tags;
+use super::{get, session_of};
+use crate::base::clock;
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::model::checkpoint::{Annotation, Checkpoint, MAX_ANNOTATIONS, MAX_MESSAGE_LEN, MAX_TAGS, Severity};
+use crate::model::operation::Operation;
+use crate::model::session::EventKind;
+use crate::ops::{Error, Result};
+use crate::repo::Repository;
+use crate::store::journal::State;
+use crate::store::sessions::{self, Appender};
+use crate::store::{checkpoints, operations};
+
+/// A changed checkpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// As it is now.
+    pub checkpoint: Checkpoint,
+}
+
+/// Adds and removes tags of a checkpoint.
+pub fn tag(repo: &Repository, number: u64, add: &[String], remove: &[String], _: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkpoint.tag");
+    check_tags(add)?;
+    change(repo, number, |checkpoint| {
+        checkpoint.tags.extend_from_slice(add);
+        checkpoint.tags.retain(|tag| !remove.contains(tag));
+        checkpoint.tags.sort();
+        checkpoint.tags.dedup();
+        if checkpoint.tags.len() > MAX_TAGS {
+            let message = format!("@{number} would have more than {MAX_TAGS} tags");
+            return Err(Error::Refused { message, hint: "remove some of its tags first" });
+        }
+        Ok(())
+    })
+}
+
+/// Adds a remark to a checkpoint.
+pub fn annotate(repo: &Repository, number: u64, severity: Severity, text: &str, _: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkpoint.annotate");
+    if text.trim().is_empty() || text.len() > MAX_MESSAGE_LEN {
+        let message = format!("a remark must have from 1 to {MAX_MESSAGE_LEN} bytes");
+        return Err(Error::Refused { message, hint: "say it with -m MESSAGE" });
+    }
+    change(repo, number, |checkpoint| {
+        if checkpoint.annotations.len() >= MAX_ANNOTATIONS {
+            let message = format!("@{number} has {MAX_ANNOTATIONS} remarks already");
+            return Err(Error::Refused { message, hint: "record further ones as events of the session" });
+        }
+        checkpoint.annotations.push(Annotation { time_ns: clock::now(), severity, text: text.to_owned() });
+        Ok(())
+    })
+}
+
+fn change(repo: &Repository, number: u64, edit: impl FnOnce(&mut Checkpoint) -> Result<()>) -> Result<Outcome> {
+    let lock = repo.lock("checkpoint")?;
+    let (ops, checkpoint) = {
+        let state = repo.journal().read();
+        let mut checkpoint = get(&state, number)?;
+        let session = session_of(&state, &checkpoint)?;
+        let mut ops = checkpoints::delete_ops(&checkpoint, session);
+        edit(&mut checkpoint)?;
+        ops.extend(checkpoints::put_ops(&checkpoint, session));
+        (ops, checkpoint)
+    };
+    repo.commit(&lock, &[], ops)?;
+    Ok(Outcome { checkpoint })
+}
+
+/// Deleted checkpoints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deleted {
+    /// Their numbers.
+    pub numbers: Vec<u64>,
+}
+
+/// Deletes checkpoints. `undo` brings them back until their space is cleared.
+pub fn delete(repo: &Repository, numbers: &[u64], _: &dyn Monitor) -> Result<Deleted> {
+    let _timer = repo.metrics().start("checkpoint.delete");
+    let lock = repo.lock("checkpoint delete")?;
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let ops = {
+        let state = repo.journal().read();
+        let dropped = numbers.iter().map(|number| get(&state, *number)).collect::<Result<Vec<_>>>()?;
+        drop_ops(&state, dropped, false)?
+    };
+    repo.commit(&lock, &[], ops)?;
+    Ok(Deleted { numbers })
+}
+
+/// The operations that remove checkpoints and tell their sessions. `cleared`: what they held goes with them.
+pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Result<Vec<Op>> {
+    let time_ns = clock::now();
+    let mut ops = Vec::new();
+    let mut sessions: Vec<(_, Appender)> = Vec::new();
+    for checkpoint in &dropped {
+        let session = session_of(state, checkpoint)?;
+        ops.extend(checkpoints::delete_ops(checkpoint, session));
+        let Some(id) = session else { continue };
+        let at = match sessions.iter().position(|(known, _)| *known == id) {
+            Some(at) => at,
+            None => {
+                sessions.push((id, Appender::new(state, id, time_ns)?));
+                sessions.len() - 1
+            }
+        };
+        if let Some((_, events)) = sessions.get_mut(at) {
+            events.append(&EventKind::Dropped { number: checkpoint.number });
+        }
+    }
+    ops.extend(sessions.into_iter().flat_map(|(_, events)| events.ops()));
+    let summary = match dropped.as_slice() {
+        [one] => format!("deletion of checkpoint @{}", one.number),
+        many => format!("deletion of {} checkpoints", many.len()),
+    };
+    let mut operation = Operation::new(time_ns, summary);
+    operation.dropped_cleared = cleared;
+    // Those that cannot come back need not be kept, only counted.
+    operation.dropped = if cleared { dropped.into_iter().take(1).collect() } else { dropped };
+    ops.extend(operations::record_ops(state, operation)?);
+    Ok(ops)
+}
+
+/// The operations that bring deleted checkpoints back.
+pub fn bring_back_ops(state: &State, dropped: &[Checkpoint]) -> Result<Vec<Op>> {
+    let mut ops = Vec::new();
+    for checkpoint in dropped {
+        let session = match &checkpoint.origin.session {
+            Some(name) => sessions::id_of(state, name)?,
+            None => None,
+        };
+        ops.extend(checkpoints::put_ops(checkpoint, session));
+    }
+    Ok(ops)
+}

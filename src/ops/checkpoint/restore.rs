@@ -1,0 +1,287 @@
+//! `checkpoint restore`: the work tree as a checkpoint has it, after what is there now was saved.
+
+use hashbrown::HashMap;
+use serde::Serialize;
+
+use super::create::save;
+use super::{get, session_of};
+use crate::base::clock;
+use crate::base::disk::FileKind;
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::model::id::TreeId;
+use crate::model::operation::{Operation, WorkStep};
+use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
+use crate::model::session::{EventKind, Status};
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::tree::{Entry, Node};
+use crate::ops::capture::{nothing, record};
+use crate::ops::checkout::apply::carry_out;
+use crate::ops::checkout::plan::Plan;
+use crate::ops::materialize::FileWrite;
+use crate::ops::{Error, Result, diff};
+use crate::repo::trees::{self, TreeChange};
+use crate::repo::{RepoError, Repository, WriteLock};
+use crate::store::sessions::{self, Appender};
+use crate::store::{operations, staging, worktable};
+use crate::world::write::Expect;
+
+/// What to restore.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The checkpoint.
+    pub number: u64,
+    /// Only these paths and what is below them; everything if empty.
+    pub paths: Vec<RepoPath>,
+    /// Set the recorded modification times.
+    pub set_times: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// The checkpoint that the work tree, or a part of it, is now equal to.
+    pub number: u64,
+    /// The checkpoint that holds what was there before; none for a look only.
+    pub saved: Option<u64>,
+    /// Files and links written.
+    pub written: u64,
+    /// Their bytes.
+    pub written_bytes: u64,
+    /// Files, links and folders removed.
+    pub removed: u64,
+    /// What could not be written or removed.
+    pub failed: u64,
+    /// Some of it because stored data is damaged.
+    pub damaged: u64,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+/// Restores the work tree, a folder or a file.
+pub fn restore(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkpoint.restore");
+    if options.dry_run {
+        return preview(repo, options, monitor);
+    }
+    let lock = repo.lock("checkpoint restore")?;
+    let number = options.number;
+    let target = {
+        let state = repo.journal().read();
+        get(&state, number)?.tree().ok_or(RepoError::CheckpointWithoutTree { number })?
+    };
+    let request = Request {
+        target,
+        number,
+        paths: options.paths.clone(),
+        set_times: options.set_times,
+        reason: format!("before restoring @{number}"),
+        summary: Some(format!("restore of checkpoint @{number}")),
+    };
+    let ops = session_event(repo, number)?;
+    let (outcome, ops) = replace(repo, &lock, request, ops, monitor)?;
+    repo.commit(&lock, &[], ops)?;
+    Ok(outcome)
+}
+
+fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let number = options.number;
+    let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
+    let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
+    let changes = diff::changes(repo, &sides, monitor)?;
+    let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
+    let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
+    Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
+}
+
+/// The event that tells the checkpoint's session, if that is at work here.
+fn session_event(repo: &Repository, number: u64) -> Result<Vec<Op>> {
+    let state = repo.journal().read();
+    let Some(id) = session_of(&state, &get(&state, number)?)? else { return Ok(Vec::new()) };
+    if sessions::get(&state, id)?.is_none_or(|session| session.status != Status::Active) {
+        return Ok(Vec::new());
+    }
+    let mut events = Appender::new(&state, id, clock::now())?;
+    events.append(&EventKind::Restored { number });
+    Ok(events.ops())
+}
+
+/// A tree, or part of it, that is to be put in the place of what is there.
+pub struct Request {
+    /// The tree.
+    pub target: TreeId,
+    /// The checkpoint that holds it.
+    pub number: u64,
+    /// Only these paths; everything if empty.
+    pub paths: Vec<RepoPath>,
+    /// Set the recorded modification times.
+    pub set_times: bool,
+    /// What the checkpoint made before is about.
+    pub reason: String,
+    /// What the operation is called; none if it is not one to be undone.
+    pub summary: Option<String>,
+}
+
+/// Saves what is there, replaces it, and gives what is to be recorded in one batch with `ops`.
+pub fn replace(
+    repo: &Repository,
+    lock: &WriteLock,
+    request: Request,
+    mut ops: Vec<Op>,
+    monitor: &dyn Monitor,
+) -> Result<(Outcome, Vec<Op>)> {
+    let saved = save(repo, lock, request.reason.clone(), &[], monitor)?;
+    let objects = repo.objects();
+    let (now, then) = (objects.tree(&saved.tree)?, objects.tree(&request.target)?);
+    let scopes = Scopes::or_everything(&request.paths);
+    let mut changes = trees::diff(&objects, &now, &then)?;
+    changes.retain(|change| scopes.contains(&change.path));
+    check_paths(repo, &request, &now, &then)?;
+    let unsaved = Scopes::new(&saved.unreadable);
+    let in_danger: Vec<RepoPath> =
+        changes.iter().map(|change| &change.path).filter(|path| unsaved.contains(path)).cloned().collect();
+    if !in_danger.is_empty() {
+        return Err(Error::WouldLose { verb: "restoring", paths: in_danger });
+    }
+    let looks = Looks::of(repo, &changes)?;
+    let plan = plan(changes, &looks);
+    let (done, written) = carry_out(repo, &plan, request.set_times, monitor)?;
+    ops.extend(looks.ops_after(&plan, &written));
+    let whole = request.paths.is_empty() || request.paths.iter().any(RepoPath::is_root);
+    if whole && done.failed == 0 {
+        ops.push(worktable::base_op(&request.target));
+        ops.push(worktable::parent_op(request.number));
+    } else {
+        ops.push(worktable::forget_base_op());
+    }
+    let paths = if whole { vec![RepoPath::root()] } else { request.paths };
+    if let Some(summary) = request.summary {
+        let work = WorkStep::Replaced { saved: saved.number, paths, moved: false };
+        let operation = Operation { work, ..Operation::new(clock::now(), summary) };
+        ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
+    }
+    let outcome = Outcome {
+        number: request.number,
+        saved: Some(saved.number),
+        written: done.written,
+        written_bytes: done.written_bytes,
+        removed: done.removed,
+        failed: done.failed,
+        damaged: done.damaged,
+        dry_run: false,
+    };
+    Ok((outcome, ops))
+}
+
+/// Every path asked for must be on one of the two sides, or it was a mistake.
+fn check_paths(
+    repo: &Repository,
+    request: &Request,
+    now: &std::sync::Arc<crate::model::tree::Tree>,
+    then: &std::sync::Arc<crate::model::tree::Tree>,
+) -> Result<()> {
+    let objects = repo.objects();
+    for path in request.paths.iter().filter(|path| !path.is_root()) {
+        let is_known = trees::lookup(&objects, then, path)?.is_some() || trees::lookup(&objects, now, path)?.is_some();
+        if !is_known {
+            return Err(Error::NoSuchPath { path: path.clone(), place: format!("in @{}", request.number) });
+        }
+    }
+    Ok(())
+}
+
+/// What is recorded of the paths that change.
+struct Looks {
+    work: HashMap<RepoPath, StagedEntry>,
+    staged: HashMap<RepoPath, StagedEntry>,
+}
+
+impl Looks {
+    fn of(repo: &Repository, changes: &[TreeChange]) -> Result<Self> {
+        let state = repo.journal().read();
+        let mut looks = Self { work: HashMap::new(), staged: HashMap::new() };
+        for TreeChange { path, .. } in changes {
+            if let Some(entry) = worktable::get(&state, path)? {
+                looks.work.insert(path.clone(), entry);
+            }
+            if let Some(entry) = staging::get(&state, path)?.filter(|entry| entry.node != StagedNode::Deleted) {
+                looks.staged.insert(path.clone(), entry);
+            }
+        }
+        Ok(looks)
+    }
+
+    /// What the file at a path looked like when it was saved.
+    fn seen(&self, path: &RepoPath) -> SeenStat {
+        self.work.get(path).or(self.staged.get(path)).map(|entry| entry.seen).unwrap_or_default()
+    }
+
+    fn op(&self, path: &RepoPath, new: Option<&StagedEntry>) -> Option<Op> {
+        record(path, new, self.work.get(path), self.staged.get(path))
+    }
+
+    /// What to record when the plan was carried out.
+    fn ops_after(&self, plan: &Plan, written: &[crate::ops::materialize::Written]) -> Vec<Op> {
+        let mut ops: Vec<Op> = plan.removals.iter().filter_map(|(path, _)| self.op(path, None)).collect();
+        for (path, entry) in &plan.folder_meta {
+            let new = StagedEntry { node: StagedNode::Dir, meta: entry.meta, ..nothing() };
+            ops.extend(self.op(path, Some(&new)));
+        }
+        for (file, written) in plan.writes.iter().zip(written) {
+            // What could not be written looks like nothing that is known, and is read by the next checkpoint.
+            let Ok(stat) = written else { continue };
+            let node = match &file.node {
+                Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+                Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
+                Node::Dir { .. } => continue,
+            };
+            let racy = is_racy(stat, clock::now());
+            let mut meta = file.meta;
+            meta.mode = stat.mode;
+            let new = StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 };
+            ops.extend(self.op(&file.path, Some(&new)));
+        }
+        ops
+    }
+}
+
+fn kind_of(entry: &Entry) -> FileKind {
+    match entry.node {
+        Node::File { .. } => FileKind::File,
+        Node::Symlink { .. } => FileKind::Symlink,
+        Node::Dir { .. } => FileKind::Dir,
+    }
+}
+
+/// From what differs to what has to be done. The work tree is known to be the old side.
+fn plan(changes: Vec<TreeChange>, looks: &Looks) -> Plan {
+    let mut plan = Plan::default();
+    for TreeChange { path, old, new } in changes {
+        let old_kind = old.as_ref().map(kind_of);
+        let Some(new) = new else {
+            plan.removals.extend(old_kind.map(|kind| (path, kind)));
+            continue;
+        };
+        let same_kind = old_kind == Some(kind_of(&new));
+        let replaced_kind =
+            old_kind.filter(|kind| !same_kind && (*kind == FileKind::Dir || kind_of(&new) == FileKind::Dir));
+        plan.removals.extend(replaced_kind.map(|kind| (path.clone(), kind)));
+        if kind_of(&new) == FileKind::Dir {
+            if !same_kind {
+                plan.folders.push(path.clone());
+            }
+            plan.folder_meta.push((path, new));
+            continue;
+        }
+        let expect = match (old_kind, replaced_kind) {
+            (None, _) | (_, Some(_)) => Expect::Absent,
+            _ => Expect::Seen(looks.seen(&path)),
+        };
+        plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
+    }
+    plan.removals.reverse();
+    plan
+}

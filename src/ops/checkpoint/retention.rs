@@ -1,0 +1,184 @@
+//! `checkpoint compact`: which checkpoints stay, and giving back the space of those that go.
+
+use hashbrown::HashSet;
+use serde::Serialize;
+
+use super::edit::drop_ops;
+use super::list::Line;
+use super::session;
+use crate::base::clock::{self, NANOS_PER_SEC, UnixNanos};
+use crate::base::monitor::Monitor;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::session::SessionName;
+use crate::ops::reclaim::{self, Live};
+use crate::ops::{Error, Result};
+use crate::repo::Repository;
+use crate::store::checkpoints::{self, Listing};
+
+/// An hour.
+const HOUR_NS: i64 = 3600 * NANOS_PER_SEC;
+/// A day.
+const DAY_NS: i64 = 24 * HOUR_NS;
+
+/// Which tags keep a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Tagged {
+    /// None does.
+    #[default]
+    None,
+    /// Any does.
+    Any,
+    /// These do.
+    Of(Vec<String>),
+}
+
+/// What stays: whatever at least one rule keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// So many of the newest.
+    pub newest: Option<usize>,
+    /// Tagged ones.
+    pub tagged: Tagged,
+    /// All of the last hour, then the newest of each hour for a day, then the newest of each day.
+    pub thin: bool,
+}
+
+/// What to compact, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What stays. Without a rule nothing goes, and only dead space is given back.
+    pub policy: Policy,
+    /// Only checkpoints of this session.
+    pub session: Option<SessionName>,
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Remove the records only. The space is given back by the next compaction; until then `undo` brings them back.
+    pub later: bool,
+}
+
+/// What went.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// Removed checkpoints, the newest first.
+    pub removed: Vec<Line>,
+    /// Checkpoints that stayed.
+    pub kept: u64,
+    /// Bytes given back; of a look only, bytes that would be.
+    pub freed_bytes: u64,
+    /// The space was given back, or would be.
+    pub freed: bool,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+impl Policy {
+    /// Has it any rule?
+    pub fn has_rules(&self) -> bool {
+        self.newest.is_some() || self.tagged != Tagged::None || self.thin
+    }
+
+    /// The numbers of checkpoints that go. They are given the newest first.
+    pub fn select(&self, all: &[Checkpoint], now: UnixNanos) -> Vec<u64> {
+        if !self.has_rules() {
+            return Vec::new();
+        }
+        let mut hours = HashSet::new();
+        let keep = |(place, checkpoint): (usize, &Checkpoint)| {
+            let newest = self.newest.is_some_and(|newest| place < newest);
+            let tagged = match &self.tagged {
+                Tagged::None => false,
+                Tagged::Any => !checkpoint.tags.is_empty(),
+                Tagged::Of(tags) => checkpoint.tags.iter().any(|tag| tags.contains(tag)),
+            };
+            let thin = self.thin && keeps_by_age(checkpoint.origin.time_ns, now, &mut hours);
+            (!(newest || tagged || thin)).then_some(checkpoint.number)
+        };
+        all.iter().enumerate().filter_map(keep).collect()
+    }
+}
+
+/// Is it the newest of its span? Called with the newest first. Spans are those of the clock, so that it does not matter
+/// how often one compacts.
+fn keeps_by_age(time_ns: UnixNanos, now: UnixNanos, spans: &mut HashSet<(i64, i64)>) -> bool {
+    let age = now.saturating_sub(time_ns);
+    let span = if age < HOUR_NS {
+        return true;
+    } else if age < DAY_NS {
+        HOUR_NS
+    } else {
+        DAY_NS
+    };
+    spans.insert((span, time_ns.div_euclid(span)))
+}
+
+/// Removes checkpoints and gives their space back.
+pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkpoint.compact");
+    if options.later && !options.policy.has_rules() {
+        let message = "no rule says what to keep".to_owned();
+        let hint = "give --keep N, --keep-tagged, --keep-tag TAG or --thin; without a rule only space is given back";
+        return Err(Error::Refused { message, hint });
+    }
+    let lock = repo.lock("checkpoint compact")?;
+    let (all, dropped) = {
+        let state = repo.journal().read();
+        let listing = match &options.session {
+            Some(name) => Listing::Session(session(&state, name)?.id),
+            None => Listing::All,
+        };
+        let all = checkpoints::all(&state, &listing)?;
+        let numbers: HashSet<u64> = options.policy.select(&all, clock::now()).into_iter().collect();
+        let dropped: Vec<Checkpoint> =
+            all.iter().filter(|checkpoint| numbers.contains(&checkpoint.number)).cloned().collect();
+        (all.len(), dropped)
+    };
+    let mut outcome = Outcome {
+        removed: dropped.iter().map(Line::from).collect(),
+        kept: (all - dropped.len()) as u64,
+        freed: !options.later,
+        dry_run: options.dry_run,
+        ..Outcome::default()
+    };
+    let numbers: Vec<u64> = dropped.iter().map(|checkpoint| checkpoint.number).collect();
+    let mark = |numbers: &[u64]| -> Result<Option<Live>> {
+        if options.later { Ok(None) } else { reclaim::mark(repo, numbers, monitor).map(Some) }
+    };
+    if options.dry_run {
+        if let Some(live) = mark(&numbers)? {
+            outcome.freed_bytes = reclaim::survey(repo, &live)?.dead_bytes;
+        }
+        return Ok(outcome);
+    }
+    if !dropped.is_empty() {
+        let ops = drop_ops(&repo.journal().read(), dropped, !options.later)?;
+        repo.commit(&lock, &[], ops)?;
+    }
+    if !options.later {
+        forget_dropped(repo, &lock)?;
+        if let Some(live) = mark(&[])? {
+            outcome.freed_bytes = reclaim::sweep(repo, &lock, &live, monitor)?;
+        }
+        // The log still has the records that were removed.
+        repo.journal().snapshot()?;
+    }
+    Ok(outcome)
+}
+
+/// What deletions kept for `undo` is given up.
+fn forget_dropped(repo: &Repository, lock: &crate::repo::WriteLock) -> Result<()> {
+    let ops: Vec<_> = {
+        let operations = crate::store::operations::list(&repo.journal().read())?;
+        let held =
+            operations.into_iter().filter(|operation| !operation.dropped.is_empty() && !operation.dropped_cleared);
+        held.map(|operation| {
+            let dropped = operation.dropped.iter().take(1).cloned().collect();
+            let cleared = crate::model::operation::Operation { dropped, dropped_cleared: true, ..operation };
+            crate::store::operations::update_op(&cleared)
+        })
+        .collect()
+    };
+    if !ops.is_empty() {
+        repo.commit(lock, &[], ops)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,380 @@
+//! `checkpoint export` and `checkpoint import`: checkpoints as one JSON document, checked in and out.
+//!
+//! The document carries everything about the checkpoints, and on request the objects of their trees. Each checkpoint has its
+//! checksum and each object its id, so nothing is taken in that is not what was given out.
+
+use std::sync::Arc;
+
+use data_encoding::{BASE64, HEXLOWER};
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+use super::{get, session_of};
+use crate::base::clock::{self, UnixNanos};
+use crate::base::monitor::Monitor;
+use crate::format::FormatError;
+use crate::format::checkpoint::{decode_checkpoint, encode_checkpoint};
+use crate::format::object::{decode_recipe, decode_tree};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::id::{ObjectId, ObjectKind, RecipeId, TreeId};
+use crate::model::recipe::{Piece, Recipe};
+use crate::model::session::SessionName;
+use crate::model::tree::{Content, Node};
+use crate::ops::ingest::Sink;
+use crate::ops::{Error, Result};
+use crate::repo::Repository;
+use crate::store::checkpoints::{self, Listing};
+use crate::store::objects::ObjectStore;
+use crate::transform::hash::sha256;
+
+/// What the document says it is.
+const FORMAT: &str = "digstore checkpoints";
+/// The version that this program writes, and the newest that it reads.
+const VERSION: u32 = 1;
+
+/// What to export.
+#[derive(Debug, Clone, Default)]
+pub struct ExportOptions {
+    /// These checkpoints; all by default.
+    pub numbers: Vec<u64>,
+    /// Only those of this session.
+    pub session: Option<SessionName>,
+    /// Also the files.
+    pub content: bool,
+}
+
+/// The document.
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    format: String,
+    version: u32,
+    exported_ns: UnixNanos,
+    /// With rising numbers.
+    checkpoints: Vec<Exported>,
+    /// What their trees consist of, if that was asked for.
+    #[serde(default)]
+    objects: Vec<ExportedObject>,
+    /// SHA-256 over the checksums of the checkpoints and the ids of the objects, in order.
+    checksum: String,
+}
+
+/// A checkpoint: readable for people and programs, and the record that counts.
+#[derive(Debug, Serialize, Deserialize)]
+struct Exported {
+    number: u64,
+    id: String,
+    session: Option<String>,
+    time_ns: UnixNanos,
+    message: String,
+    tags: Vec<String>,
+    trigger: String,
+    /// The document of its maker.
+    state: Option<Box<serde_json::value::RawValue>>,
+    tree: Option<String>,
+    /// The record as it is stored, with its checksum, in base64.
+    record: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ExportedObject {
+    id: String,
+    kind: String,
+    data: String,
+}
+
+/// What was exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ExportOutcome {
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Objects of their trees.
+    pub objects: u64,
+}
+
+/// Gives checkpoints as a JSON document.
+pub fn export(repo: &Repository, options: &ExportOptions, monitor: &dyn Monitor) -> Result<(Vec<u8>, ExportOutcome)> {
+    let _timer = repo.metrics().start("checkpoint.export");
+    let mut found = {
+        let state = repo.journal().read();
+        match (&options.session, options.numbers.as_slice()) {
+            (None, []) => checkpoints::all(&state, &Listing::All)?,
+            (Some(name), []) => checkpoints::all(&state, &Listing::Session(super::session(&state, name)?.id))?,
+            (_, numbers) => numbers.iter().map(|number| get(&state, *number)).collect::<Result<_>>()?,
+        }
+    };
+    found.sort_unstable_by_key(|checkpoint| checkpoint.number);
+    found.dedup_by_key(|checkpoint| checkpoint.number);
+    let mut objects = Vec::new();
+    if options.content {
+        let store = repo.objects();
+        let mut collector = Collector { store: &store, seen: HashSet::new(), found: Vec::new(), monitor };
+        for tree in found.iter().filter_map(Checkpoint::tree) {
+            collector.tree(tree)?;
+        }
+        objects = collector.found;
+    }
+    let outcome = ExportOutcome { checkpoints: found.len() as u64, objects: objects.len() as u64 };
+    let checkpoints: Vec<Exported> = found.iter().map(exported).collect::<Result<_>>()?;
+    let checksum = checksum(&checkpoints, &objects);
+    let exported_ns = clock::now();
+    let document =
+        Document { format: FORMAT.to_owned(), version: VERSION, exported_ns, checkpoints, objects, checksum };
+    let json = serde_json::to_vec(&document);
+    Ok((json.map_err(|error| invalid(&error.to_string()))?, outcome))
+}
+
+fn exported(checkpoint: &Checkpoint) -> Result<Exported> {
+    let origin = &checkpoint.origin;
+    let state = origin.state.clone().map(serde_json::value::RawValue::from_string).transpose();
+    Ok(Exported {
+        number: checkpoint.number,
+        id: checkpoint.id.to_string(),
+        session: origin.session.as_ref().map(ToString::to_string),
+        time_ns: origin.time_ns,
+        message: origin.message.clone(),
+        tags: checkpoint.tags.clone(),
+        trigger: origin.trigger.to_string(),
+        state: state.map_err(|error| invalid(&format!("the state of @{}: {error}", checkpoint.number)))?,
+        tree: checkpoint.tree().map(|tree| tree.to_string()),
+        record: BASE64.encode(&encode_checkpoint(checkpoint)),
+    })
+}
+
+fn checksum(checkpoints: &[Exported], objects: &[ExportedObject]) -> String {
+    let records = checkpoints.iter().map(|checkpoint| checkpoint.record.as_bytes());
+    let parts: Vec<&[u8]> = records.chain(objects.iter().map(|object| object.id.as_bytes())).collect();
+    HEXLOWER.encode(&sha256(&parts))
+}
+
+fn invalid(why: &str) -> Error {
+    Error::Refused {
+        message: format!("this is not an export of checkpoints that can be taken in: {why}"),
+        hint: "nothing was imported; export again with 'digstore checkpoint export'",
+    }
+}
+
+/// Collects the objects of trees.
+struct Collector<'a> {
+    store: &'a Arc<ObjectStore>,
+    seen: HashSet<ObjectId>,
+    found: Vec<ExportedObject>,
+    monitor: &'a dyn Monitor,
+}
+
+impl Collector<'_> {
+    fn take(&mut self, id: ObjectId, kind: ObjectKind) -> Result<bool> {
+        if self.monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        if !self.seen.insert(id) {
+            return Ok(false);
+        }
+        let data = BASE64.encode(&self.store.read(&id, kind)?);
+        self.found.push(ExportedObject { id: id.to_string(), kind: kind.to_string(), data });
+        Ok(true)
+    }
+
+    fn tree(&mut self, root: TreeId) -> Result<()> {
+        let mut waiting = vec![root];
+        while let Some(id) = waiting.pop() {
+            if !self.take(id.into(), ObjectKind::Tree)? {
+                continue;
+            }
+            for entry in self.store.tree(&id)?.entries() {
+                match &entry.node {
+                    Node::Dir { tree } => waiting.push(*tree),
+                    Node::File { content: Content::Chunk(id), .. } => {
+                        self.take((*id).into(), ObjectKind::Chunk)?;
+                    }
+                    Node::File { content: Content::Recipe(id), .. } => self.recipe(*id)?,
+                    Node::File { content: Content::Empty, .. } | Node::Symlink { .. } => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn recipe(&mut self, root: RecipeId) -> Result<()> {
+        let mut waiting = vec![root];
+        while let Some(id) = waiting.pop() {
+            if !self.take(id.into(), ObjectKind::Recipe)? {
+                continue;
+            }
+            match self.store.recipe(&id)? {
+                Recipe::Branch(parts) => waiting.extend(parts.into_iter().map(|(part, _)| part)),
+                Recipe::Leaf(pieces) => {
+                    for piece in pieces {
+                        if let Piece::Chunk { id, .. } = piece {
+                            self.take(id.into(), ObjectKind::Chunk)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was imported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ImportOutcome {
+    /// Numbers that the checkpoints got here.
+    pub numbers: Vec<u64>,
+    /// Checkpoints that were here already.
+    pub known: u64,
+    /// Numbers that are missing between the first and the last of the document: checkpoints that were not exported, or deleted before.
+    pub gaps: u64,
+    /// Objects stored that were not here.
+    pub objects_new: u64,
+}
+
+/// Takes in checkpoints from a JSON document. All of it, or nothing.
+pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<ImportOutcome> {
+    let _timer = repo.metrics().start("checkpoint.import");
+    let (checkpoints, objects) = read(json)?;
+    let lock = repo.lock("checkpoint import")?;
+    let mut sink = Sink::small(repo);
+    let mut outcome = ImportOutcome { gaps: gaps(&checkpoints), ..ImportOutcome::default() };
+    let coming: HashMap<ObjectId, &[u8]> = objects.iter().map(|(id, _, bytes)| (*id, bytes.as_slice())).collect();
+    for (id, kind, bytes) in &objects {
+        if monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        outcome.objects_new += u64::from(sink.add(*id, *kind, bytes)?);
+    }
+    let (layers, mut ops, _) = sink.finish_small()?;
+    {
+        let state = repo.journal().read();
+        let mut last = checkpoints::last_number(&state)?;
+        for mut checkpoint in checkpoints {
+            if checkpoints::number_of(&state, &checkpoint.id)?.is_some() {
+                outcome.known += 1;
+                continue;
+            }
+            if let Some(tree) = checkpoint.tree() {
+                check_tree(&repo.objects(), &coming, tree, checkpoint.number)?;
+            }
+            // A number that is free and was never given is kept; others get the next.
+            checkpoint.number = checkpoint.number.max(last + 1);
+            last = checkpoint.number;
+            outcome.numbers.push(checkpoint.number);
+            ops.extend(checkpoints::put_ops(&checkpoint, session_of(&state, &checkpoint)?));
+        }
+        ops.push(checkpoints::last_number_op(last));
+    }
+    if !outcome.numbers.is_empty() {
+        repo.commit(&lock, &layers, ops)?;
+        repo.settle_pending(&lock, false)?;
+    }
+    Ok(outcome)
+}
+
+type ReadObject = (ObjectId, ObjectKind, Vec<u8>);
+
+/// Reads and checks a document.
+fn read(json: &[u8]) -> Result<(Vec<Checkpoint>, Vec<ReadObject>)> {
+    /// The start of a document of any version.
+    #[derive(Deserialize)]
+    struct Start {
+        format: String,
+        version: u32,
+    }
+    let start: Start = serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
+    if start.format != FORMAT {
+        return Err(invalid("it says that it is something else"));
+    }
+    if start.version > VERSION {
+        return Err(Error::Refused {
+            message: format!("the export has version {}; this program reads up to {VERSION}", start.version),
+            hint: "use a newer digstore to import it",
+        });
+    }
+    let document: Document = serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
+    if checksum(&document.checkpoints, &document.objects) != document.checksum {
+        return Err(invalid("its checksum is wrong"));
+    }
+    let mut checkpoints: Vec<Checkpoint> = Vec::new();
+    for exported in &document.checkpoints {
+        let wrong = |why: &str| invalid(&format!("the checkpoint @{}: {why}", exported.number));
+        let record = BASE64.decode(exported.record.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+        let checkpoint = decode_checkpoint(&record).map_err(|error| wrong(&error.to_string()))?;
+        let same = exported_text(&self::exported(&checkpoint)?)? == exported_text(exported)?;
+        if !same {
+            return Err(wrong("what is written beside its record is something else"));
+        }
+        if checkpoints.last().is_some_and(|last| last.number >= checkpoint.number) {
+            return Err(wrong("its number does not rise above the one before"));
+        }
+        checkpoints.push(checkpoint);
+    }
+    let objects = document.objects.iter().map(object).collect::<Result<_>>()?;
+    Ok((checkpoints, objects))
+}
+
+/// Compared as values, so that spaces in a state document do not matter.
+fn exported_text(exported: &Exported) -> Result<serde_json::Value> {
+    serde_json::to_value(exported).map_err(|error| invalid(&error.to_string()))
+}
+
+fn object(exported: &ExportedObject) -> Result<ReadObject> {
+    let wrong = |why: &str| invalid(&format!("the object {}: {why}", exported.id));
+    let id = ObjectId::from_hex(&exported.id).ok_or_else(|| wrong("its id is none"))?;
+    let kinds = [ObjectKind::Chunk, ObjectKind::Recipe, ObjectKind::Tree];
+    let kind = kinds.into_iter().find(|kind| kind.to_string() == exported.kind);
+    let bytes = BASE64.decode(exported.data.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+    if sha256(&[&bytes]) != *id.digest() {
+        return Err(wrong("its bytes do not have its id"));
+    }
+    Ok((id, kind.ok_or_else(|| wrong("its kind is unknown"))?, bytes))
+}
+
+fn gaps(checkpoints: &[Checkpoint]) -> u64 {
+    checkpoints.iter().zip(checkpoints.iter().skip(1)).map(|(a, b)| b.number - a.number - 1).sum()
+}
+
+/// A tree must be here or come with the document, with everything in it.
+fn check_tree(objects: &ObjectStore, coming: &HashMap<ObjectId, &[u8]>, tree: TreeId, number: u64) -> Result<()> {
+    let absent = || Error::Refused {
+        message: format!("files of checkpoint @{number} are neither here nor in the document"),
+        hint: "export it with --content; nothing was imported",
+    };
+    let wrong = |error: FormatError| invalid(&format!("a folder or file of @{number}: {error}"));
+    // What is here already is here with all that it refers to.
+    let is_here = |id: &ObjectId, kind: ObjectKind| objects.locate(id, kind).is_ok();
+    let mut waiting = vec![(ObjectId::from(tree), ObjectKind::Tree)];
+    let mut seen = HashSet::new();
+    while let Some((id, kind)) = waiting.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let Some(bytes) = coming.get(&id) else {
+            if is_here(&id, kind) {
+                continue;
+            }
+            return Err(absent());
+        };
+        match kind {
+            ObjectKind::Tree => {
+                for entry in decode_tree(bytes).map_err(wrong)?.entries() {
+                    waiting.extend(match &entry.node {
+                        Node::Dir { tree } => Some(((*tree).into(), ObjectKind::Tree)),
+                        Node::File { content: Content::Chunk(id), .. } => Some(((*id).into(), ObjectKind::Chunk)),
+                        Node::File { content: Content::Recipe(id), .. } => Some(((*id).into(), ObjectKind::Recipe)),
+                        Node::File { content: Content::Empty, .. } | Node::Symlink { .. } => None,
+                    });
+                }
+            }
+            ObjectKind::Recipe => match decode_recipe(bytes).map_err(wrong)? {
+                Recipe::Branch(parts) => {
+                    waiting.extend(parts.iter().map(|(part, _)| ((*part).into(), ObjectKind::Recipe)));
+                }
+                Recipe::Leaf(pieces) => waiting.extend(pieces.iter().filter_map(|piece| match piece {
+                    Piece::Chunk { id, .. } => Some(((*id).into(), ObjectKind::Chunk)),
+                    Piece::Hole { .. } => None,
+                })),
+            },
+            ObjectKind::Chunk | ObjectKind::Commit => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! `undo`: takes back the last operation that changed the work tree, a branch, a tag or the checkpoints.
+//!
+//! What is in the work tree is saved first, so an `undo` loses nothing either.
+
+use serde::Serialize;
+
+use super::checkout::plan::{self, Scope};
+use super::checkout::{apply, tree_entries};
+use super::checkpoint::create::save;
+use super::checkpoint::edit::bring_back_ops;
+use super::checkpoint::get;
+use super::checkpoint::restore::{Request, replace};
+use super::{Error, Result};
+use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
+use crate::model::id::CommitId;
+use crate::model::operation::{Operation, OperationLine, RefStep, WorkStep};
+use crate::model::path::RepoPath;
+use crate::model::refs::Head;
+use crate::model::scopes::Scopes;
+use crate::ops::add::removal;
+use crate::repo::{RepoError, Repository, WriteLock};
+use crate::store::{operations, refs};
+
+/// What to take back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Only say what would be taken back.
+    pub dry_run: bool,
+}
+
+/// What was taken back.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// The operation; of a look only, all that can be, the last first.
+    pub operations: Vec<OperationLine>,
+    /// Files and links written.
+    pub written: u64,
+    /// Files, links and folders removed.
+    pub removed: u64,
+    /// The checkpoint that holds what was in the work tree before; none if it was not touched.
+    pub saved: Option<u64>,
+    /// What could not be written or removed.
+    pub failed: u64,
+    /// Was this a look only?
+    pub dry_run: bool,
+}
+
+fn line(operation: &Operation) -> OperationLine {
+    let Operation { number, time_ns, summary, .. } = operation;
+    OperationLine { number: *number, time_ns: *time_ns, summary: summary.clone() }
+}
+
+/// Takes back the last operation.
+pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("undo");
+    if options.dry_run {
+        let operations = operations::list(&repo.journal().read())?.iter().map(line).collect();
+        return Ok(Outcome { operations, dry_run: true, ..Outcome::default() });
+    }
+    let lock = repo.lock("undo")?;
+    let operation = operations::last(&repo.journal().read())?.ok_or_else(|| Error::Refused {
+        message: "there is nothing to undo".to_owned(),
+        hint: "'digstore log' and 'digstore checkpoint list' show what one can go back to",
+    })?;
+    check(repo, &operation)?;
+    let mut outcome = Outcome { operations: vec![line(&operation)], ..Outcome::default() };
+    let mut ops = vec![operations::forget_op(&operation)];
+    ops.extend(operation.refs.iter().map(back));
+    ops.extend(operation.head.iter().map(|(before, _)| refs::head_op(before)));
+    if let Some(gone) = &operation.committed {
+        ops.extend(uncommit_ops(repo, gone)?);
+    }
+    ops.extend(bring_back_ops(&repo.journal().read(), &operation.dropped)?);
+    match operation.work.clone() {
+        WorkStep::None => repo.commit(&lock, &[], ops)?,
+        WorkStep::Moved => move_back(repo, &lock, &operation, false, ops, &mut outcome, monitor)?,
+        WorkStep::Replaced { saved, paths, moved } => {
+            if moved {
+                // What is there now is saved by this, so going back may overwrite it.
+                save(repo, &lock, "before an undo".to_owned(), &[], monitor)?;
+                move_back(repo, &lock, &operation, true, std::mem::take(&mut ops), &mut outcome, monitor)?;
+            }
+            put_back(repo, &lock, saved, paths, ops, &mut outcome, monitor)?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Nothing may have changed since that the operation did not do.
+fn check(repo: &Repository, operation: &Operation) -> Result<()> {
+    let refused = |message: String, hint| Err(Error::Refused { message, hint });
+    if operation.dropped_cleared {
+        let message = format!("the {} cannot be undone: its space was given back", operation.summary);
+        return refused(message, "compact with --later to keep the space until the next compaction");
+    }
+    let state = repo.journal().read();
+    for RefStep { kind, name, after, .. } in &operation.refs {
+        if refs::get(&state, *kind, name)? != *after {
+            return refused(
+                format!("'{name}' was changed since the {}", operation.summary),
+                "move it yourself with 'digstore branch -f' or 'digstore tag -f'",
+            );
+        }
+    }
+    if let Some((_, after)) = &operation.head
+        && refs::head(&state)? != *after
+    {
+        let message = format!("HEAD was moved since the {}", operation.summary);
+        return refused(message, "go back with 'digstore checkout'");
+    }
+    Ok(())
+}
+
+fn back(step: &RefStep) -> Op {
+    match &step.before {
+        Some(id) => refs::set_op(step.kind, &step.name, id),
+        None => refs::delete_op(step.kind, &step.name),
+    }
+}
+
+/// What a commit recorded is staged again.
+fn uncommit_ops(repo: &Repository, gone: &[RepoPath]) -> Result<Vec<Op>> {
+    let generation = refs::generation(&repo.journal().read())?;
+    let mut ops = vec![refs::generation_op(generation.saturating_sub(1))];
+    ops.extend(gone.iter().map(|path| removal(path, true, generation)));
+    Ok(ops)
+}
+
+/// The commit that HEAD stood for before the operation.
+fn commit_before(repo: &Repository, operation: &Operation) -> Result<Option<CommitId>> {
+    match &operation.head {
+        Some((Head::Detached(id), _)) => Ok(Some(*id)),
+        Some((Head::Branch(name), _)) => {
+            Ok(refs::get(&repo.journal().read(), crate::model::refs::RefKind::Branch, name)?)
+        }
+        None => Ok(repo.head_commit()?),
+    }
+}
+
+/// Makes the work tree and staging what the commit before says.
+fn move_back(
+    repo: &Repository,
+    lock: &WriteLock,
+    operation: &Operation,
+    force: bool,
+    ops: Vec<Op>,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let commit = commit_before(repo, operation)?;
+    let target = tree_entries(repo, commit.as_ref())?;
+    let scope = Scope { paths: Scopes::everything(), force, moves_head: true };
+    let plan = plan::make(repo, target, &scope, monitor)?;
+    if !plan.conflicts.is_empty() {
+        return Err(Error::WouldLose { verb: "undo", paths: plan.conflicts });
+    }
+    let done = apply::apply(repo, lock, plan, false, ops, monitor)?;
+    outcome.written += done.written;
+    outcome.removed += done.removed;
+    outcome.failed += done.failed;
+    Ok(())
+}
+
+/// Makes paths what the checkpoint made before the operation says.
+fn put_back(
+    repo: &Repository,
+    lock: &WriteLock,
+    number: u64,
+    paths: Vec<RepoPath>,
+    ops: Vec<Op>,
+    outcome: &mut Outcome,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let target = {
+        let state = repo.journal().read();
+        get(&state, number)?.tree().ok_or(RepoError::CheckpointWithoutTree { number })?
+    };
+    let request =
+        Request { target, number, paths, set_times: false, reason: "before an undo".to_owned(), summary: None };
+    let (done, ops) = replace(repo, lock, request, ops, monitor)?;
+    repo.commit(lock, &[], ops)?;
+    outcome.written += done.written;
+    outcome.removed += done.removed;
+    outcome.failed += done.failed;
+    outcome.saved = done.saved;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Objects that are in the journal and not yet in a layer.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::StoreError;
+use super::journal::State;
+use crate::format::FormatError;
+use crate::format::journal::Op;
+use crate::format::layer::{ObjectRow, Place};
+use crate::format::pending::{
+    LAST_PENDING_KEY, PENDING_PREFIX, PendingBlock, PendingObject, decode_pending, encode_pending, pending_key,
+    pending_number,
+};
+use crate::format::staging::decode_counter;
+use crate::model::id::{ObjectId, ObjectKind};
+use crate::transform::compress::{Codec, compress, decompress};
+
+/// More than this at once, before compression, is worth a layer of its own: four of them fill a log.
+pub const MAX_BATCH_LEN: usize = 1 << 20;
+/// With more than this pending, a layer takes it all. Opening a repository reads all of it: 4 MiB take about a millisecond.
+pub const MAX_PENDING_BYTES: u64 = 4 << 20;
+
+/// Stands in for a layer's number where the object is pending.
+pub const PENDING_LAYER: u32 = u32::MAX;
+
+fn in_journal(source: FormatError) -> StoreError {
+    StoreError::Format { subject: "journal".to_owned(), source }
+}
+
+/// What is pending, as of one moment.
+#[derive(Debug, Default)]
+pub struct Pending {
+    rows: HashMap<ObjectId, Place>,
+    blocks: HashMap<u32, Stored>,
+    stored_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Stored {
+    codec: Codec,
+    raw_len: u32,
+    bytes: Arc<[u8]>,
+}
+
+impl Pending {
+    /// Reads what is pending.
+    pub fn load(state: &State) -> Result<Self, StoreError> {
+        let mut pending = Self::default();
+        let mut scan = state.scan(PENDING_PREFIX)?;
+        while let Some((key, value)) = scan.next()? {
+            pending.add(pending_number(key).map_err(in_journal)?, value)?;
+        }
+        Ok(pending)
+    }
+
+    /// Takes in a block.
+    pub fn add(&mut self, number: u32, value: &[u8]) -> Result<(), StoreError> {
+        let PendingBlock { objects, codec, raw_len, stored } = decode_pending(value).map_err(in_journal)?;
+        for PendingObject { id, kind, offset, len } in objects {
+            self.rows.insert(id, Place { block: number, offset, len, kind });
+        }
+        self.stored_bytes += stored.len() as u64;
+        self.blocks.insert(number, Stored { codec, raw_len, bytes: stored.into() });
+        Ok(())
+    }
+
+    /// Where an object is.
+    pub fn find(&self, id: &ObjectId) -> Option<ObjectRow> {
+        self.rows.get(id).map(|place| ObjectRow { id: *id, place: *place })
+    }
+
+    /// Bytes of all blocks as they are stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
+    /// All objects, in the order in which they came.
+    pub fn objects(&self) -> Vec<ObjectRow> {
+        let mut rows: Vec<ObjectRow> =
+            self.rows.iter().map(|(id, place)| ObjectRow { id: *id, place: *place }).collect();
+        rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.id));
+        rows
+    }
+
+    /// Decodes a block.
+    pub fn block(&self, number: u32) -> Result<Vec<u8>, StoreError> {
+        let wrong = |why: String| StoreError::JournalDamaged(format!("pending block {number}: {why}"));
+        let Stored { codec, raw_len, bytes } =
+            self.blocks.get(&number).ok_or_else(|| wrong("it is not there".to_owned()))?;
+        decompress(*codec, bytes, *raw_len as usize).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The operations that take everything out of the journal.
+    pub fn clear_ops(&self) -> Vec<Op> {
+        self.blocks.keys().map(|number| Op::Delete(pending_key(*number))).collect()
+    }
+}
+
+/// Few new objects, gathered to become a pending block.
+#[derive(Debug, Default)]
+pub struct Batch {
+    objects: Vec<PendingObject>,
+    bytes: Vec<u8>,
+    known: hashbrown::HashSet<ObjectId>,
+}
+
+impl Batch {
+    /// Is the object in it?
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        self.known.contains(id)
+    }
+
+    /// Adds an object that is not in it yet; `false` if there is no room.
+    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> bool {
+        if self.bytes.len() + bytes.len() > MAX_BATCH_LEN {
+            return false;
+        }
+        self.objects.push(PendingObject { id, kind, offset: self.bytes.len() as u32, len: bytes.len() as u32 });
+        self.bytes.extend_from_slice(bytes);
+        self.known.insert(id);
+        true
+    }
+
+    /// The objects in order of arrival.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8])> {
+        self.objects.iter().map(|PendingObject { id, kind, offset, len }| {
+            let (start, end) = (*offset as usize, (*offset + *len) as usize);
+            (*id, *kind, self.bytes.get(start..end).unwrap_or_default())
+        })
+    }
+
+    /// The operations that put it into the journal, and the bytes that it takes there; none for an empty batch.
+    pub fn ops(self, state: &State, level: i32) -> Result<(Vec<Op>, u64), StoreError> {
+        if self.objects.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
+        let internal = |error: std::io::Error| StoreError::Internal(format!("cannot compress a block: {error}"));
+        let (codec, packed) = compress(&self.bytes, level).map_err(internal)?;
+        let stored = if codec == Codec::Raw { &self.bytes } else { &packed };
+        let block = PendingBlock { objects: self.objects, codec, raw_len: self.bytes.len() as u32, stored };
+        let value = encode_pending(&block);
+        let last = state.get(LAST_PENDING_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))?;
+        let number = last.wrapping_add(1);
+        let len = value.len() as u64;
+        let ops = vec![
+            Op::Put(pending_key(number as u32), value),
+            Op::Put(LAST_PENDING_KEY.to_vec(), number.to_le_bytes().to_vec()),
+        ];
+        Ok((ops, len))
+    }
+}
+
+/// The pending block that an operation puts, if it does.
+pub fn block_of_op(op: &Op) -> Option<(u32, &[u8])> {
+    match op {
+        Op::Put(key, value) if key.starts_with(PENDING_PREFIX) => Some((pending_number(key).ok()?, value)),
+        _ => None,
+    }
+}
