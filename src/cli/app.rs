@@ -20,10 +20,11 @@ use super::environment;
 use super::exit::{Exit, Failure};
 use super::progress::Progress;
 use super::render::Paint;
+use super::streams::Streams;
 
 /// What a command leaves to be printed.
 pub struct Report {
-    /// The outcome; an object.
+    /// The outcome; an object. Nothing at all if everything was printed while it happened.
     pub json: Value,
     /// The same for people.
     pub text: String,
@@ -36,6 +37,11 @@ impl Report {
     pub fn new(outcome: &impl Serialize, text: String) -> Self {
         let json = serde_json::to_value(outcome).unwrap_or_default();
         Self { json, text, notes: Vec::new(), exit: Exit::Done }
+    }
+
+    /// Everything was printed while it happened.
+    pub fn printed() -> Self {
+        Self { json: Value::Null, text: String::new(), notes: Vec::new(), exit: Exit::Done }
     }
 
     pub fn note(mut self, when: bool, note: impl FnOnce() -> String) -> Self {
@@ -62,6 +68,7 @@ pub struct App {
     /// The folder that paths are relative to.
     pub base: PathBuf,
     pub paint: Paint,
+    pub streams: Streams,
 }
 
 impl App {

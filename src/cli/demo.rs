@@ -21,7 +21,8 @@ use digstore::repo::{Repository, init};
 use serde::Serialize;
 
 use super::app::{App, Report};
-use super::args::{DemoArgs, DiffStyle};
+use super::args::history::DiffStyle;
+use super::args::store::DemoArgs;
 use super::environment;
 use super::exit::{Exit, Failure};
 use super::render::{changes, count, history};

@@ -7,6 +7,7 @@ use digstore::base::disk::DiskError;
 use digstore::base::kind::ErrorKind;
 use digstore::ops;
 use digstore::repo::RepoError;
+use digstore::store::StoreError;
 use serde_json::json;
 use thiserror::Error;
 
@@ -70,6 +71,11 @@ impl Failure {
             _ => return false,
         };
         source.kind() == io::ErrorKind::BrokenPipe
+    }
+
+    /// A layer that the journal named a moment ago is gone.
+    pub fn is_missing_layer(&self) -> bool {
+        matches!(self, Self::Ops(ops::Error::Repo(RepoError::Store(StoreError::MissingLayer(_)))))
     }
 
     pub fn exit(&self) -> Exit {

@@ -9,6 +9,7 @@ mod environment;
 mod exit;
 mod progress;
 mod render;
+mod streams;
 mod verbs;
 
 use std::io::{self, IsTerminal, Write};
@@ -22,11 +23,15 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use app::{App, Report, base_folder, wants_color};
-use args::{Cli, Command, ConfigCommand};
+use args::checkpoint::CheckpointCommand;
+use args::session::SessionCommand;
+use args::store::ConfigCommand;
+use args::{Cli, Command};
 use config::Config;
 use exit::{Exit, Failure};
 use progress::Progress;
 use render::Paint;
+use streams::Streams;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -74,8 +79,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let progress = Progress::new(draw, global.json, config.progress_interval(), cancelled);
     let paint = Paint(!global.json && wants_color(global.color));
     let name = name_of(&command);
-    let app = App { global, config, progress, base, paint };
-    let report = verbs::run(&app, command)?;
+    let app = App { global, config, progress, base, paint, streams: Streams::default() };
+    let report = match verbs::run(&app, command.clone()) {
+        // Another process has moved what was about to be read; its new place is in the journal by now.
+        Err(failure) if failure.is_missing_layer() && !app.streams.printed() => verbs::run(&app, command)?,
+        done => done?,
+    };
     print(&app, name, report)
 }
 
@@ -85,7 +94,7 @@ fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure>
     let problems = app.progress.problems();
     let exit = if exit == Exit::Done && !problems.is_empty() { Exit::Partial } else { exit };
     let mut out = io::stdout().lock();
-    if app.global.json {
+    if app.global.json && !json.is_null() {
         let mut object = Map::new();
         object.insert("schema".to_owned(), json!(format!("digstore.{name}/1")));
         if let Value::Object(fields) = json {
@@ -97,7 +106,7 @@ fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure>
         out.write_all(b"\n")?;
     } else {
         out.write_all(text.as_bytes())?;
-        if !app.global.quiet {
+        if !app.global.quiet && !app.global.json {
             notes.iter().for_each(|note| say(&format!("note: {note}\n")));
         }
     }
@@ -131,6 +140,37 @@ fn name_of(command: &Command) -> &'static str {
         Command::Tag(_) => "tag",
         Command::Cat(_) => "cat",
         Command::Ls(_) => "ls",
+        Command::Checkpoint(command) => match command {
+            CheckpointCommand::Create(_) => "checkpoint-create",
+            CheckpointCommand::List(_) => "checkpoint-list",
+            CheckpointCommand::Show { .. } => "checkpoint-show",
+            CheckpointCommand::Diff(_) => "checkpoint-diff",
+            CheckpointCommand::Restore(_) => "checkpoint-restore",
+            CheckpointCommand::Tag { .. } => "checkpoint-tag",
+            CheckpointCommand::Annotate { .. } => "checkpoint-annotate",
+            CheckpointCommand::Delete { .. } => "checkpoint-delete",
+            CheckpointCommand::Compact(_) => "checkpoint-compact",
+            CheckpointCommand::Export(_) => "checkpoint-export",
+            CheckpointCommand::Import { .. } => "checkpoint-import",
+            CheckpointCommand::Watch(_) => "checkpoint-watch",
+        },
+        Command::Session(command) => match command {
+            SessionCommand::Begin { .. } => "session-begin",
+            SessionCommand::End { .. } => "session-end",
+            SessionCommand::Abort { .. } => "session-abort",
+            SessionCommand::List => "session-list",
+            SessionCommand::Show { .. } => "session-show",
+            SessionCommand::Put { .. } => "session-put",
+            SessionCommand::Get { .. } => "session-get",
+            SessionCommand::Cas(_) => "session-cas",
+            SessionCommand::Del { .. } => "session-del",
+            SessionCommand::Append { .. } => "session-append",
+            SessionCommand::Events(_) => "session-events",
+            SessionCommand::Replay { .. } => "session-replay",
+            SessionCommand::Diff { .. } => "session-diff",
+            SessionCommand::Export { .. } => "session-export",
+        },
+        Command::Undo(_) => "undo",
         Command::Fsck(_) => "fsck",
         Command::Stats(_) => "stats",
         Command::Layer(_) => "layer",

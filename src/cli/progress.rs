@@ -62,6 +62,16 @@ impl Progress {
         Self { shared: Arc::new(shared), collect, drawer: Mutex::default(), interval, enabled: draw }
     }
 
+    /// Makes the verb stop as if it was interrupted.
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// What went wrong since this was asked last.
+    pub fn take_problems(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.shared.problems))
+    }
+
     /// Everything that went wrong without ending the verb.
     pub fn problems(&self) -> Vec<String> {
         lock(&self.shared.problems).clone()

@@ -12,7 +12,7 @@ use digstore::ops::{add, checkout};
 
 use super::{Paint, count};
 use crate::cli::app::Opened;
-use crate::cli::args::DiffStyle;
+use crate::cli::args::history::DiffStyle;
 
 fn staged_word(change: StagedChange) -> (&'static str, char) {
     match change {

@@ -7,7 +7,7 @@ use digstore::ops::ls::{self, LsEntry};
 use digstore::ops::{commit, refs, show};
 
 use super::{Paint, changes, count, printable, time};
-use crate::cli::args::DiffStyle;
+use crate::cli::args::history::DiffStyle;
 
 /// Who, when and why.
 pub fn entry(entry: &LogEntry, oneline: bool, paint: Paint) -> String {

@@ -1,7 +1,9 @@
 //! Outcomes as text.
 
 pub mod changes;
+pub mod checkpoint;
 pub mod history;
+pub mod session;
 pub mod store;
 
 use std::fmt::Display;
@@ -49,6 +51,14 @@ pub fn time(time_ns: UnixNanos, utc_offset_minutes: i16) -> String {
     let offset = Offset::from_seconds(i32::from(utc_offset_minutes) * SECONDS_PER_MINUTE).unwrap_or(Offset::UTC);
     match Timestamp::from_second(time_ns.div_euclid(NANOS_PER_SEC)) {
         Ok(time) => time.to_zoned(TimeZone::fixed(offset)).strftime("%a %b %-d %H:%M:%S %Y %z").to_string(),
+        Err(_) => format!("{time_ns} ns after 1970"),
+    }
+}
+
+/// A time on the user's clock, short enough for lists.
+pub fn local_time(time_ns: UnixNanos) -> String {
+    match Timestamp::from_second(time_ns.div_euclid(NANOS_PER_SEC)) {
+        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => format!("{time_ns} ns after 1970"),
     }
 }

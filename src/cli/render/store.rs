@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use digstore::base::size::ByteSize;
-use digstore::ops::{fsck, layer, stats};
+use digstore::ops::{fsck, layer, stats, undo};
 
-use super::{Paint, count, grouped};
+use super::{Paint, count, grouped, local_time, printable};
 
 pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
     let mut text = String::new();
@@ -77,6 +77,32 @@ pub fn stats(outcome: &stats::Outcome) -> String {
     let parts = [("layers", outcome.layer_bytes), ("journal", outcome.journal_bytes), ("index", outcome.index_bytes)];
     let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("{name} {}", ByteSize(*bytes))).collect();
     row("on disk", format!("{} ({})", ByteSize(outcome.total_bytes), parts.join(", ")));
+    text
+}
+
+/// What was taken back, or what can be.
+pub fn undo(outcome: &undo::Outcome, paint: Paint) -> String {
+    let mut text = String::new();
+    if outcome.dry_run {
+        for operation in &outcome.operations {
+            let _ = writeln!(text, "{}  {}", local_time(operation.time_ns), printable(&operation.summary));
+        }
+        if outcome.operations.is_empty() {
+            text.push_str("There is nothing to undo.\n");
+        }
+        return text;
+    }
+    for operation in &outcome.operations {
+        let _ = write!(text, "Took back: {}", printable(&operation.summary));
+    }
+    if outcome.written + outcome.removed > 0 {
+        let _ = write!(text, "; {} written, {} removed", count(outcome.written, "path"), grouped(outcome.removed));
+    }
+    if let Some(saved) = outcome.saved {
+        let saved = paint.yellow(format!("@{saved}"));
+        let _ = write!(text, "; what was there is saved as {saved}");
+    }
+    text.push_str(".\n");
     text
 }
 

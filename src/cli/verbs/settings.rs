@@ -1,0 +1,91 @@
+//! Settings, manual pages, completions.
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use digstore::base::disk::open_or_create;
+use serde_json::json;
+
+use super::{Done, NEW_DIR_MODE, unless_quiet};
+use crate::cli::app::{App, Report};
+use crate::cli::args::Cli;
+use crate::cli::args::store::ConfigCommand;
+use crate::cli::exit::Failure;
+use crate::cli::{config, user_config_file};
+
+pub fn configure(app: &App, command: ConfigCommand) -> Done {
+    let file_of = |user: bool| match user {
+        true => user_config_file().ok_or_else(|| {
+            Failure::usage("there is no home folder to keep a user's file in", "set HOME or XDG_CONFIG_HOME")
+        }),
+        false => Ok(config::project_file(&app.base).unwrap_or_else(|| project_root(app).join(config::FILE_NAME))),
+    };
+    match command {
+        ConfigCommand::List => {
+            let settings = app.config.list();
+            let line = |one: &config::Setting| format!("{:<38} {:<14} {}\n", one.key, one.value, one.origin);
+            let text = settings.iter().map(line).collect();
+            Ok(Report::new(&json!({ "settings": settings }), text))
+        }
+        ConfigCommand::Profiles => {
+            let profiles = app.config.profiles();
+            let line = |one: &config::ProfileInfo| {
+                let mark = if app.config.profile() == Some(one.name.as_str()) { '*' } else { ' ' };
+                format!("{mark} {:<20} {}\n", one.name, one.description.as_deref().unwrap_or_default())
+            };
+            let text = profiles.iter().map(line).collect();
+            Ok(Report::new(&json!({ "profiles": profiles, "current": app.config.profile() }), text))
+        }
+        ConfigCommand::Get { key } => {
+            let setting = app.config.get(&key)?;
+            let text = format!("{}\n", setting.value);
+            Ok(Report::new(&setting, text))
+        }
+        ConfigCommand::Set { key, value, file } => {
+            let file = file_of(file.user)?;
+            config::set(&file, &key, &value)?;
+            let text = unless_quiet(app, || format!("Set {key} in {}.\n", file.display()));
+            Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
+        }
+        ConfigCommand::Unset { key, file } => {
+            let file = file_of(file.user)?;
+            let was_set = config::unset(&file, &key)?;
+            let text = unless_quiet(app, || match was_set {
+                true => format!("Removed {key} from {}.\n", file.display()),
+                false => format!("{key} was not set in {}.\n", file.display()),
+            });
+            Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "was_set": was_set }), text))
+        }
+        ConfigCommand::Example => {
+            let text = config::example();
+            Ok(Report::new(&json!({ "text": text }), text))
+        }
+    }
+}
+
+/// Where a project's first `digstore.toml` goes: beside the repository if there is one, else here.
+fn project_root(app: &App) -> PathBuf {
+    digstore::repo::discover(&app.base).map_or_else(|_| app.base.clone(), |(root, _)| root)
+}
+
+pub fn man(app: &App, to: Option<&Path>) -> Done {
+    let command = Cli::command();
+    let Some(to) = to else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        let page = String::from_utf8_lossy(&page).into_owned();
+        return Ok(Report::new(&json!({ "page": page }), page));
+    };
+    let dir = open_or_create(&app.base.join(to), NEW_DIR_MODE)?;
+    clap_mangen::generate_to(command, dir.path())?;
+    let text = unless_quiet(app, || format!("Wrote the manual pages to {}.\n", to.display()));
+    Ok(Report::new(&json!({ "folder": to.display().to_string() }), text))
+}
+
+pub fn completions(shell: Shell) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "digstore", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    Ok(Report::new(&json!({ "shell": shell.to_string(), "script": script }), script))
+}
