@@ -1,6 +1,7 @@
 //! How often operations ran, and how long they took.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -32,10 +33,14 @@ pub struct Latency {
 /// An operation that ended: its name and how long it took, in nanoseconds.
 pub type Sample = (&'static str, u64);
 
+/// Samples kept to be saved; with more, the oldest are left out.
+const MAX_SAMPLES: usize = 4096;
+
 /// Counts and times operations.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    histograms: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
+    histograms: Mutex<BTreeMap<Cow<'static, str>, Histogram<u64>>>,
+    samples: Mutex<VecDeque<Sample>>,
 }
 
 /// An operation that is running; it is counted when this is dropped.
@@ -61,22 +66,45 @@ impl Metrics {
 
     /// Counts an operation that took some nanoseconds.
     pub fn record(&self, (name, nanos): Sample) {
-        let mut histograms = lock(&self.histograms);
-        // The digits are within the library's bounds, so making one cannot fail.
-        if !histograms.contains_key(name)
-            && let Ok(histogram) = Histogram::new(DIGITS)
-        {
-            histograms.insert(name, histogram);
+        self.count(Cow::Borrowed(name), nanos);
+        let mut samples = lock(&self.samples);
+        if samples.len() == MAX_SAMPLES {
+            samples.pop_front();
         }
-        if let Some(histogram) = histograms.get_mut(name) {
+        samples.push_back((name, nanos));
+    }
+
+    fn count(&self, name: Cow<'static, str>, nanos: u64) {
+        let mut histograms = lock(&self.histograms);
+        if let Some(histogram) = histograms.get_mut(&name) {
             // It grows as needed; only a machine out of memory could refuse, and a count is not worth failing for.
             let _ = histogram.record(nanos);
+        } else if let Ok(mut histogram) = Histogram::new(DIGITS) {
+            let _ = histogram.record(nanos);
+            histograms.insert(name, histogram);
         }
     }
 
     /// All operations so far, by name.
-    pub fn latencies(&self) -> BTreeMap<&'static str, Latency> {
-        lock(&self.histograms).iter().map(|(name, histogram)| (*name, latency(histogram))).collect()
+    pub fn latencies(&self) -> BTreeMap<String, Latency> {
+        lock(&self.histograms).iter().map(|(name, histogram)| (name.to_string(), latency(histogram))).collect()
+    }
+
+    /// What was recorded since the last call, a line each: name and nanoseconds.
+    pub fn take_lines(&self) -> String {
+        lock(&self.samples).drain(..).map(|(name, nanos)| format!("{name} {nanos}\n")).collect()
+    }
+
+    /// Counts what such lines say. A line that says nothing is left out: two writers at once may have mixed theirs.
+    pub fn add_lines(&self, lines: &str) {
+        for line in lines.lines() {
+            if let Some((name, nanos)) = line.split_once(' ')
+                && let Ok(nanos) = nanos.parse()
+                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.')
+            {
+                self.count(Cow::Owned(name.to_owned()), nanos);
+            }
+        }
     }
 }
 
@@ -111,5 +139,13 @@ mod tests {
             assert!((value - expected).abs() <= expected / 500.0, "{value} {expected}");
         }
         assert!((x.max_us - 10_000.0).abs() <= 20.0);
+        // The newest lines say the same elsewhere.
+        let lines = metrics.take_lines();
+        assert_eq!((lines.lines().count(), metrics.take_lines().len()), (MAX_SAMPLES, 0));
+        let again = Metrics::default();
+        again.add_lines(&lines);
+        again.add_lines("x 12y 5\n\nX 5\nz\n");
+        assert_eq!(again.latencies()["x"].count, MAX_SAMPLES as u64 - 1);
+        assert_eq!(again.latencies().len(), 2);
     }
 }

@@ -71,6 +71,7 @@ enum Change {
 
 /// Stages what the paths hold now.
 pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("add");
     let lock = repo.lock("add")?;
     let mut sink = Sink::new(repo);
     let (outcome, ops) = stage(repo, options, &mut sink, monitor)?;

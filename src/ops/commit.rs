@@ -60,6 +60,7 @@ const IMPLIED_DIR_MODE: u32 = 0o755;
 
 /// Records what is staged.
 pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("commit");
     check_text(options)?;
     let lock = repo.lock("commit")?;
     let mut sink = Sink::new(repo);

@@ -10,6 +10,7 @@ use super::layer::KindCount;
 use super::log::History;
 use super::{Error, Result};
 use crate::base::disk::{Dir, FileKind, IoContext};
+use crate::base::metrics::Latency;
 use crate::base::monitor::Monitor;
 use crate::model::id::{ChunkId, RecipeId, TreeId};
 use crate::model::recipe::Piece;
@@ -17,6 +18,7 @@ use crate::model::tree::{Content, Node};
 use crate::repo::Repository;
 use crate::store::objects::ObjectStore;
 use crate::store::refs::{self, RefKind};
+use crate::store::{checkpoints, sessions};
 
 /// How much to count.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +68,14 @@ pub struct Outcome {
     pub dedup_ratio: Option<f64>,
     /// `plain_bytes` for each byte of `stored_bytes`.
     pub compression_ratio: Option<f64>,
+    /// Number of checkpoints.
+    pub checkpoints: u64,
+    /// Number of sessions.
+    pub sessions: u64,
+    /// Bytes that are in the journal until a layer takes them.
+    pub pending_bytes: u64,
+    /// The last few ten thousand operations in this repository, by name: how many, and how long they took.
+    pub operations: BTreeMap<String, Latency>,
 }
 
 /// What a tree holds.
@@ -91,6 +101,8 @@ pub fn stats(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Res
         Some(dir) => count_disk(dir.as_ref(), &mut outcome)?,
         None => outcome.total_bytes = outcome.layer_bytes,
     }
+    outcome.operations = repo.measured().latencies();
+    outcome.pending_bytes = objects.pending().stored_bytes();
     let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
     outcome.dedup_ratio = ratio(outcome.counted_file_bytes, outcome.counted_chunk_bytes);
     outcome.compression_ratio = ratio(outcome.plain_bytes, outcome.stored_bytes);
@@ -107,6 +119,8 @@ fn count_history(
     let tips = {
         let state = repo.journal().read();
         outcome.branches = refs::list(&state, RefKind::Branch)?.len() as u64;
+        outcome.checkpoints = checkpoints::numbers(&state)?.len() as u64;
+        outcome.sessions = sessions::list(&state)?.len() as u64;
         outcome.tags = refs::list(&state, RefKind::Tag)?.len() as u64;
         refs::tips(&state)?
     };

@@ -73,6 +73,7 @@ impl Outcome {
 
 /// Compares HEAD, staging and disk.
 pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("status");
     let mut outcome = Outcome::default();
     let before = clock::now();
     let state = repo.journal().read();

@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod init;
+mod measured;
 pub mod resolve;
 pub mod settings;
 pub mod trees;

@@ -48,6 +48,16 @@ pub fn number_of(state: &State, id: &CheckpointId) -> Result<Option<u64>, StoreE
     state.get(&by_id_key(id))?.map(|value| number_of_key(value).map_err(in_journal)).transpose()
 }
 
+/// The numbers of all checkpoints, rising.
+pub fn numbers(state: &State) -> Result<Vec<u64>, StoreError> {
+    let mut scan = state.scan(CHECKPOINT_PREFIX)?;
+    let mut found = Vec::new();
+    while let Some((key, _)) = scan.next()? {
+        found.push(number_of_key(key).map_err(in_journal)?);
+    }
+    Ok(found)
+}
+
 /// Where a list of checkpoints is read from.
 #[derive(Debug, Clone)]
 pub enum Listing {

@@ -14,11 +14,13 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
         if finding.path.as_ref().is_some_and(|path| path.is_root()) {
             place = "the root folder: ".to_owned();
         }
-        let commit = match (&finding.commit, &finding.path) {
-            (Some(commit), Some(_)) => format!(" (in commit {})", commit.short()),
-            (Some(commit), None) => format!(" (commit {})", commit.short()),
-            (None, Some(_)) => " (staged)".to_owned(),
-            (None, None) => String::new(),
+        let commit = match (&finding.commit, &finding.checkpoint, &finding.path) {
+            (Some(commit), _, Some(_)) => format!(" (in commit {})", commit.short()),
+            (Some(commit), _, None) => format!(" (commit {})", commit.short()),
+            (None, Some(number), Some(_)) => format!(" (in checkpoint @{number})"),
+            (None, Some(number), None) => format!(" (checkpoint @{number})"),
+            (None, None, Some(_)) => " (staged)".to_owned(),
+            (None, None, None) => String::new(),
         };
         let _ = writeln!(text, "{} {place}{}{commit}", paint.red("damaged:"), finding.problem);
     }
@@ -27,10 +29,11 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
         let _ = writeln!(text, "and {} more", grouped(hidden));
     }
     let checked = format!(
-        "{}, {}, {}, {}",
+        "{}, {}, {}, {}, {}",
         count(outcome.layers, "layer"),
         count(outcome.objects, "object"),
         count(outcome.commits, "commit"),
+        count(outcome.checkpoints, "checkpoint"),
         count(outcome.files, "file")
     );
     let how = match outcome.full {
@@ -61,6 +64,7 @@ pub fn stats(outcome: &stats::Outcome) -> String {
     row("HEAD", format!("{things}, {}", ByteSize(head.bytes)));
     let names = format!("{} branches, {}", grouped(outcome.branches), count(outcome.tags, "tag"));
     row("commits", format!("{} ({names})", grouped(outcome.commits)));
+    row("checkpoints", format!("{} ({})", grouped(outcome.checkpoints), count(outcome.sessions, "session")));
     for (kind, objects) in &outcome.objects {
         row(kind, format!("{}, {}", grouped(objects.count), ByteSize(objects.plain_bytes)));
     }
@@ -77,7 +81,17 @@ pub fn stats(outcome: &stats::Outcome) -> String {
     let parts = [("layers", outcome.layer_bytes), ("journal", outcome.journal_bytes), ("index", outcome.index_bytes)];
     let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("{name} {}", ByteSize(*bytes))).collect();
     row("on disk", format!("{} ({})", ByteSize(outcome.total_bytes), parts.join(", ")));
+    for (name, latency) in &outcome.operations {
+        let times = [latency.p50_us, latency.p99_us, latency.max_us].map(milliseconds);
+        let [p50, p99, max] = times;
+        row(name, format!("{} times; half within {p50}, 99 of 100 within {p99}, all within {max}", latency.count));
+    }
     text
+}
+
+fn milliseconds(micros: f64) -> String {
+    const MICROS_PER_MILLI: f64 = 1000.0;
+    format!("{:.2} ms", micros / MICROS_PER_MILLI)
 }
 
 /// What was taken back, or what can be.

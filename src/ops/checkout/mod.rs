@@ -71,6 +71,7 @@ pub struct Outcome {
 
 /// Makes the work tree what a revision says, and moves HEAD there.
 pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("checkout");
     let lock = repo.lock("checkout")?;
     let (commit, head) = destination(repo, options)?;
     let target = tree_entries(repo, Some(&commit))?;
@@ -177,6 +178,7 @@ pub struct RestoreOptions {
 
 /// Brings paths back as they were. HEAD stays.
 pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<Outcome> {
+    let _timer = repo.metrics().start("restore");
     let lock = repo.lock("restore")?;
     let target = restore_target(repo, options)?;
     let scope = Scope { paths: Scopes::new(&options.paths), force: options.force, moves_head: false };

@@ -2,7 +2,7 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{Damage, Outcome, stop_if_cancelled};
+use super::{Damage, Outcome, Owner, stop_if_cancelled};
 use crate::base::monitor::Monitor;
 use crate::model::id::{ChunkId, CommitId, ObjectId, ObjectKind, TreeId};
 use crate::model::path::RepoPath;
@@ -13,7 +13,7 @@ use crate::ops::Result;
 use crate::repo::Repository;
 use crate::repo::trees::MAX_DEPTH;
 use crate::store::objects::ObjectStore;
-use crate::store::{StoreError, refs, staging};
+use crate::store::{StoreError, checkpoints, refs, staging};
 
 /// Checks that everything that refs and staging lead to is there and is what it should be.
 pub(super) fn check(
@@ -27,6 +27,7 @@ pub(super) fn check(
     let tips = refs::tips(&repo.journal().read())?;
     let mut pass = Pass { objects, damage, outcome, monitor, trees: HashSet::new(), contents: HashMap::new() };
     pass.commits(tips)?;
+    pass.checkpoints(repo)?;
     pass.staging(repo)?;
     monitor.end();
     Ok(())
@@ -44,7 +45,7 @@ struct Pass<'a> {
 }
 
 /// Only damage is a finding; a disk that does not answer ends the check.
-fn damage_of<T>(result: std::result::Result<T, StoreError>) -> Result<std::result::Result<T, String>> {
+pub(super) fn damage_of<T>(result: std::result::Result<T, StoreError>) -> Result<std::result::Result<T, String>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(StoreError::Disk(error)) => Err(error.into()),
@@ -62,10 +63,10 @@ impl Pass<'_> {
             }
             stop_if_cancelled(self.monitor)?;
             match damage_of(self.objects.commit(&id))? {
-                Err(why) => self.outcome.add(why, None, Some(id)),
+                Err(why) => self.outcome.add(why, None, Owner { commit: Some(id), checkpoint: None }),
                 Ok(commit) => {
                     self.outcome.commits += 1;
-                    self.tree(&commit.tree, &RepoPath::root(), &id, 0)?;
+                    self.tree(&commit.tree, &RepoPath::root(), Owner { commit: Some(id), checkpoint: None }, 0)?;
                     waiting.extend(commit.parents);
                 }
             }
@@ -74,14 +75,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn tree(&mut self, id: &TreeId, at: &RepoPath, commit: &CommitId, depth: usize) -> Result<()> {
+    fn tree(&mut self, id: &TreeId, at: &RepoPath, owner: Owner, depth: usize) -> Result<()> {
         if !self.trees.insert(*id) {
             return Ok(());
         }
         let tree = match damage_of(self.objects.tree(id))? {
             Ok(tree) => tree,
             Err(why) => {
-                self.outcome.add(why, Some(at.clone()), Some(*commit));
+                self.outcome.add(why, Some(at.clone()), owner);
                 return Ok(());
             }
         };
@@ -89,16 +90,36 @@ impl Pass<'_> {
         self.outcome.trees += 1;
         for entry in tree.entries() {
             let Ok(path) = at.join(&entry.name) else {
-                self.outcome.add("a path is too long".to_owned(), Some(at.clone()), Some(*commit));
+                self.outcome.add("a path is too long".to_owned(), Some(at.clone()), owner);
                 continue;
             };
             match &entry.node {
                 Node::Symlink { .. } => {}
                 Node::Dir { .. } if depth >= MAX_DEPTH => {
-                    self.outcome.add("folders are nested too deeply".to_owned(), Some(path), Some(*commit));
+                    self.outcome.add("folders are nested too deeply".to_owned(), Some(path), owner);
                 }
-                Node::Dir { tree } => self.tree(tree, &path, commit, depth + 1)?,
-                Node::File { len, content } => self.file(content, *len, &path, Some(commit))?,
+                Node::Dir { tree } => self.tree(tree, &path, owner, depth + 1)?,
+                Node::File { len, content } => self.file(content, *len, &path, owner)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest first, so that damage is reported of the newest that has it.
+    fn checkpoints(&mut self, repo: &Repository) -> Result<()> {
+        let numbers = checkpoints::numbers(&repo.journal().read())?;
+        for number in numbers.into_iter().rev() {
+            stop_if_cancelled(self.monitor)?;
+            let owner = Owner { commit: None, checkpoint: Some(number) };
+            let found = checkpoints::get(&repo.journal().read(), number);
+            match damage_of(found)? {
+                Err(why) => self.outcome.add(why, None, owner),
+                Ok(checkpoint) => {
+                    self.outcome.checkpoints += 1;
+                    if let Some(tree) = checkpoint.and_then(|checkpoint| checkpoint.tree()) {
+                        self.tree(&tree, &RepoPath::root(), owner, 0)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -109,13 +130,13 @@ impl Pass<'_> {
         let mut entries = staging::entries(&state)?;
         while let Some((path, entry)) = entries.next()? {
             if let StagedNode::File { len, content } = &entry.node {
-                self.file(content, *len, &path, None)?;
+                self.file(content, *len, &path, Owner::default())?;
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, content: &Content, len: u64, path: &RepoPath, commit: Option<&CommitId>) -> Result<()> {
+    fn file(&mut self, content: &Content, len: u64, path: &RepoPath, owner: Owner) -> Result<()> {
         self.outcome.files += 1;
         let problem = match content {
             Content::Empty => None,
@@ -133,7 +154,7 @@ impl Pass<'_> {
             }
         };
         if let Some(problem) = problem {
-            self.outcome.add(problem, Some(path.clone()), commit.copied());
+            self.outcome.add(problem, Some(path.clone()), owner);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Damage, Outcome, stop_if_cancelled};
+use super::{Damage, Outcome, Owner, stop_if_cancelled};
 use crate::base::disk::DiskError;
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
@@ -49,11 +49,28 @@ pub(super) fn check(
             }
             // A disk that does not answer says nothing about the data.
             Err(StoreError::Disk(error)) => return Err(error.into()),
-            Err(error) => outcome.add(error.to_string(), None, None),
+            Err(error) => outcome.add(error.to_string(), None, Owner::default()),
         }
         monitor.advance(1, 0);
     }
     monitor.end();
+    check_pending(objects, full, outcome, damage)
+}
+
+/// What is in the journal and in no layer yet. The journal's own checksums were right, or it would not be open.
+fn check_pending(objects: &ObjectStore, full: bool, outcome: &mut Outcome, damage: &mut Damage) -> Result<()> {
+    let rows = objects.pending().objects();
+    outcome.objects += rows.len() as u64;
+    if !full {
+        return Ok(());
+    }
+    for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
+        let number = rows.first().map_or(0, |row| row.place.block);
+        outcome.blocks_read += 1;
+        let block = objects.pending().block(number);
+        outcome.bytes_hashed += block.as_ref().map_or(0, |block| block.len() as u64);
+        damage.extend(damaged_in(block, rows)?);
+    }
     Ok(())
 }
 
@@ -100,13 +117,22 @@ fn check_blocks(
 fn check_block(reader: &LayerReader, rows: &[ObjectRow]) -> std::result::Result<BlockCheck, DiskError> {
     let number = rows.first().map_or(0, |row| row.place.block);
     let stored_bytes = reader.block(number).map_or(0, |block| u64::from(block.stored_len));
-    let block = match reader.read_block(number) {
+    let block = reader.read_block(number);
+    let plain_bytes = block.as_ref().map_or(0, |block| block.len() as u64);
+    Ok(BlockCheck { stored_bytes, plain_bytes, damaged: damaged_in(block, rows)? })
+}
+
+/// The objects of a block that are not what their ids say.
+fn damaged_in(
+    block: std::result::Result<Vec<u8>, StoreError>,
+    rows: &[ObjectRow],
+) -> std::result::Result<Vec<(ObjectId, String)>, DiskError> {
+    let block = match block {
         Ok(block) => block,
         Err(StoreError::Disk(error)) => return Err(error),
         Err(error) => {
             let why = error.to_string();
-            let damaged = rows.iter().map(|row| (row.id, why.clone())).collect();
-            return Ok(BlockCheck { stored_bytes, plain_bytes: 0, damaged });
+            return Ok(rows.iter().map(|row| (row.id, why.clone())).collect());
         }
     };
     let is_sound = |row: &&ObjectRow| {
@@ -117,6 +143,5 @@ fn check_block(reader: &LayerReader, rows: &[ObjectRow]) -> std::result::Result<
     let wrong = |row: &ObjectRow| {
         (row.id, format!("the {} {} is damaged: its bytes do not have its id", row.place.kind, row.id.short()))
     };
-    let damaged = rows.iter().filter(|row| !is_sound(row)).map(wrong).collect();
-    Ok(BlockCheck { stored_bytes, plain_bytes: block.len() as u64, damaged })
+    Ok(rows.iter().filter(|row| !is_sound(row)).map(wrong).collect())
 }

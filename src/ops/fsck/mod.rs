@@ -1,11 +1,12 @@
 //! `fsck`: is everything there, and is it what its name says?
 //!
-//! Two passes. The first goes through the layers as files: footers, tables, Merkle roots, and with `full` every block
+//! Two passes, and a look at the logs of sessions between them. The first goes through the layers as files: footers, tables, Merkle roots, and with `full` every block
 //! and the hash of every object. The second goes from the refs and staging through commits, trees and recipes to the
 //! chunks, so that damage found in the first is reported as paths and commits. Both go on after damage.
 
 mod history;
 mod layers;
+mod sessions;
 
 use hashbrown::HashMap;
 use serde::Serialize;
@@ -33,6 +34,15 @@ pub struct Finding {
     pub path: Option<RepoPath>,
     /// The newest commit that has the file so; `None` for staging and for what belongs to no file.
     pub commit: Option<CommitId>,
+    /// The newest checkpoint that has it so, where no commit does.
+    pub checkpoint: Option<u64>,
+}
+
+/// What a file that is checked belongs to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owner {
+    commit: Option<CommitId>,
+    checkpoint: Option<u64>,
 }
 
 /// What was checked and found.
@@ -50,6 +60,10 @@ pub struct Outcome {
     pub bytes_hashed: u64,
     /// Commits that refs lead to.
     pub commits: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Sessions whose logs were read and compared with their state.
+    pub sessions: u64,
     /// Folders in them, each version once.
     pub trees: u64,
     /// Files in them, once in each version of their folder, and staged ones.
@@ -73,10 +87,11 @@ impl Outcome {
         self.damaged > 0
     }
 
-    fn add(&mut self, problem: String, path: Option<RepoPath>, commit: Option<CommitId>) {
+    fn add(&mut self, problem: String, path: Option<RepoPath>, owner: Owner) {
         self.damaged += 1;
         if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding { problem, path, commit });
+            let Owner { commit, checkpoint } = owner;
+            self.findings.push(Finding { problem, path, commit, checkpoint });
         }
     }
 }
@@ -95,8 +110,9 @@ pub fn fsck(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     for name in objects.index().verify() {
         let problem =
             format!("the index file {name} is damaged; it is only derived, and nothing is lost if it is removed");
-        outcome.add(problem, None, None);
+        outcome.add(problem, None, Owner::default());
     }
+    sessions::check(repo, &mut outcome, monitor)?;
     history::check(repo, &objects, &damage, &mut outcome, monitor)?;
     Ok(outcome)
 }

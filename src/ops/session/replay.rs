@@ -12,10 +12,11 @@ use serde::{Serialize, Serializer};
 use super::get;
 use crate::base::clock::UnixNanos;
 use crate::base::monitor::Monitor;
-use crate::model::session::{Event, EventKind, SessionName, Status};
+use crate::model::session::{Event, EventKind, SessionId, SessionName, Status};
 use crate::ops::{Error, Result};
 use crate::repo::Repository;
-use crate::store::sessions;
+use crate::store::journal::State;
+use crate::store::{StoreError, sessions};
 use crate::transform::hash::sha256;
 
 /// Bytes that are mostly text: given as text if they are, as `{"base64": ...}` if not.
@@ -114,10 +115,14 @@ pub fn replay(repo: &Repository, name: &SessionName, at: Option<u64>, _: &dyn Mo
             hint: "'digstore session events NAME' lists them",
         });
     }
-    let at = at.unwrap_or(last);
+    Ok(view(&state, session.id, at.unwrap_or(last))?)
+}
+
+/// Derives what a session was after event `at`, or after its last if that comes before.
+pub fn view(state: &State, id: SessionId, at: u64) -> std::result::Result<View, StoreError> {
     let mut view = View::empty();
     if at > 0 {
-        sessions::visit_events(&state, session.id, 1, &mut |event| {
+        sessions::visit_events(state, id, 1, &mut |event| {
             view.apply(event);
             Ok(view.at < at)
         })?;
