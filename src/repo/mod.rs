@@ -83,6 +83,7 @@ impl Repository {
         let sub = |name: &str| dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name));
         let backend = Arc::new(LocalBackend::new(sub(LAYERS_DIR)?));
         let journal = Journal::open(Some(sub(JOURNAL_DIR)?), manifest.id, settings.durability)?;
+        let journal = journal.with_policy(settings.snapshots);
         if is_at_or_below(work.path(), dir.path()) {
             return Err(RepoError::WorkTreeInside { work: work.path().to_path_buf() });
         }
@@ -93,7 +94,7 @@ impl Repository {
     /// A repository that lives in memory and vanishes with the process.
     pub fn in_memory(work: Arc<dyn Dir>, settings: Settings) -> Result<Self, RepoError> {
         let manifest = Manifest { id: init::random_id()?, chunking: settings.chunking };
-        let journal = Journal::open(None, manifest.id, Durability::Memory)?;
+        let journal = Journal::open(None, manifest.id, Durability::Memory)?.with_policy(settings.snapshots);
         Self::assemble(manifest, settings, None, work, None, Arc::new(MemoryBackend::default()), journal)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::size::{GIB, KIB, MIB};
-use crate::store::journal::Durability;
+use crate::store::journal::{Durability, SnapshotPolicy};
 use crate::transform::chunker::ChunkParams;
 use crate::transform::compress::DEFAULT_LEVEL;
 
@@ -51,6 +51,8 @@ pub struct Settings {
     pub cpu_threads: usize,
     /// When commits are durable.
     pub durability: Durability,
+    /// When the journal's log is folded into a snapshot.
+    pub snapshots: SnapshotPolicy,
     /// How long to wait for another writer.
     pub lock_patience: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for Settings {
             io_threads: 0,
             cpu_threads: 0,
             durability: Durability::Strict,
+            snapshots: SnapshotPolicy::default(),
             lock_patience: Duration::from_secs(10),
         }
     }

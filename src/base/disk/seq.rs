@@ -7,35 +7,53 @@ use super::DiskFile;
 /// Large enough that system calls do not show, small enough to stay in the cache.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Writes a file from a position on.
+/// Writes a file from a position on, or the same bytes into memory.
 #[derive(Debug)]
 pub struct SeqWriter<'a> {
-    file: &'a dyn DiskFile,
+    file: Option<&'a dyn DiskFile>,
     offset: u64,
     buffer: Vec<u8>,
     crc: crc32fast::Hasher,
+    /// What of the buffer is in the checksum: many small pieces cost far more than one large one.
+    summed: usize,
 }
 
 impl<'a> SeqWriter<'a> {
     /// Writes from `offset`.
     pub fn new(file: &'a dyn DiskFile, offset: u64) -> Self {
-        Self { file, offset, buffer: Vec::with_capacity(BUFFER_BYTES), crc: crc32fast::Hasher::new() }
+        let buffer = Vec::with_capacity(BUFFER_BYTES);
+        Self { file: Some(file), offset, buffer, crc: crc32fast::Hasher::new(), summed: 0 }
+    }
+
+    /// Keeps what is written, behind `offset` zero bytes.
+    pub fn in_memory(offset: usize) -> Self {
+        Self { file: None, offset: 0, buffer: vec![0; offset], crc: crc32fast::Hasher::new(), summed: offset }
+    }
+
+    /// Everything, if it was kept.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// The position after the last byte.
+    pub fn position(&self) -> u64 {
+        self.offset + self.buffer.len() as u64
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.crc.update(bytes);
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        self.write_with(|buffer| buffer.extend_from_slice(bytes))
     }
 
-    /// CRC32 of all bytes so far.
-    pub fn crc(&self) -> u32 {
-        self.crc.clone().finalize()
+    /// Appends what `put` appends to the buffer.
+    pub fn write_with(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        put(&mut self.buffer);
+        if self.buffer.len() - self.summed >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
     /// CRC32 of `before` and all bytes so far behind it.
-    pub fn crc_after(&self, before: &[u8]) -> u32 {
+    pub fn crc_after(&mut self, before: &[u8]) -> u32 {
+        self.sum();
         let mut all = crc32fast::Hasher::new();
         all.update(before);
         all.combine(&self.crc);
@@ -48,10 +66,18 @@ impl<'a> SeqWriter<'a> {
         Ok(self.offset)
     }
 
+    fn sum(&mut self) {
+        self.crc.update(self.buffer.get(self.summed..).unwrap_or_default());
+        self.summed = self.buffer.len();
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.buffer, self.offset)?;
+        self.sum();
+        let Some(file) = self.file else { return Ok(()) };
+        file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
+        self.summed = 0;
         Ok(())
     }
 }

@@ -127,6 +127,8 @@ const LOCK_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hou
 const SYNC_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 const SYNC_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
 /// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
+/// Below, each large commit rewrites the snapshot; above, opening a repository takes seconds.
+const SNAPSHOT_LOGS: RangeInclusive<u64> = 64 * KIB..=4 * GIB;
 const PROGRESS_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 const fn wide(lens: &RangeInclusive<u32>) -> RangeInclusive<u64> {
@@ -138,7 +140,7 @@ const fn row(section: &'static str, name: &'static str, help: &'static str, fiel
 }
 
 /// All keys, in the order of the example file.
-pub static KEYS: [Key; 29] = [
+pub static KEYS: [Key; 30] = [
     row(USER, "name", "Your name, recorded in commits.", Field::Text(|v| &mut v.name)),
     row(USER, "email", "Your mail address, recorded in commits.", Field::Text(|v| &mut v.email)),
     row(CORE, "profile", "The profile to start from; empty for none.", Field::Text(|v| &mut v.profile)),
@@ -159,6 +161,12 @@ pub static KEYS: [Key; 29] = [
         "sync_batches",
         "With buffered durability: how many changes may wait to be synced.",
         Field::Count(|v| &mut v.sync_batches, SYNC_BATCHES),
+    ),
+    row(
+        CORE,
+        "snapshot_log_size",
+        "Changes of the journal are folded into a snapshot from this size on, and from an eighth of the snapshot's.",
+        Field::Size(|v| &mut v.snapshot_log, SNAPSHOT_LOGS),
     ),
     row(
         CORE,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use digstore::base::size::GIB;
 use digstore::repo::Settings;
 use digstore::repo::settings::SizeClasses;
-use digstore::store::journal::Durability;
+use digstore::store::journal::{Durability, SnapshotPolicy};
 use digstore::transform::chunker::ChunkParams;
 use digstore::transform::compress::{DEFAULT_LEVEL, LEVELS};
 
@@ -36,6 +36,7 @@ pub struct Values {
     pub durability: &'static str,
     pub sync_interval: Duration,
     pub sync_batches: u64,
+    pub snapshot_log: u64,
     pub lock_timeout: Duration,
     pub tiny: u64,
     pub small: u64,
@@ -66,7 +67,7 @@ impl Default for Values {
     fn default() -> Self {
         let Settings { chunking, classes, batch_files, read_len, large_read_len, .. } = Settings::default();
         let Settings { block_len, layer_len, cache_len, in_flight_len, .. } = Settings::default();
-        let Settings { io_threads, cpu_threads, lock_patience, .. } = Settings::default();
+        let Settings { io_threads, cpu_threads, snapshots, lock_patience, .. } = Settings::default();
         let SizeClasses { tiny, small, medium, large, huge } = classes;
         Self {
             name: None,
@@ -76,6 +77,7 @@ impl Default for Values {
             // At worst, a power cut costs the last second.
             sync_interval: Duration::from_secs(1),
             sync_batches: 100,
+            snapshot_log: snapshots.min_log_bytes,
             lock_timeout: lock_patience,
             tiny,
             small,
@@ -126,6 +128,7 @@ impl Values {
             io_threads: len(self.io_threads),
             cpu_threads: len(self.cpu_threads),
             durability: self.durability(),
+            snapshots: SnapshotPolicy { min_log_bytes: self.snapshot_log },
             lock_patience: self.lock_timeout,
         }
     }

@@ -164,8 +164,11 @@ impl Journal {
 
     /// Folds the log into a snapshot. Needs the writer lock.
     pub fn snapshot(&self) -> Result<(), StoreError> {
-        let Some(dir) = &self.dir else { return Ok(()) };
-        self.snapshot_locked(&mut lock(&self.writer), dir.as_ref(), &[])
+        let mut writer = lock(&self.writer);
+        match &self.dir {
+            Some(dir) => self.snapshot_locked(&mut writer, dir.as_ref(), &[]),
+            None => self.fold(),
+        }
     }
 }
 

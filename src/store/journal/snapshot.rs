@@ -1,16 +1,18 @@
 //! Writing snapshots and new logs.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::super::StoreError;
-use super::state::State;
+use super::state::{SnapshotFile, State};
+use crate::base::disk::map::FileBytes;
 use crate::base::disk::seq::SeqWriter;
 use crate::base::disk::{Dir, DiskFile, IoContext, temp_name, write_atomic};
 use crate::format::RepoId;
 use crate::format::journal::slots::{self, SlotTable};
 use crate::format::journal::{
     Op, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN, SnapshotHeader,
-    encode_log_header, put_record, section_header,
+    SnapshotLayout, encode_log_header, put_record, section_header,
 };
 
 const SNAPSHOT_PREFIX: &str = "snap-";
@@ -77,30 +79,56 @@ pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch
     remove_old(dir)
 }
 
-/// Writes header and body. Lengths stand at the start and are known at the end, so the start is written last.
+/// Where the first record stands.
+const RECORDS_AT: usize = SNAPSHOT_HEADER_LEN + SECTION_HEADER_LEN;
+
+/// Lengths stand at the start and are known at the end, so the start is written last.
 fn write_file(
     file: &dyn DiskFile,
-    path: &std::path::Path,
+    path: &Path,
     repo: &RepoId,
     state: &State,
     lsn: u64,
     batch: &[&Op],
 ) -> Result<(), StoreError> {
-    const RECORDS_AT: usize = SNAPSHOT_HEADER_LEN + SECTION_HEADER_LEN;
     let mut out = SeqWriter::new(file, RECORDS_AT as u64);
-    let (mut buffer, mut offsets, mut hashes, mut at) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
+    let start = write_body(&mut out, path, repo, state, lsn, batch)?;
+    out.finish().and_then(|_| file.write_at(&start, 0)).on("write", path)?;
+    Ok(())
+}
+
+/// The state as a snapshot in memory.
+pub(super) fn fold(repo: &RepoId, state: &State) -> Result<SnapshotFile, StoreError> {
+    let name = snapshot_name(state.lsn());
+    let mut out = SeqWriter::in_memory(RECORDS_AT);
+    let start = write_body(&mut out, Path::new(&name), repo, state, state.lsn(), &[])?;
+    let mut bytes = out.into_bytes();
+    bytes.iter_mut().zip(&start).for_each(|(to, from)| *to = *from);
+    let layout = SnapshotLayout::open(repo, &bytes).map_err(StoreError::format(&name))?;
+    Ok(SnapshotFile { name, layout, bytes: FileBytes::Owned(bytes) })
+}
+
+/// Writes everything from the first record on, and gives what belongs before it.
+fn write_body(
+    out: &mut SeqWriter<'_>,
+    path: &Path,
+    repo: &RepoId,
+    state: &State,
+    lsn: u64,
+    batch: &[&Op],
+) -> Result<Vec<u8>, StoreError> {
+    let (mut offsets, mut hashes) = (Vec::new(), Vec::new());
+    let first = out.position();
     merged(state, batch, &mut |key, value| {
-        buffer.clear();
-        put_record(&mut buffer, key, value);
-        offsets.push(at.to_le_bytes());
+        offsets.push((out.position() - first).to_le_bytes());
         hashes.push(slots::hash(key));
-        at += buffer.len() as u64;
-        Ok(out.write(&buffer).on("write", path)?)
+        Ok(out.write_with(|buffer| put_record(buffer, key, value)).on("write", path)?)
     })?;
+    let records_len = out.position() - first;
     let mut section_count = 2;
     out.write(&section_header(SECTION_OFFSETS, offsets.as_flattened().len() as u64)).on("write", path)?;
     out.write(offsets.as_flattened()).on("write", path)?;
-    if at <= slots::MAX_RECORDS_LEN {
+    if records_len <= slots::MAX_RECORDS_LEN {
         let mut table = SlotTable::with_keys(offsets.len());
         for (hash, offset) in hashes.iter().zip(&offsets) {
             table.insert(*hash, u64::from_le_bytes(*offset));
@@ -109,15 +137,12 @@ fn write_file(
         out.write(&section_header(SECTION_SLOTS, table.as_bytes().len() as u64)).on("write", path)?;
         out.write(table.as_bytes()).on("write", path)?;
     }
-    let first_header = section_header(SECTION_RECORDS, at);
+    let first_header = section_header(SECTION_RECORDS, records_len);
+    let body_len = out.position() - SNAPSHOT_HEADER_LEN as u64;
     let crc = out.crc_after(&first_header);
     out.write(&crc.to_le_bytes()).on("write", path)?;
-    let end = out.finish().on("write", path)?;
-    let body_len = end - (SNAPSHOT_HEADER_LEN + size_of_val(&crc)) as u64;
     let header = SnapshotHeader { lsn, key_count: offsets.len() as u64, section_count, body_len };
-    let start = [header.encode(repo), first_header.to_vec()].concat();
-    file.write_at(&start, 0).on("write", path)?;
-    Ok(())
+    Ok([header.encode(repo), first_header.to_vec()].concat())
 }
 
 /// Visits all keys of `state` with `batch` applied, in order. Of several operations on one key the last counts.

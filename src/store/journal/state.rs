@@ -61,6 +61,7 @@ impl State {
 
     fn replay_image(&mut self, mut at: usize, subject: &str) -> Result<usize, StoreError> {
         let mut spans = Vec::new();
+        let mut first = true;
         loop {
             let rest = self.changes.image().get(at..).unwrap_or_default();
             match read_record(rest, &mut spans).map_err(StoreError::format(subject))? {
@@ -69,6 +70,11 @@ impl State {
                     return Err(StoreError::JournalDamaged(why));
                 }
                 Found::Batch(lsn, len) => {
+                    if std::mem::take(&mut first) {
+                        // The others are probably like the first one.
+                        let records = rest.len() / len;
+                        self.changes.reserve(records.saturating_mul(spans.len()));
+                    }
                     self.changes.apply_unordered(at, &spans);
                     self.lsn = lsn;
                     at += len;

@@ -20,6 +20,7 @@ struct Shared {
 pub(super) struct BackgroundSync {
     shared: Arc<(Mutex<Shared>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    batches: u32,
 }
 
 impl BackgroundSync {
@@ -31,7 +32,7 @@ impl BackgroundSync {
             .name("digstore-sync".to_owned())
             .spawn(move || run(file.as_ref(), &theirs, interval, batches))
             .ok();
-        Self { shared, thread }
+        Self { shared, thread, batches }
     }
 
     /// Tells the thread of a write, and the caller of an earlier failure.
@@ -45,7 +46,10 @@ impl BackgroundSync {
             return Err(io::Error::other("the thread that syncs could not be started"));
         }
         state.pending += 1;
-        wake.notify_one();
+        // Waking it costs more than the write; it needs to know of the first one, and when enough have come.
+        if state.pending == 1 || state.pending == self.batches {
+            wake.notify_one();
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::StoreError;
 use super::recover::{self, Recovered, Tail};
+use super::state::State;
 use super::sync::BackgroundSync;
 use super::{Durability, Journal, check, snapshot};
 use crate::base::disk::{Dir, DiskFile, IoContext};
@@ -130,6 +131,20 @@ impl Journal {
             persisted?;
         }
         self.state.write().apply(lsn, &writer.record, &writer.spans);
+        if self.dir.is_none() {
+            let (snapshot_len, changes_len) = self.read().lens();
+            // The image keeps what was overwritten; at most half of all is such, or as much as a log may have.
+            if changes_len > self.policy.min_log_bytes.max(snapshot_len) {
+                self.fold()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a folder: makes a snapshot in memory of everything, and forgets what was overwritten.
+    pub(super) fn fold(&self) -> Result<(), StoreError> {
+        let folded = snapshot::fold(&self.repo, &self.read())?;
+        *self.state.write() = State::new(Some(folded));
         Ok(())
     }
 
