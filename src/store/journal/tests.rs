@@ -336,20 +336,14 @@ fn a_stop_at_any_operation_leaves_a_state_that_was_committed_or_reported() {
         ];
         steps.iter().take_while(|step| step().is_ok()).count()
     };
-    let copy = |to: &Path| {
-        for entry in std::fs::read_dir(start.path()).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    };
     let last_after = [3u8, 3, 4, 4, 5, 5, 6];
     let whole = tempfile::tempdir().unwrap();
-    copy(whole.path());
+    copy(start.path(), whole.path());
     let disk = FaultDisk::new(whole.path(), None).unwrap();
     assert_eq!(run(&disk), 6);
     for stop in 0..disk.operations() {
         let folder = tempfile::tempdir().unwrap();
-        copy(folder.path());
+        copy(start.path(), folder.path());
         let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
         let done = run(&disk);
         for unsynced in EVERY_UNSYNCED {
@@ -364,4 +358,263 @@ fn a_stop_at_any_operation_leaves_a_state_that_was_committed_or_reported() {
             assert_eq!(content(&open(image.path()))[&b"last"[..]], [77]);
         }
     }
+}
+
+/// Copies a journal's files.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_stop_in_buffered_mode_loses_nothing_but_the_newest_batches() {
+    let start = tempfile::tempdir().unwrap();
+    three_commits(start.path());
+    let buffered = Durability::Buffered { interval: Duration::from_secs(3600), batches: u32::MAX };
+    // Gives the last number that was committed, and the last one that a snapshot made durable.
+    let run = |disk: &FaultDisk| -> (u8, u8) {
+        let (mut committed, mut durable) = (3, 3);
+        let Ok(journal) = Journal::open(Some(disk.root()), REPO, buffered) else { return (committed, durable) };
+        if journal.refresh().is_err() {
+            return (committed, durable);
+        }
+        for n in 4..12 {
+            if journal.commit(put(n)).is_err() {
+                break;
+            }
+            committed = n;
+            if n % 4 == 0 {
+                if journal.snapshot().is_err() {
+                    break;
+                }
+                durable = n;
+            }
+        }
+        (committed, durable)
+    };
+    let probe = tempfile::tempdir().unwrap();
+    copy(start.path(), probe.path());
+    let disk = FaultDisk::new(probe.path(), None).unwrap();
+    assert_eq!(run(&disk), (11, 8));
+    for stop in 0..disk.operations() {
+        let folder = tempfile::tempdir().unwrap();
+        copy(start.path(), folder.path());
+        let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
+        let (committed, durable) = run(&disk);
+        for unsynced in EVERY_UNSYNCED {
+            let image = tempfile::tempdir().unwrap();
+            disk.image(unsynced, image.path()).unwrap();
+            let found = content(&open(image.path()));
+            let last = found[&b"last"[..]][0];
+            // One more than reported may be there; nothing is there of what follows something that is not.
+            assert!((durable..=committed + 1).contains(&last), "stop {stop} {unsynced:?}: {last}\n{:#?}", disk.log());
+            assert!((1..=last).all(|n| found.contains_key(&vec![b'k', n])), "stop {stop} {unsynced:?}");
+            assert_eq!(found.len(), usize::from(last) + 1, "stop {stop} {unsynced:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_in_a_batch_leaves_all_of_it_or_nothing_and_a_handle_that_refuses() {
+    let start = tempfile::tempdir().unwrap();
+    three_commits(start.path());
+    // One that goes into the log, and one that is so large that it is committed by a snapshot.
+    let large = |n: u8| vec![Op::Put(vec![b'k', n], vec![n; 5 << 20]), Op::Put(b"last".to_vec(), vec![n])];
+    let steps: [&dyn Fn(u8) -> Vec<Op>; 2] = [&put, &large];
+    for step in steps {
+        let probe = tempfile::tempdir().unwrap();
+        copy(start.path(), probe.path());
+        let disk = FaultDisk::new(probe.path(), None).unwrap();
+        let journal = Journal::open(Some(disk.root()), REPO, Durability::Strict).unwrap();
+        journal.refresh().unwrap();
+        journal.commit(step(4)).unwrap();
+        drop(journal);
+        for at in 0..disk.operations() {
+            let folder = tempfile::tempdir().unwrap();
+            copy(start.path(), folder.path());
+            let fault = Fault::Fail(std::io::ErrorKind::StorageFull);
+            let disk = FaultDisk::new(folder.path(), Some((at, fault))).unwrap();
+            let journal = Journal::open(Some(disk.root()), REPO, Durability::Strict).unwrap();
+            journal.refresh().unwrap();
+            if journal.commit(step(4)).is_err() {
+                // It is not known what the disk holds, so the handle is poisoned: it still reads, but as before the batch.
+                assert!(journal.is_poisoned());
+                assert!(matches!(journal.commit(put(5)), Err(StoreError::Poisoned)));
+                assert!(matches!(journal.snapshot(), Err(StoreError::Poisoned)));
+                assert_eq!(journal.read().get(b"last").unwrap(), Some(&[3][..]));
+            }
+            drop(journal);
+            let journal = open(folder.path());
+            let last = content(&journal)[&b"last"[..]][0];
+            assert_eq!(content(&journal).contains_key(&[b'k', 4][..]), last == 4, "operation {at}: {:#?}", disk.log());
+            journal.refresh().unwrap();
+            journal.commit(put(9)).unwrap();
+            assert_eq!(content(&open(folder.path()))[&b"last"[..]], [9]);
+        }
+    }
+}
+
+#[test]
+fn whatever_stands_behind_the_log_is_not_taken_for_a_change() {
+    let good = tempfile::tempdir().unwrap();
+    three_commits(good.path());
+    let name = "log-0000000000000000";
+    let log = std::fs::read(good.path().join(name)).unwrap();
+    let expected = content(&open(good.path()));
+    let other_record = crate::format::journal::encode_batch(2, &put(99));
+    let tails: [&[u8]; 5] =
+        [&[0; 4096], &[0xff; 100], b"not of digstore", &[1], &other_record[..other_record.len() - 1]];
+    for tail in tails {
+        std::fs::write(good.path().join(name), [&log[..], tail].concat()).unwrap();
+        let journal = open(good.path());
+        assert_eq!(content(&journal), expected);
+        assert!(!journal.catch_up().unwrap());
+        journal.refresh().unwrap();
+        journal.commit(put(4)).unwrap();
+        assert_eq!(content(&open(good.path())), content(&journal));
+        std::fs::write(good.path().join(name), &log).unwrap();
+    }
+    // A record that was there before is no change that follows: it is damage that is said.
+    std::fs::write(good.path().join(name), [&log[..], &other_record[..]].concat()).unwrap();
+    assert!(Journal::open(Some(open_root(good.path()).unwrap()), REPO, Durability::Strict).is_err());
+}
+
+#[test]
+fn a_journal_in_memory_forgets_what_was_overwritten() {
+    let journal = Journal::open(None, REPO, Durability::Memory).unwrap();
+    let journal = journal.with_policy(SnapshotPolicy { min_log_bytes: 1000 });
+    let mut model = Model::new();
+    for n in 0..200u8 {
+        let ops = vec![Op::Put(vec![b'k', n % 7], vec![n; 50]), Op::Delete(vec![b'k', (n + 1) % 7])];
+        apply(&mut model, &ops);
+        journal.commit(ops).unwrap();
+        assert_eq!(content(&journal), model);
+        let (snapshot_len, changes_len) = journal.read().lens();
+        assert!(snapshot_len < 2000 && changes_len < 2000, "{snapshot_len} {changes_len}");
+    }
+    assert_eq!(journal.read().lsn(), 200);
+}
+
+#[test]
+fn threads_see_whole_batches_and_never_go_back() {
+    const ROUNDS: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    three_commits(folder.path());
+    let journal = open(folder.path()).with_policy(SnapshotPolicy { min_log_bytes: 4096 });
+    journal.refresh().unwrap();
+    let follower = open(folder.path());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let both = |journal: &Journal, last: &mut u64| {
+        let state = journal.read();
+        let value = |key: &[u8]| state.get(key).unwrap().map_or(0, |v| u64::from_le_bytes(v.try_into().unwrap()));
+        assert_eq!(value(b"left"), value(b"right"), "half a batch");
+        assert!(state.lsn() >= *last, "a reader went back");
+        *last = state.lsn();
+    };
+    std::thread::scope(|scope| {
+        for catches_up in [false, true] {
+            let (both, done, journal, follower) = (&both, &done, &journal, &follower);
+            scope.spawn(move || {
+                let mut last = 0;
+                while !done.load(std::sync::atomic::Ordering::Acquire) {
+                    if catches_up {
+                        follower.catch_up().unwrap();
+                    }
+                    both(if catches_up { follower } else { journal }, &mut last);
+                }
+            });
+        }
+        for n in 1..=ROUNDS {
+            let value = n.to_le_bytes().to_vec();
+            journal.commit(vec![Op::Put(b"left".to_vec(), value.clone()), Op::Put(b"right".to_vec(), value)]).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+    });
+    follower.catch_up().unwrap();
+    assert_eq!(content(&follower), content(&journal));
+}
+
+#[test]
+fn two_threads_count_with_swaps() {
+    let journal = Journal::open(None, REPO, Durability::Memory).unwrap();
+    let number = || journal.read().get(b"n").unwrap().map(<[u8]>::to_vec);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    loop {
+                        let old = number();
+                        let value = old.as_deref().map_or(0, |v| u64::from_le_bytes(v.try_into().unwrap()));
+                        let new = (value + 1).to_le_bytes().to_vec();
+                        if journal.compare_and_swap(b"n", old.as_deref(), Some(new)).unwrap() {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(number().unwrap(), 1000u64.to_le_bytes());
+}
+
+/// The folder that a child of the test below works in; set only for such a child.
+const CHILD_FOLDER: &str = "DIGSTORE_TEST_JOURNAL";
+const CHILD_ROUNDS: u64 = 100;
+
+/// Not a test by itself: what each process of the test below does.
+#[test]
+#[ignore = "a helper of processes_take_turns_and_lose_nothing"]
+#[expect(clippy::disallowed_methods, reason = "a child is told by the environment where to work")]
+fn child_that_counts() {
+    use crate::base::disk::lock::LockFile;
+    let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let root = open_root(folder).unwrap();
+    let lock = LockFile::new(std::ffi::OsStr::new("lock"), format!("child {}", std::process::id()));
+    let journal = open(&folder.join("journal")).with_policy(SnapshotPolicy { min_log_bytes: 4096 });
+    for _ in 0..CHILD_ROUNDS {
+        let held = lock.acquire(root.as_ref(), "a child", Duration::from_secs(60)).unwrap();
+        if !held.is_undisturbed() {
+            journal.refresh().unwrap();
+            held.settle();
+        }
+        let old = journal.read().get(b"n").unwrap().map(<[u8]>::to_vec);
+        let value = old.as_deref().map_or(0, |v| u64::from_le_bytes(v.try_into().unwrap()));
+        let new = (value + 1).to_le_bytes().to_vec();
+        assert!(journal.compare_and_swap(b"n", old.as_deref(), Some(new)).unwrap());
+        assert_eq!(journal.append(b"events/", b"counted").unwrap(), value + 1);
+    }
+}
+
+#[test]
+fn processes_take_turns_and_lose_nothing() {
+    const CHILDREN: u64 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("journal")).unwrap();
+    let path = folder.path().join("journal");
+    Journal::create(open_root(&path).unwrap().as_ref(), &REPO).unwrap();
+    let child = || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "store::journal::tests::child_that_counts"]);
+        command.env(CHILD_FOLDER, folder.path()).stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let reader = open(&path);
+    let mut children: Vec<_> = (0..CHILDREN).map(|_| child()).collect();
+    // Meanwhile a reader follows without any lock, and sees counter and events together go up.
+    let mut last = 0;
+    while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+        reader.catch_up().unwrap();
+        let state = reader.read();
+        let value = state.get(b"n").unwrap().map_or(0, |v| u64::from_le_bytes(v.try_into().unwrap()));
+        let events = state.last_event(b"events/").unwrap();
+        assert!(value == events || value == events + 1, "{value} and {events}");
+        assert!(value >= last);
+        last = value;
+    }
+    assert!(children.iter_mut().all(|child| child.wait().unwrap().success()));
+    let journal = open(&path);
+    assert_eq!(journal.read().get(b"n").unwrap(), Some(&(CHILDREN * CHILD_ROUNDS).to_le_bytes()[..]));
+    assert_eq!(journal.read().last_event(b"events/").unwrap(), CHILDREN * CHILD_ROUNDS);
 }
