@@ -176,3 +176,6 @@ pub fn list(repo: &Repository, _: &dyn Monitor) -> Result<Listed> {
 pub fn show(repo: &Repository, name: &SessionName, _: &dyn Monitor) -> Result<Outcome> {
     Ok(Outcome { session: get(&repo.journal().read(), name)? })
 }
+
+#[cfg(test)]
+mod tests;

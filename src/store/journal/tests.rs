@@ -575,7 +575,7 @@ fn child_that_counts() {
     let lock = LockFile::new(std::ffi::OsStr::new("lock"), format!("child {}", std::process::id()));
     let journal = open(&folder.join("journal")).with_policy(SnapshotPolicy { min_log_bytes: 4096 });
     for _ in 0..CHILD_ROUNDS {
-        let held = lock.acquire(root.as_ref(), "a child", Duration::from_secs(60)).unwrap();
+        let held = lock.acquire(Some(root.as_ref()), "a child", Duration::from_secs(60)).unwrap();
         if !held.is_undisturbed() {
             journal.refresh().unwrap();
             held.settle();
