@@ -5,7 +5,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -130,6 +131,29 @@ impl Run {
             err: String::from_utf8(output.stderr).unwrap(),
         }
     }
+}
+
+/// Tells a process to stop, as Ctrl-C does.
+pub fn interrupt(child: &Child) {
+    let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits for the end of a process, but not for ever.
+pub fn finish(child: &mut Child) {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a process left that ends of itself.
+pub fn ended(mut child: Child) -> Run {
+    finish(&mut child);
+    Run::of(child.wait_with_output().unwrap())
 }
 
 /// Bytes that do not compress and that no two seeds share.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use digstore::model::session::SessionName;
 
 use super::parse;
@@ -56,16 +56,17 @@ pub enum SessionCommand {
         session: Name,
     },
     /// Set a key
+    #[command(group(ArgGroup::new("given").required(true).args(["value", "file"])))]
     Put {
         #[command(flatten)]
         session: Name,
         #[command(flatten)]
         key: Key,
         /// Its value
-        #[arg(value_name = "VALUE", required_unless_present = "file", allow_hyphen_values = true)]
+        #[arg(value_name = "VALUE", allow_hyphen_values = true)]
         value: Option<OsString>,
         /// Take the value from a file; - reads stdin
-        #[arg(long, value_name = "FILE|-", conflicts_with = "value")]
+        #[arg(long, value_name = "FILE|-")]
         file: Option<PathBuf>,
     },
     /// Print the value of a key and nothing else, or all keys and values
@@ -152,23 +153,24 @@ pub struct Key {
 }
 
 #[derive(Debug, Clone, Args)]
-#[group(skip)]
+#[command(group(ArgGroup::new("old").required(true).args(["expect", "absent"])))]
+#[command(group(ArgGroup::new("then").required(true).args(["new", "delete"])))]
 pub struct CasArgs {
     #[command(flatten)]
     pub session: Name,
     #[command(flatten)]
     pub key: Key,
     /// The value that it must have
-    #[arg(long, value_name = "OLD", required_unless_present = "absent", allow_hyphen_values = true)]
+    #[arg(long, value_name = "OLD", allow_hyphen_values = true)]
     pub expect: Option<OsString>,
     /// It must not be set
-    #[arg(long, conflicts_with = "expect")]
+    #[arg(long)]
     pub absent: bool,
     /// Its new value
-    #[arg(value_name = "NEW", required_unless_present = "delete", allow_hyphen_values = true)]
+    #[arg(value_name = "NEW", allow_hyphen_values = true)]
     pub new: Option<OsString>,
     /// Remove it
-    #[arg(long, conflicts_with = "new")]
+    #[arg(long)]
     pub delete: bool,
 }
 
