@@ -60,7 +60,8 @@ fn every_checkpoint_gets_a_number_of_its_own() {
                 });
             }
         });
-        let all = list::list(&repo, &list::Options::default(), &Silent).unwrap().checkpoints;
+        let all = list::list(&repo, &list::Options::default(), &Silent).unwrap();
+        let all = &all.checkpoints;
         let numbers: BTreeSet<u64> = all.iter().map(|line| line.number).collect();
         assert_eq!(numbers, (1..=THREADS * EACH).collect(), "{which}");
         assert_eq!(all.len() as u64, THREADS * EACH, "{which}");

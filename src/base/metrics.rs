@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::memo::Memo;
 use super::pool::lock;
 
 /// Digits of a latency that are kept: three, that is one part in a thousand.
@@ -41,6 +42,8 @@ const MAX_SAMPLES: usize = 4096;
 pub struct Metrics {
     histograms: Mutex<BTreeMap<Cow<'static, str>, Histogram<u64>>>,
     samples: Mutex<VecDeque<Sample>>,
+    /// Percentiles take microseconds to find; while nothing is counted they stay.
+    last: Memo<(), BTreeMap<String, Latency>>,
 }
 
 /// An operation that is running; it is counted when this is dropped.
@@ -86,8 +89,16 @@ impl Metrics {
     }
 
     /// All operations so far, by name.
-    pub fn latencies(&self) -> BTreeMap<String, Latency> {
-        lock(&self.histograms).iter().map(|(name, histogram)| (name.to_string(), latency(histogram))).collect()
+    pub fn latencies(&self) -> Arc<BTreeMap<String, Latency>> {
+        let histograms = lock(&self.histograms);
+        let count = histograms.values().map(Histogram::len).sum();
+        if let Some(known) = self.last.get(count, &()) {
+            return known;
+        }
+        let all = histograms.iter().map(|(name, histogram)| (name.to_string(), latency(histogram)));
+        let all = Arc::new(all.collect());
+        self.last.set(count, (), &all);
+        all
     }
 
     /// What was recorded since the last call, a line each: name and nanoseconds.

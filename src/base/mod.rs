@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod clock;
 pub mod disk;
 pub mod kind;
+pub mod memo;
 pub mod metrics;
 pub mod monitor;
 pub mod pool;

@@ -138,6 +138,78 @@ impl Checkpoint {
     }
 }
 
+/// Which checkpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only those of this session.
+    pub session: Option<SessionName>,
+    /// Only those with this tag.
+    pub tag: Option<String>,
+    /// Only those made at this time or later.
+    pub since_ns: Option<UnixNanos>,
+    /// Only those made before this time.
+    pub until_ns: Option<UnixNanos>,
+    /// Only those with a lower number: the next page after the one that ended there.
+    pub before: Option<u64>,
+    /// At most so many; all by default.
+    pub max_count: Option<usize>,
+}
+
+/// A checkpoint in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// Its number.
+    pub number: u64,
+    /// Its id.
+    pub id: CheckpointId,
+    /// Its session.
+    pub session: Option<SessionName>,
+    /// When it was made.
+    pub time_ns: UnixNanos,
+    /// First line of its message.
+    pub subject: String,
+    /// Who or what asked for it.
+    pub trigger: Trigger,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// It holds the work tree.
+    pub has_tree: bool,
+    /// It has a state document.
+    pub has_state: bool,
+    /// Paths that differ from its parent.
+    pub changed_paths: u64,
+    /// Remarks added later.
+    pub annotations: u64,
+}
+
+impl From<&Checkpoint> for Line {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        let origin = &checkpoint.origin;
+        Self {
+            number: checkpoint.number,
+            id: checkpoint.id,
+            session: origin.session.clone(),
+            time_ns: origin.time_ns,
+            subject: checkpoint.subject().to_owned(),
+            trigger: origin.trigger.clone(),
+            tags: checkpoint.tags.clone(),
+            has_tree: checkpoint.tree().is_some(),
+            has_state: origin.state.is_some(),
+            changed_paths: origin.changed_paths,
+            annotations: checkpoint.annotations.len() as u64,
+        }
+    }
+}
+
+/// Checkpoints, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// As many as were asked for.
+    pub checkpoints: Vec<Line>,
+    /// There are more; go on before the last number.
+    pub more: bool,
+}
+
 /// Why a tag, or the kind of a trigger, cannot be used. `None` if it can.
 pub fn tag_fault(tag: &str) -> Option<&'static str> {
     if tag.is_empty() {

@@ -101,7 +101,7 @@ pub fn stats(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Res
         Some(dir) => count_disk(dir.as_ref(), &mut outcome)?,
         None => outcome.total_bytes = outcome.layer_bytes,
     }
-    outcome.operations = repo.measured().latencies();
+    outcome.operations = BTreeMap::clone(&repo.measured().latencies());
     outcome.pending_bytes = objects.pending().stored_bytes();
     let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
     outcome.dedup_ratio = ratio(outcome.counted_file_bytes, outcome.counted_chunk_bytes);

@@ -20,10 +20,12 @@ use data_encoding::HEXLOWER;
 
 use crate::base::disk::lock::{Lock, LockFailure, LockFile};
 use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
+use crate::base::memo::Memo;
 use crate::base::metrics::Metrics;
 use crate::base::pool::{self, Pools};
 use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
+use crate::model::checkpoint::{Listed, Query};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
 use crate::store::cache::BlockCache;
@@ -64,6 +66,7 @@ pub struct Repository {
     pools: Arc<Pools>,
     objects: RwLock<Arc<ObjectStore>>,
     metrics: Metrics,
+    last_list: Memo<Query, Listed>,
     commits: (Mutex<u64>, Condvar),
     lock_file: Arc<LockFile>,
     /// Layers were begun whose commit is not known to have succeeded: the next lock looks at the disk again.
@@ -125,6 +128,7 @@ impl Repository {
             pools,
             objects,
             metrics,
+            last_list: Memo::default(),
             commits,
             lock_file,
             unsettled,
@@ -159,6 +163,11 @@ impl Repository {
     /// Counts and times of operations by this handle.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The list of checkpoints that was asked for last.
+    pub fn last_list(&self) -> &Memo<Query, Listed> {
+        &self.last_list
     }
 
     /// The pools.

@@ -72,14 +72,17 @@ pub fn new_ops(session: &Session) -> Vec<Op> {
     vec![Op::Put(session_name_key(&session.name), number.clone()), Op::Put(LAST_SESSION_KEY.to_vec(), number)]
 }
 
-/// The operations that record a session as it is now.
-pub fn put_ops(session: &Session) -> Vec<Op> {
+/// The operations that record a session as it is now. `had_owner`: it had one before.
+pub fn put_ops(session: &Session, had_owner: bool) -> Vec<Op> {
     let may_be_orphaned = session.status == Status::Active && session.owner.is_some();
     let owned = owned_key(session.id);
-    vec![
-        Op::Put(session_key(session.id), encode_session(session)),
-        if may_be_orphaned { Op::Put(owned, Vec::new()) } else { Op::Delete(owned) },
-    ]
+    let mut ops = vec![Op::Put(session_key(session.id), encode_session(session))];
+    if may_be_orphaned {
+        ops.push(Op::Put(owned, Vec::new()));
+    } else if had_owner {
+        ops.push(Op::Delete(owned));
+    }
+    ops
 }
 
 /// The number of the last event of a session; 0 if there is none.

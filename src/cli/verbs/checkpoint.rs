@@ -126,7 +126,7 @@ fn list(app: &App, args: ListArgs) -> Done {
     let outcome = list::list(&at.repo, &options, app.monitor())?;
     let text = render::list(&outcome, app.paint);
     let last = outcome.checkpoints.last().map(|line| line.number).filter(|_| outcome.more && !app.global.json);
-    Ok(Report::new(&outcome, text)
+    Ok(Report::new(outcome.as_ref(), text)
         .note(last.is_some(), || format!("there are more: --before @{} goes on, --all shows all", last.unwrap_or(0))))
 }
 

@@ -1,94 +1,27 @@
 //! `checkpoint list` and `checkpoint show`.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::{get, session};
-use crate::base::clock::UnixNanos;
 use crate::base::monitor::Monitor;
 use crate::format::checkpoint::{checksum_of, encode_checkpoint};
-use crate::model::checkpoint::{Checkpoint, Trigger};
-use crate::model::id::CheckpointId;
-use crate::model::session::SessionName;
+use crate::model::checkpoint::Checkpoint;
+pub use crate::model::checkpoint::{Line, Listed as Outcome, Query as Options};
 use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::checkpoints::{self, Listing};
 
-/// Which checkpoints.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Only those of this session.
-    pub session: Option<SessionName>,
-    /// Only those with this tag.
-    pub tag: Option<String>,
-    /// Only those made at this time or later.
-    pub since_ns: Option<UnixNanos>,
-    /// Only those made before this time.
-    pub until_ns: Option<UnixNanos>,
-    /// Only those with a lower number: the next page after the one that ended there.
-    pub before: Option<u64>,
-    /// At most so many; all by default.
-    pub max_count: Option<usize>,
-}
-
-/// A checkpoint in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
-    /// Its number.
-    pub number: u64,
-    /// Its id.
-    pub id: CheckpointId,
-    /// Its session.
-    pub session: Option<SessionName>,
-    /// When it was made.
-    pub time_ns: UnixNanos,
-    /// First line of its message.
-    pub subject: String,
-    /// Who or what asked for it.
-    pub trigger: Trigger,
-    /// Its tags.
-    pub tags: Vec<String>,
-    /// It holds the work tree.
-    pub has_tree: bool,
-    /// It has a state document.
-    pub has_state: bool,
-    /// Paths that differ from its parent.
-    pub changed_paths: u64,
-    /// Remarks added later.
-    pub annotations: u64,
-}
-
-impl From<&Checkpoint> for Line {
-    fn from(checkpoint: &Checkpoint) -> Self {
-        let origin = &checkpoint.origin;
-        Self {
-            number: checkpoint.number,
-            id: checkpoint.id,
-            session: origin.session.clone(),
-            time_ns: origin.time_ns,
-            subject: checkpoint.subject().to_owned(),
-            trigger: origin.trigger.clone(),
-            tags: checkpoint.tags.clone(),
-            has_tree: checkpoint.tree().is_some(),
-            has_state: origin.state.is_some(),
-            changed_paths: origin.changed_paths,
-            annotations: checkpoint.annotations.len() as u64,
-        }
-    }
-}
-
-/// Checkpoints, the newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// As many as were asked for.
-    pub checkpoints: Vec<Line>,
-    /// There are more; go on before the last number.
-    pub more: bool,
-}
-
 /// Lists checkpoints, the newest first.
-pub fn list(repo: &Repository, options: &Options, _: &dyn Monitor) -> Result<Outcome> {
+///
+/// Asked the same again while nothing has changed, it gives the same list again without reading it.
+pub fn list(repo: &Repository, options: &Options, _: &dyn Monitor) -> Result<Arc<Outcome>> {
     let _timer = repo.metrics().start("checkpoint.list");
     let state = repo.journal().read();
+    if let Some(known) = repo.last_list().get(state.lsn(), options) {
+        return Ok(known);
+    }
     let listing = match (&options.session, &options.tag) {
         (Some(name), _) => Listing::Session(session(&state, name)?.id),
         (None, Some(tag)) => Listing::Tag(tag.clone()),
@@ -110,6 +43,8 @@ pub fn list(repo: &Repository, options: &Options, _: &dyn Monitor) -> Result<Out
         }
         Ok(true)
     })?;
+    let outcome = Arc::new(outcome);
+    repo.last_list().set(state.lsn(), options.clone(), &outcome);
     Ok(outcome)
 }
 

@@ -80,9 +80,7 @@ pub fn begin(repo: &Repository, options: &BeginOptions, _: &dyn Monitor) -> Resu
     let (ops, session) = {
         let state = repo.journal().read();
         match sessions::by_name(&state, &options.name)? {
-            Some(session) if options.resume => {
-                step_ops(&state, Session { owner, ..session }, Step::Resume, EventKind::Resumed)?
-            }
+            Some(session) if options.resume => step_ops(&state, session, Step::Resume, EventKind::Resumed, owner)?,
             Some(_) => return Err(Error::SessionExists(options.name.clone())),
             None if options.resume => return Err(Error::NoSuchSession(options.name.clone())),
             None => {
@@ -99,7 +97,7 @@ pub fn begin(repo: &Repository, options: &BeginOptions, _: &dyn Monitor) -> Resu
                 let mut events = Appender::new(&state, session.id, time_ns)?;
                 events.append(&EventKind::Begun);
                 let mut ops = sessions::new_ops(&session);
-                ops.extend(sessions::put_ops(&session));
+                ops.extend(sessions::put_ops(&session, false));
                 ops.extend(events.ops());
                 (ops, session)
             }
@@ -110,15 +108,24 @@ pub fn begin(repo: &Repository, options: &BeginOptions, _: &dyn Monitor) -> Resu
 }
 
 /// A step in the life of a session: what is recorded, and what it is then.
-fn step_ops(state: &State, session: Session, step: Step, event: EventKind) -> Result<(Vec<Op>, Session)> {
+///
+/// `owner` is the process that it belongs to from now on.
+fn step_ops(
+    state: &State,
+    session: Session,
+    step: Step,
+    event: EventKind,
+    owner: Option<ProcessMark>,
+) -> Result<(Vec<Op>, Session)> {
     let refused = Error::SessionNotActive { name: session.name.clone(), status: session.status };
     let status = session.status.after(step).ok_or(refused)?;
     let time_ns = clock::now();
     let ended_ns = matches!(status, Status::Completed | Status::Aborted).then_some(time_ns);
     let mut events = Appender::new(state, session.id, time_ns)?;
     let number = events.append(&event);
-    let session = Session { status, ended_ns, events: number, ..session };
-    let mut ops = sessions::put_ops(&session);
+    let had_owner = session.owner.is_some();
+    let session = Session { status, ended_ns, owner, events: number, ..session };
+    let mut ops = sessions::put_ops(&session, had_owner);
     ops.extend(events.ops());
     Ok((ops, session))
 }
@@ -129,7 +136,8 @@ fn record_orphans(repo: &Repository, lock: &WriteLock) -> Result<()> {
     {
         let state = repo.journal().read();
         for orphan in sessions::orphans(&state)? {
-            ops.extend(step_ops(&state, orphan, Step::Orphan, EventKind::Orphaned)?.0);
+            let owner = orphan.owner.clone();
+            ops.extend(step_ops(&state, orphan, Step::Orphan, EventKind::Orphaned, owner)?.0);
         }
     }
     if !ops.is_empty() {
@@ -144,7 +152,8 @@ fn finish(repo: &Repository, name: &SessionName, step: Step, event: EventKind, r
     let (ops, session) = {
         let state = repo.journal().read();
         let session = Session { reason, ..get(&state, name)? };
-        step_ops(&state, session, step, event)?
+        let owner = session.owner.clone();
+        step_ops(&state, session, step, event, owner)?
     };
     repo.commit(&lock, &[], ops)?;
     Ok(Outcome { session })
