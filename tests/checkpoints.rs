@@ -57,7 +57,7 @@ fn three() -> Place {
 #[test]
 fn what_is_printed_about_checkpoints() {
     let place = three();
-    let table: [(&[&str], &[&str]); 12] = [
+    let table: [(&[&str], &[&str]); 15] = [
         (&["checkpoint", "list"], &["@3 ", "@2 ", "second", "#kept", "1 changed"]),
         (&["checkpoint", "list", "-n", "1"], &["@3 "]),
         (&["checkpoint", "list", "--tag", "kept"], &["@1 "]),
@@ -73,6 +73,9 @@ fn what_is_printed_about_checkpoints() {
         (&["checkpoint", "diff", "@1", "@2", "a", "--stat"], &["a | +1 -0", "1 file changed"]),
         (&["checkpoint", "diff", "@1", "@2", "--", "c"], &["added c"]),
         (&["cat", "@1:a"], &["one\n"]),
+        (&["diff", "@1", "@2"], &["+more", "added c"]),
+        (&["diff", "@3", "--", "nosuch"], &[]),
+        (&["ls", "@1", "-r"], &["a\nd/\nd/b\n"]),
     ];
     for (args, words) in table {
         let out = place.ok(args);

@@ -188,7 +188,7 @@ impl Opened {
         let (mut revisions, mut paths) = (Vec::new(), Vec::new());
         for target in targets {
             let as_revision = target.to_str().filter(|_| paths.is_empty() && revisions.len() < max_revisions);
-            let failure = match as_revision.map(|text| (text, self.repo.resolve(text))) {
+            let failure = match as_revision.map(|text| (text, self.repo.resolve_point(text))) {
                 Some((text, Ok(_))) => {
                     revisions.push(text.to_owned());
                     continue;

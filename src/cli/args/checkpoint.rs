@@ -13,16 +13,16 @@ use super::history::DiffStyle;
 use super::parse;
 
 pub const AFTER_HELP: &str = "\
-A checkpoint is the work tree as it is on disk, untracked files included (.digignore is respected). It is on no branch,
-has a number that is given once, and costs what has changed.
+A checkpoint is the work tree as it is on disk, untracked files included; .digignore is respected.
+It is on no branch, has a number that is given once, and costs what has changed.
 
-  digstore checkpoint create -m 'before the refactoring'     prints its number, say @12
-  digstore checkpoint diff @12                               what has changed since
-  digstore checkpoint restore @12 src                        a folder as it was; what was there is saved first
-  digstore checkpoint restore @12                            all of it; files made since go away
-  digstore undo                                              that was wrong
+  digstore checkpoint create -m 'before'   prints its number, say @12
+  digstore checkpoint diff @12             what has changed since
+  digstore checkpoint restore @12 src      a folder as it was; what was there is saved first
+  digstore checkpoint restore @12          all of it; files made since go away
+  digstore undo                            that was wrong
 
-Numbers are revisions, too: digstore cat @12:notes.txt, digstore diff @12 HEAD, digstore export @12 --to DIR.";
+Numbers are revisions, too: digstore cat @12:notes.txt, digstore diff @12 HEAD.";
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum CheckpointCommand {

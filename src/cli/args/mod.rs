@@ -32,8 +32,9 @@ A first round:
   digstore checkpoint restore @12    go back to that
   digstore undo                      take back the last command that changed something
 
-A revision (REV) is a branch, a tag, HEAD, HEAD~3, or the first digits of a commit's id. To look at something and to
-restore paths, a checkpoint's number is one, too: digstore cat @12:notes.txt
+A revision (REV) is a branch, a tag, HEAD, HEAD~3, or the first digits of a commit's id.
+To look at something, a checkpoint's number is one, too: digstore cat @12:notes.txt
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs could not be read, 4 damage found,
 5 locked by another process or conflicting, 130 interrupted.";
 

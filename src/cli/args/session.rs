@@ -11,16 +11,16 @@ use super::parse;
 pub const AFTER_HELP: &str = "\
 Everything that happens in a session is an event of its log: its state can be derived as of any of them.
 
-  digstore session begin run-1 --owner $$                  when this shell is gone, the session is an orphan
-  digstore session put run-1 step 3                        set a key
-  digstore session cas run-1 step --expect 3 4             set it only if nobody else did; exit code 5 if so
-  digstore session append run-1 tool-call 'ls -l'          an event of your own
-  digstore checkpoint create --session run-1               the work tree at this point
-  digstore session replay run-1 --at 2                     what it was after its second event
-  digstore session events run-1 --follow                   watch it from elsewhere
+  digstore session begin run-1 --owner $$           an orphan when this shell is gone
+  digstore session put run-1 step 3                 set a key
+  digstore session cas run-1 step --expect 3 4      exit code 5 if somebody else set it
+  digstore session append run-1 tool-call 'ls -l'   an event of your own
+  digstore checkpoint create --session run-1        the work tree at this point
+  digstore session replay run-1 --at 2              what it was after its second event
+  digstore session events run-1 --follow            watch it from elsewhere
   digstore session end run-1
 
-Keys and values are any bytes; in JSON those that are no text are written as {\"base64\": \"...\"}.";
+Keys and values are any bytes; in JSON those that are no text are {\"base64\": \"...\"}.";
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum SessionCommand {
