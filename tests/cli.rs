@@ -46,7 +46,7 @@ fn every_verb_prints_one_json_object_that_names_its_schema() {
     let place = Place::new();
     place.write("a", "1");
     let layer = || place.json(&["layer", "list"])["layers"][0]["id"].as_str().unwrap_or_default().to_owned();
-    let steps: [(&str, &[&str]); 30] = [
+    let steps: [(&str, &[&str]); 51] = [
         ("init", &["init"]),
         ("add", &["add", "."]),
         ("commit", &["commit", "-m", "m"]),
@@ -77,6 +77,27 @@ fn every_verb_prints_one_json_object_that_names_its_schema() {
         ("man", &["man"]),
         ("mv", &["mv", "a", "b"]),
         ("rm", &["rm", "b", "--cached"]),
+        ("session-begin", &["session", "begin", "s"]),
+        ("session-put", &["session", "put", "s", "k", "v"]),
+        ("session-get", &["session", "get", "s", "k"]),
+        ("session-cas", &["session", "cas", "s", "k", "--expect", "v", "w"]),
+        ("session-append", &["session", "append", "s", "note"]),
+        ("session-events", &["session", "events", "s"]),
+        ("session-replay", &["session", "replay", "s"]),
+        ("session-diff", &["session", "diff", "s", "s"]),
+        ("session-list", &["session", "list"]),
+        ("checkpoint-create", &["checkpoint", "create", "--session", "s"]),
+        ("checkpoint-list", &["checkpoint", "list"]),
+        ("checkpoint-show", &["checkpoint", "show", "1"]),
+        ("checkpoint-diff", &["checkpoint", "diff", "1"]),
+        ("checkpoint-tag", &["checkpoint", "tag", "1", "t"]),
+        ("checkpoint-annotate", &["checkpoint", "annotate", "1", "-m", "m"]),
+        ("checkpoint-restore", &["checkpoint", "restore", "1"]),
+        ("undo", &["undo"]),
+        ("checkpoint-delete", &["checkpoint", "delete", "1"]),
+        ("checkpoint-compact", &["checkpoint", "compact"]),
+        ("session-del", &["session", "del", "s", "k"]),
+        ("session-end", &["session", "end", "s"]),
     ];
     for (verb, args) in steps {
         let object = place.json(args);

@@ -16,7 +16,8 @@ use digstore::base::clock;
 use digstore::base::disk::{Dir, FileKind, IoContext, open_or_create, open_root, write_atomic};
 use digstore::base::size::{ByteSize, MIB};
 use digstore::model::path::RepoPath;
-use digstore::ops::{add, checkout, commit, diff, log, stats, status};
+use digstore::ops::checkpoint::{create, restore};
+use digstore::ops::{add, checkout, commit, diff, log, stats, status, undo};
 use digstore::repo::{Repository, init};
 use serde::Serialize;
 
@@ -25,7 +26,7 @@ use super::args::history::DiffStyle;
 use super::args::store::DemoArgs;
 use super::environment;
 use super::exit::{Exit, Failure};
-use super::render::{changes, count, history};
+use super::render::{changes, checkpoint as render, count, history, store};
 
 /// Without a folder given, as much is taken as makes a good example without a long wait.
 const ENOUGH_BYTES: u64 = 200 * MIB;
@@ -49,6 +50,8 @@ struct Measured {
     second_stored_bytes: u64,
     edited: u64,
     checkout_seconds: f64,
+    checkpoint_seconds: f64,
+    restore_seconds: f64,
     dedup_ratio: Option<f64>,
     compared_files: u64,
     compared_bytes: u64,
@@ -251,7 +254,30 @@ fn edit_and_commit(app: &App, story: &Story<'_>, measured: &mut Measured, copy: 
     story.say(&format!(
         "Both versions together hold {files}; {chunks} of it are different ({ratio:.2} to 1), and take {all} on disk."
     ))?;
-    Ok(())
+    save_and_go_back(app, story, measured, &copy)
+}
+
+/// A checkpoint, further edits, back to it, and back again.
+fn save_and_go_back(app: &App, story: &Story<'_>, measured: &mut Measured, copy: &Repository) -> Result<(), Failure> {
+    let saved = create::create(copy, &create::Options::default(), app.monitor())?;
+    edit(copy, false, u64::MAX)?;
+    story.say("\nThe same files are edited once more.")?;
+    story.step("digstore checkpoint create")?;
+    let start = Instant::now();
+    let edited = create::create(copy, &create::Options::default(), app.monitor())?;
+    measured.checkpoint_seconds = seconds(start);
+    story.say(render::create(&edited, false, app.paint).trim_end())?;
+    story.say(&format!("The whole work tree is saved, on no branch, in {:.3} s.", measured.checkpoint_seconds))?;
+    let number = saved.checkpoint.map_or(0, |checkpoint| checkpoint.number);
+    story.step(&format!("digstore checkpoint restore @{number}"))?;
+    let start = Instant::now();
+    let options = restore::Options { number, ..restore::Options::default() };
+    let outcome = restore::restore(copy, &options, app.monitor())?;
+    measured.restore_seconds = seconds(start);
+    story.say(&format!("{} written in {:.3} s.", count(outcome.written, "path"), measured.restore_seconds))?;
+    story.step("digstore undo")?;
+    let outcome = undo::undo(copy, &undo::Options::default(), app.monitor())?;
+    story.say(store::undo(&outcome, app.paint).trim_end())
 }
 
 fn record(app: &App, repo: &Repository, message: &str) -> Result<commit::Outcome, Failure> {
