@@ -203,7 +203,6 @@ fn compaction_keeps_what_it_should_and_gives_space_back() {
 }
 
 #[test]
-#[ignore = "the journal keeps its previous log until the snapshot after the next change"]
 fn compaction_gives_space_back_on_disk() {
     let place = Place::new();
     for number in 1..=6 {

@@ -63,6 +63,14 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         message: "there is nothing to undo".to_owned(),
         hint: "'digstore log' and 'digstore checkpoint list' show what one can go back to",
     })?;
+    if operation.dropped_cleared {
+        // It is out of the way of those before it.
+        repo.commit(&lock, &[], vec![operations::forget_op(&operation)])?;
+        return Err(Error::Refused {
+            message: format!("the {} cannot be undone: its space was given back", operation.summary),
+            hint: "'digstore undo' once more takes back what was done before it; 'compact --later' keeps the space",
+        });
+    }
     check(repo, &operation)?;
     let mut outcome = Outcome { operations: vec![line(&operation)], ..Outcome::default() };
     let mut ops = vec![operations::forget_op(&operation)];
@@ -90,10 +98,6 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
 /// Nothing may have changed since that the operation did not do.
 fn check(repo: &Repository, operation: &Operation) -> Result<()> {
     let refused = |message: String, hint| Err(Error::Refused { message, hint });
-    if operation.dropped_cleared {
-        let message = format!("the {} cannot be undone: its space was given back", operation.summary);
-        return refused(message, "compact with --later to keep the space until the next compaction");
-    }
     let state = repo.journal().read();
     for RefStep { kind, name, after, .. } in &operation.refs {
         if refs::get(&state, *kind, name)? != *after {

@@ -1,5 +1,9 @@
 //! `checkpoint restore`: the work tree as a checkpoint has it, after what is there now was saved.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 use serde::Serialize;
 
@@ -15,16 +19,17 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Entry, Node};
+use crate::model::tree::{Entry, Node, Tree};
 use crate::ops::capture::{nothing, record};
 use crate::ops::checkout::apply::carry_out;
 use crate::ops::checkout::plan::Plan;
-use crate::ops::materialize::FileWrite;
+use crate::ops::materialize::{FileWrite, Written};
 use crate::ops::{Error, Result, diff};
 use crate::repo::trees::{self, TreeChange};
 use crate::repo::{RepoError, Repository, WriteLock};
 use crate::store::sessions::{self, Appender};
 use crate::store::{operations, staging, worktable};
+use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::Expect;
 
 /// What to restore.
@@ -92,6 +97,15 @@ fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resul
     let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
     let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
     let changes = diff::changes(repo, &sides, monitor)?;
+    let then = repo.tree_of(&repo.resolve_point(&format!("@{number}"))?)?;
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    for path in options.paths.iter().filter(|path| !path.is_root()) {
+        let name = OsStr::from_bytes(path.file_name());
+        let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        if on_disk.is_none() && trees::lookup(&repo.objects(), &then, path)?.is_none() {
+            return Err(unknown(path, number));
+        }
+    }
     let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
     let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
     Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
@@ -176,18 +190,17 @@ pub fn replace(
     Ok((outcome, ops))
 }
 
+fn unknown(path: &RepoPath, number: u64) -> Error {
+    Error::NoSuchPath { path: path.clone(), place: format!("in @{number}") }
+}
+
 /// Every path asked for must be on one of the two sides, or it was a mistake.
-fn check_paths(
-    repo: &Repository,
-    request: &Request,
-    now: &std::sync::Arc<crate::model::tree::Tree>,
-    then: &std::sync::Arc<crate::model::tree::Tree>,
-) -> Result<()> {
+fn check_paths(repo: &Repository, request: &Request, now: &Arc<Tree>, then: &Arc<Tree>) -> Result<()> {
     let objects = repo.objects();
     for path in request.paths.iter().filter(|path| !path.is_root()) {
         let is_known = trees::lookup(&objects, then, path)?.is_some() || trees::lookup(&objects, now, path)?.is_some();
         if !is_known {
-            return Err(Error::NoSuchPath { path: path.clone(), place: format!("in @{}", request.number) });
+            return Err(unknown(path, request.number));
         }
     }
     Ok(())
@@ -224,7 +237,7 @@ impl Looks {
     }
 
     /// What to record when the plan was carried out.
-    fn ops_after(&self, plan: &Plan, written: &[crate::ops::materialize::Written]) -> Vec<Op> {
+    fn ops_after(&self, plan: &Plan, written: &[Written]) -> Vec<Op> {
         let mut ops: Vec<Op> = plan.removals.iter().filter_map(|(path, _)| self.op(path, None)).collect();
         for (path, entry) in &plan.folder_meta {
             let new = StagedEntry { node: StagedNode::Dir, meta: entry.meta, ..nothing() };

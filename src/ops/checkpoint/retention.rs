@@ -12,7 +12,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::session::SessionName;
 use crate::ops::reclaim::{self, Live};
 use crate::ops::{Error, Result};
-use crate::repo::Repository;
+use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
 
 /// An hour.
@@ -158,14 +158,21 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
         if let Some(live) = mark(&[])? {
             outcome.freed_bytes = reclaim::sweep(repo, &lock, &live, monitor)?;
         }
-        // The log still has the records that were removed.
-        repo.journal().snapshot()?;
+        forget_in_journal(repo, &lock)?;
     }
     Ok(outcome)
 }
 
+/// The journal keeps two snapshots and the log since the older one, so it takes two to be rid of what was removed.
+fn forget_in_journal(repo: &Repository, lock: &WriteLock) -> Result<()> {
+    repo.journal().snapshot()?;
+    let last = checkpoints::last_number(&repo.journal().read())?;
+    repo.commit(lock, &[], vec![checkpoints::last_number_op(last)])?;
+    Ok(repo.journal().snapshot()?)
+}
+
 /// What deletions kept for `undo` is given up.
-fn forget_dropped(repo: &Repository, lock: &crate::repo::WriteLock) -> Result<()> {
+fn forget_dropped(repo: &Repository, lock: &WriteLock) -> Result<()> {
     let ops: Vec<_> = {
         let operations = crate::store::operations::list(&repo.journal().read())?;
         let held =

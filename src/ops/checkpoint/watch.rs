@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::create::{self, create};
 use crate::base::monitor::Monitor;
 use crate::model::scopes::Scopes;
-use crate::ops::Result;
 use crate::ops::scan::walk_tree;
-use crate::repo::Repository;
+use crate::ops::{Error, Result};
+use crate::repo::{RepoError, Repository};
 
 /// How to watch.
 #[derive(Debug, Clone)]
@@ -39,7 +39,14 @@ pub fn watch(
         let now = look(repo, monitor)?;
         // At rest: twice the same. What was stored like this already is left alone.
         if last == Some(now) && stored != Some(now) {
-            let outcome = create(repo, &wanted, monitor)?;
+            let outcome = match create(repo, &wanted, monitor) {
+                // Somebody else is writing; the next look is soon enough.
+                Err(Error::Repo(RepoError::Locked { .. })) => {
+                    wait(options.interval, monitor);
+                    continue;
+                }
+                made => made?,
+            };
             // If something changed while it was stored, the next look differs and starts anew.
             stored = (outcome.skipped != Some(create::Skipped::Recent)).then_some(now);
             if outcome.checkpoint.is_some() {

@@ -80,6 +80,12 @@ pub fn begin(repo: &Repository, options: &BeginOptions, _: &dyn Monitor) -> Resu
     let (ops, session) = {
         let state = repo.journal().read();
         match sessions::by_name(&state, &options.name)? {
+            Some(session) if options.resume && session.status == Status::Active => {
+                return Err(Error::Refused {
+                    message: format!("the session '{}' is active: there is nothing to take over", session.name),
+                    hint: "go on with it; --resume is for a session whose owner is gone",
+                });
+            }
             Some(session) if options.resume => step_ops(&state, session, Step::Resume, EventKind::Resumed, owner)?,
             Some(_) => return Err(Error::SessionExists(options.name.clone())),
             None if options.resume => return Err(Error::NoSuchSession(options.name.clone())),

@@ -38,7 +38,7 @@ fn a_session_lives_by_its_table() {
     ));
     assert!(matches!(
         begin(&repo, &BeginOptions { name: s.clone(), owner: None, resume: true }, &Silent),
-        Err(Error::SessionNotActive { status: Status::Active, .. })
+        Err(Error::Refused { .. })
     ));
     put(&repo, &s, b"k", b"v", &Silent).unwrap();
     let ended = end(&repo, &s, &Silent).unwrap().session;
