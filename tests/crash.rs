@@ -115,47 +115,6 @@ fn version(number: u8) -> Items {
     items
 }
 
-fn name_of(path: &[u8]) -> (&[u8], &OsStr) {
-    let at = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-    (&path[..at.saturating_sub(1)], OsStr::from_bytes(&path[at..]))
-}
-
-fn open_folder(root: &Arc<dyn Dir>, path: &[u8]) -> io::Result<Arc<dyn Dir>> {
-    let names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
-    names.map(OsStr::from_bytes).try_fold(Arc::clone(root), |dir, name| dir.open_dir(name))
-}
-
-/// Makes the work tree hold `items`, durably, as a careful user would. May be repeated after a failure.
-fn edit(root: &Arc<dyn Dir>, items: &Items) -> io::Result<()> {
-    let now = read_items(root.path());
-    for (path, old) in now.iter().rev().filter(|(path, old)| items.get(*path) != Some(old)) {
-        let (folder, name) = name_of(path);
-        let dir = open_folder(root, folder)?;
-        if matches!(old, Item::Dir(_)) {
-            dir.remove_dir(name)?;
-        } else {
-            dir.remove_file(name)?;
-        }
-        dir.sync()?;
-    }
-    for (path, item) in items.iter().filter(|(path, item)| now.get(*path) != Some(item)) {
-        let (folder, name) = name_of(path);
-        let dir = open_folder(root, folder)?;
-        match item {
-            Item::File(bytes, mode) => {
-                let file = dir.create(name, *mode)?;
-                file.set_mode(*mode)?;
-                file.write_at(bytes, 0)?;
-                file.sync()?;
-            }
-            Item::Link(target) => dir.symlink(OsStr::from_bytes(target), name)?,
-            Item::Dir(mode) => dir.create_dir(name, *mode)?,
-        }
-        dir.sync()?;
-    }
-    Ok(())
-}
-
 /// Someone at work on a disk.
 struct Worker {
     root: Arc<dyn Dir>,

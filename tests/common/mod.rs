@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use digstore::base::disk::{Dir, open_root};
 use digstore::base::monitor::{Recording, Silent};
@@ -17,7 +17,7 @@ use digstore::model::id::CommitId;
 use digstore::model::path::{CONTROL_DIR, RepoPath};
 use digstore::model::recipe::Piece;
 use digstore::model::staging::StagedNode;
-use digstore::model::tree::{Content, Node};
+use digstore::model::tree::{Content, Node, Tree};
 use digstore::ops::{self, add, checkout, commit, fsck};
 use digstore::repo::{RepoError, Repository, Settings, init, trees};
 use digstore::store::objects::ObjectStore;
@@ -227,10 +227,14 @@ pub fn stored_bytes(objects: &ObjectStore, content: &Content, len: u64) -> Vec<u
 
 /// All that a commit holds.
 pub fn stored_items(repo: &Repository, id: &CommitId) -> Items {
+    items_of_tree(repo, &repo.root_tree(Some(id)).unwrap())
+}
+
+/// Everything in a tree.
+pub fn items_of_tree(repo: &Repository, tree: &Tree) -> Items {
     let objects = repo.objects();
-    let tree = repo.root_tree(Some(id)).unwrap();
     let mut items = Items::new();
-    trees::visit(&objects, &tree, &RepoPath::root(), &mut |path, entry| {
+    trees::visit(&objects, tree, &RepoPath::root(), &mut |path, entry| {
         let item = match &entry.node {
             Node::File { len, content } => Item::File(stored_bytes(&objects, content, *len), entry.meta.mode),
             Node::Symlink { target } => Item::Link(target.clone()),
@@ -282,4 +286,47 @@ pub fn assert_clean(repo: &Repository) {
     assert!(objects.index().verify().is_empty());
     let found = fsck::fsck(repo, &fsck::Options { full: true }, &Silent).unwrap();
     assert!(!found.is_damaged(), "{:?}", found.findings);
+}
+
+/// The folder and the name of a path.
+pub fn name_of(path: &[u8]) -> (&[u8], &OsStr) {
+    let at = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    (&path[..at.saturating_sub(1)], OsStr::from_bytes(&path[at..]))
+}
+
+/// Opens a folder below `root`.
+pub fn open_folder(root: &Arc<dyn Dir>, path: &[u8]) -> io::Result<Arc<dyn Dir>> {
+    let names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
+    names.map(OsStr::from_bytes).try_fold(Arc::clone(root), |dir, name| dir.open_dir(name))
+}
+
+/// Makes the work tree hold `items`, durably, as a careful user would. May be repeated after a failure.
+pub fn edit(root: &Arc<dyn Dir>, items: &Items) -> io::Result<()> {
+    let now = read_items(root.path());
+    for (path, old) in now.iter().rev().filter(|(path, old)| items.get(*path) != Some(old)) {
+        let (folder, name) = name_of(path);
+        let dir = open_folder(root, folder)?;
+        if matches!(old, Item::Dir(_)) {
+            dir.remove_dir(name)?;
+        } else {
+            dir.remove_file(name)?;
+        }
+        dir.sync()?;
+    }
+    for (path, item) in items.iter().filter(|(path, item)| now.get(*path) != Some(item)) {
+        let (folder, name) = name_of(path);
+        let dir = open_folder(root, folder)?;
+        match item {
+            Item::File(bytes, mode) => {
+                let file = dir.create(name, *mode)?;
+                file.set_mode(*mode)?;
+                file.write_at(bytes, 0)?;
+                file.sync()?;
+            }
+            Item::Link(target) => dir.symlink(OsStr::from_bytes(target), name)?,
+            Item::Dir(mode) => dir.create_dir(name, *mode)?,
+        }
+        dir.sync()?;
+    }
+    Ok(())
 }
