@@ -74,6 +74,11 @@ impl Changes {
         0
     }
 
+    /// Forgets what stands behind the last record.
+    pub fn cut_image(&mut self, len: usize) {
+        self.image.truncate(len);
+    }
+
     /// Takes in the operations of a record that stands at `at` in the image.
     pub fn apply(&mut self, at: usize, spans: &[OpSpan]) {
         let bulk = self.start_bulk();

@@ -132,7 +132,10 @@ impl Tail {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.len = metadata.len();
-        Ok(self.len == self.end)
+        // Where a record begins, its length stands; zeros are room that was made ahead.
+        let mut next = [0; 4];
+        self.file.read_at(&mut next, self.end)?;
+        Ok(next == [0; 4])
     }
 
     /// The bytes that are not taken in yet.

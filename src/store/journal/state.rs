@@ -56,7 +56,9 @@ impl State {
         let bulk = self.changes.start_bulk();
         let end = self.replay_image(base + start, subject);
         self.changes.finish_bulk(&bulk);
-        Ok(end? - base)
+        let end = end?;
+        self.changes.cut_image(end);
+        Ok(end - base)
     }
 
     fn replay_image(&mut self, mut at: usize, subject: &str) -> Result<usize, StoreError> {

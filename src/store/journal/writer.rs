@@ -12,6 +12,9 @@ use crate::format::journal::{MAX_PAYLOAD_LEN, Op, OpSpan, encode_batch_into};
 
 /// A snapshot is not rewritten before the log has one byte for so many of its own: each byte is rewritten that often.
 const SNAPSHOT_SHARE: u64 = 8;
+/// Zeros written ahead of the records in strict mode: to sync what overwrites them, the file system need not record a
+/// new length. From the second commit of a handle on, so that a command that makes one leaves a short log.
+const ROOM_LEN: u64 = 64 << 10;
 /// Bytes of operations that fit a record beside its lsn and count.
 const MAX_BATCH_LEN: usize = MAX_PAYLOAD_LEN - 32;
 
@@ -32,11 +35,18 @@ struct Log {
     base: u64,
     file: Arc<dyn DiskFile>,
     background: Option<BackgroundSync>,
+    /// Something was appended by this handle.
+    used: bool,
 }
 
 impl Writer {
     pub fn after(tail: Option<Tail>) -> Self {
         Self { tail, ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub fn log_end(&self) -> u64 {
+        self.tail.as_ref().map_or(0, |tail| tail.end)
     }
 
     pub fn is_poisoned(&self) -> bool {
@@ -63,7 +73,7 @@ impl Writer {
                 file
             }
         };
-        if tail.end < tail.len {
+        if tail.rest().on("read", path())?.iter().any(|&byte| byte != 0) {
             file.set_len(tail.end).and_then(|()| file.sync()).on("truncate", path())?;
             tail.len = tail.end;
         }
@@ -79,7 +89,7 @@ impl Log {
             }
             _ => None,
         };
-        Self { base, file, background }
+        Self { base, file, background, used: false }
     }
 }
 
@@ -166,14 +176,22 @@ impl Journal {
         if writer.log.is_none() {
             writer.prepare(dir, self.durability)?;
         }
-        let (Some(tail), Some(log)) = (&mut writer.tail, &writer.log) else { return Ok(()) };
+        let (Some(tail), Some(log)) = (&mut writer.tail, &mut writer.log) else { return Ok(()) };
         let path = || dir.path().join(snapshot::log_name(log.base));
+        let end = tail.end + writer.record.len() as u64;
+        if end > tail.len && log.used && log.background.is_none() {
+            // If there is no space for this, there may still be some for the record.
+            let room = log.file.write_at(&[0; ROOM_LEN as usize], end);
+            tail.len = if room.is_ok() { end + ROOM_LEN } else { tail.len };
+        }
         log.file.write_at(&writer.record, tail.end).on("append to", path())?;
+        log.used = true;
         match &log.background {
             Some(background) => background.wrote().on("sync", path())?,
             None => log.file.sync().on("sync", path())?,
         }
-        tail.end += writer.record.len() as u64;
+        tail.end = end;
+        tail.len = tail.len.max(end);
         Ok(())
     }
 
