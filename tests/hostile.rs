@@ -690,7 +690,9 @@ fn any_byte_of_the_journal_flipped() {
     let snapshots = victim.files("journal", "snap-");
     for log in &logs {
         let good = fs::read(log).unwrap();
-        for at in 0..good.len() {
+        // Of the room ahead, which is all the same, a little.
+        let end = good.iter().rposition(|&byte| byte != 0).unwrap() + 16;
+        for at in 0..good.len().min(end) {
             let found = victim.with(log, Some(&flipped(&good, at)));
             let fine = match &found {
                 Err(kind) => *kind == ErrorKind::Corrupt || (*kind == ErrorKind::Failed && says_future(at)),

@@ -19,9 +19,9 @@ const MAX_HOLDER_CHARS: usize = 50;
 
 /// A lock file as one handle sees it. It is kept open, and threads that share the handle queue before it.
 ///
-/// Taking it again when nobody else has had it since costs about 2 us on a two-core machine: four system calls. Opening
-/// the file, replacing the note and reading the journal again, as for the first time, cost about 60 us, and more the
-/// more the repository holds.
+/// Taking it again when nobody else has had it since costs less than 4 us on a two-core machine: four system calls (9 us if
+/// the note changes). Looking at everything anew, as for the first time, costs 47 us in an empty repository, and more the
+/// more it holds.
 #[derive(Debug)]
 pub struct LockFile {
     name: OsString,
