@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
 pub mod checkpoint;
+pub mod folder;
 pub mod index;
 pub mod journal;
 pub mod layer;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::ingest::{Captured, IngestStats, Sink, Source, ingest};
-use super::scan::{Pair, pair, walk_tree};
+use super::scan::{Pair, listed_ops, pair, walk_tree};
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
@@ -91,7 +91,7 @@ pub fn stage(
     monitor: &dyn Monitor,
 ) -> Result<(Outcome, Vec<Op>)> {
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
-    let changes = find_changes(repo, options, &mut outcome, monitor)?;
+    let (changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
@@ -108,7 +108,7 @@ pub fn stage(
     let mut contents = ingest(repo, sources.collect(), sink, monitor)?.files.into_iter();
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
-    let mut staging = Staging { repo, head: &head, generation, ops: Vec::new(), outcome };
+    let mut staging = Staging { repo, head: &head, generation, ops: listed, outcome };
     for change in changes {
         match change {
             Change::Read(pair, _) => match contents.next() {
@@ -138,11 +138,12 @@ fn find_changes(
     options: &Options,
     outcome: &mut Outcome,
     monitor: &dyn Monitor,
-) -> Result<Vec<Change>> {
+) -> Result<(Vec<Change>, Vec<Op>)> {
     let state = repo.journal().read();
     monitor.begin("looking for changes", None, None);
     let scopes = Scopes::new(&options.paths);
     let walked = walk_tree(repo, &state, &scopes, options.force, monitor);
+    let listed = listed_ops(&walked.listed);
     for (problem, path) in walked.problems.iter().zip(&walked.unreadable) {
         if scopes.contains(path) || scopes.lead_below(path) {
             monitor.problem(problem);
@@ -177,7 +178,7 @@ fn find_changes(
         Ok(())
     })?;
     monitor.end();
-    Ok(changes)
+    Ok((changes, listed))
 }
 
 fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Change> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::ingest::{Captured, Sink, Source, ingest};
-use super::scan::walk_tree;
+use super::scan::{listed_ops, walk_tree};
 use super::status::is_version;
 use super::{Error, Result, commit};
 use crate::base::clock;
@@ -114,7 +114,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, also: &[RepoPath], monito
             unchanged: 0,
             unreadable: walked.unreadable,
             special_files: 0,
-            ops: Vec::new(),
+            ops: listed_ops(&walked.listed),
         },
     };
     finder.find(&state, entries)?;

@@ -6,13 +6,14 @@ use std::path::Path;
 use super::Result;
 use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
-use crate::store::staging;
-use crate::world::walk::{WalkEntry, WalkOptions, Walked, walk};
+use crate::store::{folders, staging};
+use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
 
 /// A path that is on disk, tracked, or both.
 #[derive(Debug, Clone)]
@@ -49,8 +50,17 @@ pub fn walk_tree(
     monitor: &dyn Monitor,
 ) -> Walked {
     let is_tracked = |path: &RepoPath| staging::is_tracked(state, path).unwrap_or(true);
-    let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip: repo.skip(), monitor };
+    // What cannot be read of the list is as good as none.
+    let known = |path: &RepoPath, stat: &Stat| folders::get(state, path, stat).unwrap_or(None);
+    let known: Option<&KnownFolder<'_>> = if repo.trusts_folder_times() { Some(&known) } else { None };
+    let skip = repo.skip();
+    let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, monitor };
     repo.pools().io().install(|| walk(repo.work(), &options))
+}
+
+/// The operations that keep what a walk had to list.
+pub fn listed_ops(listed: &[Listed]) -> Vec<Op> {
+    listed.iter().map(|(path, seen, items)| folders::put_op(path, seen, items)).collect()
 }
 
 /// Puts what a walk of the scopes found beside staging, in tree order. What is outside the scopes is left out, and so are

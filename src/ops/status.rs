@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::compare::{WorkChange, work_changes};
-use super::scan::{Pair, pair, walk_tree};
+use super::scan::{Pair, listed_ops, pair, walk_tree};
 use super::{Error, Result};
 use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
@@ -16,6 +16,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node};
 use crate::repo::{Repository, trees};
 use crate::store::{refs, staging};
+use crate::world::walk::Listed;
 
 /// What to look at.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +84,7 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     }
     outcome.head = refs::head_commit(&state)?;
     let scopes = Scopes::or_everything(&options.paths);
-    let walked = walk_tree(repo, &state, &scopes, false, monitor);
+    let mut walked = walk_tree(repo, &state, &scopes, false, monitor);
     for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| scopes.contains(path)) {
         monitor.problem(problem);
         outcome.unreadable += 1;
@@ -92,7 +93,7 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let objects = repo.objects();
     let mut doubtful: Vec<Pair> = Vec::new();
     let unreadable = Scopes::new(&walked.unreadable);
-    pair(&state, walked.entries, &unreadable, &scopes, &mut |pair| {
+    pair(&state, std::mem::take(&mut walked.entries), &unreadable, &scopes, &mut |pair| {
         if !scopes.contains(&pair.path) {
             return Ok(());
         }
@@ -123,17 +124,18 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
-    remember(repo, same, before);
+    remember(repo, same, &walked.listed, before);
     Ok(outcome)
 }
 
-/// Records the new looks of files that were read and are as they were, so that the next call need not read them.
+/// Records the new looks of files that were read and are as they were, and what folders hold, so that the next call need
+/// not read them.
 ///
 /// Nobody waits for this: where another process is writing or nothing may be written, the next call reads them again.
-fn remember(repo: &Repository, same: Vec<Pair>, before: UnixNanos) {
+fn remember(repo: &Repository, same: Vec<Pair>, listed: &[Listed], before: UnixNanos) {
     let proven = |pair: &Pair| pair.disk.is_some_and(|stat| !is_racy(&stat, before));
     let same: Vec<Pair> = same.into_iter().filter(proven).collect();
-    if same.is_empty() {
+    if same.is_empty() && listed.is_empty() {
         return;
     }
     let Ok(Some(lock)) = repo.try_lock("status") else { return };
@@ -145,7 +147,8 @@ fn remember(repo: &Repository, same: Vec<Pair>, before: UnixNanos) {
         let entry = StagedEntry { seen: SeenStat::from(&stat), racy: false, ..old.clone() };
         (now == old && entry != old).then(|| staging::put_op(&pair.path, &entry))
     };
-    let ops: Vec<Op> = same.into_iter().filter_map(fresh).collect();
+    let mut ops: Vec<Op> = same.into_iter().filter_map(fresh).collect();
+    ops.extend(listed_ops(listed));
     drop(state);
     if !ops.is_empty() {
         let _ = repo.commit_looks(&lock, ops);

@@ -65,6 +65,7 @@ pub struct Repository {
     journal: Journal,
     pools: Arc<Pools>,
     objects: RwLock<Arc<ObjectStore>>,
+    trusts_folder_times: bool,
     metrics: Metrics,
     last_list: Memo<Query, Listed>,
     commits: (Mutex<u64>, Condvar),
@@ -116,6 +117,7 @@ impl Repository {
         let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
         let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
         let unsettled = AtomicBool::new(false);
+        let trusts_folder_times = keeps_folder_times(work.path());
         let (metrics, commits) = (Metrics::default(), Default::default());
         Ok(Self {
             manifest,
@@ -127,6 +129,7 @@ impl Repository {
             journal,
             pools,
             objects,
+            trusts_folder_times,
             metrics,
             last_list: Memo::default(),
             commits,
@@ -153,6 +156,11 @@ impl Repository {
     /// The root of the work tree.
     pub fn work(&self) -> &Arc<dyn Dir> {
         &self.work
+    }
+
+    /// Do the times of folders tell when something in them comes or goes?
+    pub fn trusts_folder_times(&self) -> bool {
+        self.trusts_folder_times
     }
 
     /// The repository's own folder as a path in the work tree, if it lies there under another name than usual.
@@ -407,6 +415,22 @@ fn path_within(inner: &Path, outer: &Path) -> Option<RepoPath> {
         return None;
     }
     RepoPath::parse(relative.as_os_str().as_bytes()).ok().filter(|path| !path.is_root())
+}
+
+/// Is this on a file system that changes a folder's times with every name that comes or goes? Of others, such as those over
+/// a network, one cannot be sure.
+#[cfg(target_os = "linux")]
+fn keeps_folder_times(path: &Path) -> bool {
+    // From linux/magic.h: ext2 to ext4, XFS, btrfs, tmpfs, F2FS, overlayfs; and ZFS.
+    const TRUSTED: [rustix::fs::FsWord; 7] =
+        [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x794c_7630, 0x2fc1_2fc1];
+    rustix::fs::statfs(path).is_ok_and(|found| TRUSTED.contains(&found.f_type))
+}
+
+/// Is this on a file system that changes a folder's times with every name that comes or goes? Here nobody has looked.
+#[cfg(not(target_os = "linux"))]
+fn keeps_folder_times(_: &Path) -> bool {
+    false
 }
 
 /// Is `inner` the folder `outer` or in it?

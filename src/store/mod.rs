@@ -7,6 +7,7 @@ pub mod backend;
 pub mod cache;
 pub mod checkpoints;
 pub mod error;
+pub mod folders;
 pub mod index;
 pub mod journal;
 pub mod layer_reader;
