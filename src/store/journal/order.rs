@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 const PIECE_LEN: usize = 512;
 
 /// Row numbers, sorted by what the caller says.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Order {
     /// No piece is empty.
     pieces: Vec<Vec<u32>>,

@@ -1,7 +1,9 @@
 //! Walking over keys: snapshot and changes merged, forwards and backwards.
 
+use std::sync::Arc;
+
 use super::super::StoreError;
-use super::order::Place;
+use super::order::{Order, Place};
 use super::state::State;
 use crate::format::journal::SnapshotView;
 
@@ -18,6 +20,7 @@ pub struct Scan<'a> {
     view: Option<SnapshotView<'a>>,
     row: usize,
     stored: Option<Pair<'a>>,
+    order: Arc<Order>,
     place: Place,
     change: Option<Change<'a>>,
 }
@@ -26,8 +29,10 @@ impl<'a> Scan<'a> {
     pub(super) fn new(state: &'a State, prefix: &'a [u8], start: &[u8]) -> Result<Self, StoreError> {
         let view = state.view();
         let row = view.map_or(Ok(0), |view| view.lower_bound(start)).map_err(|source| state.wrong(source))?;
-        let place = state.changes().lower_bound(start);
-        let mut scan = Self { state, prefix, view, row, stored: None, place, change: state.changes().at(place) };
+        let order = state.changes().ordered();
+        let place = state.changes().lower_bound(&order, start);
+        let change = state.changes().at(&order, place);
+        let mut scan = Self { state, prefix, view, row, stored: None, order, place, change };
         scan.load()?;
         Ok(scan)
     }
@@ -49,8 +54,8 @@ impl<'a> Scan<'a> {
     }
 
     fn pass_change(&mut self) {
-        self.place = self.state.changes().next(self.place);
-        self.change = self.state.changes().at(self.place);
+        self.place = self.order.next(self.place);
+        self.change = self.state.changes().at(&self.order, self.place);
     }
 
     /// The next key and value. Not an iterator, because reading may fail.
@@ -90,6 +95,7 @@ pub struct ScanBack<'a, 'p> {
     /// The row behind the next one.
     row: usize,
     stored: Option<Pair<'a>>,
+    order: Arc<Order>,
     place: Option<Place>,
     change: Option<Change<'a>>,
 }
@@ -106,8 +112,9 @@ impl<'a, 'p> ScanBack<'a, 'p> {
             (Some(view), Some(end)) => view.lower_bound(end).map_err(|source| state.wrong(source))?,
             (view, _) => view.map_or(0, |view| view.len()),
         };
-        let place = Some(end.map_or_else(|| state.changes().end(), |end| state.changes().lower_bound(end)));
-        let mut scan = Self { state, prefix, view, row, stored: None, place, change: None };
+        let order = state.changes().ordered();
+        let place = Some(end.map_or_else(|| order.end(), |end| state.changes().lower_bound(&order, end)));
+        let mut scan = Self { state, prefix, view, row, stored: None, order, place, change: None };
         scan.pass_change();
         scan.pass_stored()?;
         Ok(scan)
@@ -125,8 +132,8 @@ impl<'a, 'p> ScanBack<'a, 'p> {
     }
 
     fn pass_change(&mut self) {
-        self.place = self.place.and_then(|place| self.state.changes().previous(place));
-        self.change = self.place.and_then(|place| self.state.changes().at(place));
+        self.place = self.place.and_then(|place| self.order.previous(place));
+        self.change = self.place.and_then(|place| self.state.changes().at(&self.order, place));
     }
 
     /// The next lower key and its value. Not an iterator, because reading may fail.

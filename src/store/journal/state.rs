@@ -53,10 +53,7 @@ impl State {
     /// `subject` names the log in errors. After an error the state is that of the last change that could be read.
     pub(super) fn replay(&mut self, bytes: Vec<u8>, start: usize, subject: &str) -> Result<usize, StoreError> {
         let base = self.changes.push_owned_image(bytes);
-        let bulk = self.changes.start_bulk();
-        let end = self.replay_image(base + start, subject);
-        self.changes.finish_bulk(&bulk);
-        let end = end?;
+        let end = self.replay_image(base + start, subject)?;
         self.changes.cut_image(end);
         Ok(end - base)
     }
@@ -77,7 +74,7 @@ impl State {
                         let records = rest.len() / len;
                         self.changes.reserve(records.saturating_mul(spans.len()));
                     }
-                    self.changes.apply_unordered(at, &spans);
+                    self.changes.apply(at, &spans);
                     self.lsn = lsn;
                     at += len;
                 }
