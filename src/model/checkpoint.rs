@@ -19,6 +19,9 @@ pub const MAX_TAGS: usize = 64;
 /// Bound on annotations of one checkpoint.
 pub const MAX_ANNOTATIONS: usize = 1000;
 
+/// The highest number: what every program that reads JSON keeps exactly, 2 to the power of 53.
+pub const MAX_NUMBER: u64 = 1 << 53;
+
 /// Who or what asked for a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

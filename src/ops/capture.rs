@@ -28,7 +28,7 @@ use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
 use crate::store::staging::{self, Encoded};
-use crate::store::worktable;
+use crate::store::{folders, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::WalkEntry;
 
@@ -346,6 +346,10 @@ fn settle(
         Some(old) if old.same_version(&new) => StagedEntry { meta: Meta { mode: new.meta.mode, ..old.meta }, ..new },
         _ => new,
     });
+    let was_folder = old.as_ref().is_some_and(|old| old.node == StagedNode::Dir);
+    if was_folder && new.as_ref().is_none_or(|new| new.node != StagedNode::Dir) {
+        capture.ops.push(folders::delete_op(&path));
+    }
     capture.ops.extend(record(&path, new.as_ref(), work.as_ref(), staged.as_ref()));
     let change = match (&old, &new) {
         (None, None) => return,

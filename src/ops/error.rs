@@ -180,6 +180,9 @@ impl Error {
             Self::Repo(error) => error.hint(),
             Self::Ignored(_) => Some("add it all the same with --force"),
             Self::NothingToCommit => Some("stage changes with 'digstore add', or use --allow-empty"),
+            Self::WouldLose { verb: "restoring" | "undo", .. } => {
+                Some("move these files away, or store them with 'digstore add' and 'digstore commit', and try again")
+            }
             Self::WouldLose { .. } => {
                 Some("store them with 'digstore add' and 'digstore commit', or give them up with --force")
             }

@@ -56,6 +56,7 @@ pub fn mark(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Resu
 type Roots = (Vec<CommitId>, Vec<TreeId>, Vec<Content>);
 
 fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Roots> {
+    let leave_out: HashSet<u64> = leave_out.iter().copied().collect();
     let state = repo.journal().read();
     let mut commits = refs::tips(&state)?;
     let mut trees: Vec<TreeId> = worktable::base(&state)?.into_iter().collect();

@@ -20,7 +20,7 @@ use crate::model::refs::Head;
 use crate::model::scopes::Scopes;
 use crate::ops::add::removal;
 use crate::repo::{RepoError, Repository, WriteLock};
-use crate::store::{operations, refs};
+use crate::store::{checkpoints, operations, refs};
 
 /// What to take back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,17 +63,15 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         message: "there is nothing to undo".to_owned(),
         hint: "'digstore log' and 'digstore checkpoint list' show what one can go back to",
     })?;
-    if operation.dropped_cleared {
+    if let Some(message) = lost(repo, &operation)? {
         // It is out of the way of those before it.
         repo.commit(&lock, &[], vec![operations::forget_op(&operation)])?;
-        return Err(Error::Refused {
-            message: format!("the {} cannot be undone: its space was given back", operation.summary),
-            hint: "'digstore undo' once more takes back what was done before it; 'compact --later' keeps the space",
-        });
+        let hint = "'digstore undo' once more takes back what was done before it; 'compact --later' keeps the space";
+        return Err(Error::Refused { message, hint });
     }
     check(repo, &operation)?;
     let mut outcome = Outcome { operations: vec![line(&operation)], ..Outcome::default() };
-    let mut ops = vec![operations::forget_op(&operation)];
+    let mut ops = Vec::new();
     ops.extend(operation.refs.iter().map(back));
     ops.extend(operation.head.iter().map(|(before, _)| refs::head_op(before)));
     if let Some(gone) = &operation.committed {
@@ -81,18 +79,38 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     }
     ops.extend(bring_back_ops(&repo.journal().read(), &operation.dropped)?);
     match operation.work.clone() {
-        WorkStep::None => repo.commit(&lock, &[], ops)?,
-        WorkStep::Moved => move_back(repo, &lock, &operation, false, ops, &mut outcome, monitor)?,
+        WorkStep::None => repo.commit(&lock, &[], with_forgetting(ops, &operation))?,
+        WorkStep::Moved => {
+            let ops = with_forgetting(ops, &operation);
+            move_back(repo, &lock, &operation, false, ops, &mut outcome, monitor)?;
+        }
         WorkStep::Replaced { saved, paths, moved } => {
             if moved {
                 // What is there now is saved by this, so going back may overwrite it.
                 save(repo, &lock, "before an undo".to_owned(), &[], monitor)?;
                 move_back(repo, &lock, &operation, true, std::mem::take(&mut ops), &mut outcome, monitor)?;
             }
-            put_back(repo, &lock, saved, paths, ops, &mut outcome, monitor)?;
+            put_back(repo, &lock, (saved, paths, &operation), ops, &mut outcome, monitor)?;
         }
     }
     Ok(outcome)
+}
+
+fn with_forgetting(mut ops: Vec<Op>, operation: &Operation) -> Vec<Op> {
+    ops.push(operations::forget_op(operation));
+    ops
+}
+
+/// Why the operation can never be taken back; `None` if it can.
+fn lost(repo: &Repository, operation: &Operation) -> Result<Option<String>> {
+    let why = match operation.work {
+        _ if operation.dropped_cleared => "its space was given back".to_owned(),
+        WorkStep::Replaced { saved, .. } if checkpoints::get(&repo.journal().read(), saved)?.is_none() => {
+            format!("checkpoint @{saved}, which held what was there, is gone")
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(format!("the {} cannot be undone: {why}", operation.summary)))
 }
 
 /// Nothing may have changed since that the operation did not do.
@@ -170,8 +188,7 @@ fn move_back(
 fn put_back(
     repo: &Repository,
     lock: &WriteLock,
-    number: u64,
-    paths: Vec<RepoPath>,
+    (number, paths, operation): (u64, Vec<RepoPath>, &Operation),
     ops: Vec<Op>,
     outcome: &mut Outcome,
     monitor: &dyn Monitor,
@@ -182,7 +199,11 @@ fn put_back(
     };
     let request =
         Request { target, number, paths, set_times: false, reason: "before an undo".to_owned(), summary: None };
-    let (done, ops) = replace(repo, lock, request, ops, monitor)?;
+    let (done, mut ops) = replace(repo, lock, request, ops, monitor)?;
+    // What was done by half can be taken back again.
+    if done.failed == 0 {
+        ops = with_forgetting(ops, operation);
+    }
     repo.commit(lock, &[], ops)?;
     outcome.written += done.written;
     outcome.removed += done.removed;

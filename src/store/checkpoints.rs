@@ -48,6 +48,11 @@ pub fn number_of(state: &State, id: &CheckpointId) -> Result<Option<u64>, StoreE
     state.get(&by_id_key(id))?.map(|value| number_of_key(value).map_err(in_journal)).transpose()
 }
 
+/// Is a checkpoint one of a session's own, and not one from elsewhere that names a session like it?
+pub fn is_listed(state: &State, session: SessionId, number: u64) -> Result<bool, StoreError> {
+    Ok(state.get(&[&by_session_prefix(session)[..], &number.to_be_bytes()].concat())?.is_some())
+}
+
 /// The numbers of all checkpoints, rising.
 pub fn numbers(state: &State) -> Result<Vec<u64>, StoreError> {
     let mut scan = state.scan(CHECKPOINT_PREFIX)?;

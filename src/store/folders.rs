@@ -22,3 +22,8 @@ pub fn get(state: &State, path: &RepoPath, now: &Stat) -> Result<Option<Vec<DirI
 pub fn put_op(path: &RepoPath, seen: &Stat, items: &[DirItem]) -> Op {
     Op::Put(folder_key(path), encode_folder(&SeenStat::from(seen), items))
 }
+
+/// Forgets a listing: the folder is gone.
+pub fn delete_op(path: &RepoPath) -> Op {
+    Op::Delete(folder_key(path))
+}

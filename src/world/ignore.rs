@@ -15,7 +15,7 @@ use crate::model::path::RepoPath;
 /// The name of ignore files.
 pub const FILE_NAME: &str = ".digignore";
 /// Rules are written by people; a larger file is something else.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The rules that hold in a folder: its own, then those of the folders above.
 #[derive(Debug, Clone, Default)]
@@ -40,11 +40,19 @@ impl Rules {
         let mut text = Vec::new();
         let read = dir.open(OsStr::new(FILE_NAME)).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
         read.map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+        self.with(folder, &text).map_err(|why| format!("{}{why}", shown.display()))
+    }
+
+    /// The rules inside `folder`, given those outside and the text of its ignore file.
+    ///
+    /// # Errors
+    /// A line is not a pattern; the text says which one, to be put behind the file's name.
+    pub fn with(&self, folder: &RepoPath, text: &[u8]) -> Result<Self, String> {
         let mut builder = GitignoreBuilder::new(Path::new(folder.as_os_str()));
-        for (line, number) in String::from_utf8_lossy(&text).lines().zip(1..) {
-            builder.add_line(None, line).map_err(|error| format!("{}, line {number}: {error}", shown.display()))?;
+        for (line, number) in String::from_utf8_lossy(text).lines().zip(1..) {
+            builder.add_line(None, line).map_err(|error| format!(", line {number}: {error}"))?;
         }
-        let own = builder.build().map_err(|error| format!("{}: {error}", shown.display()))?;
+        let own = builder.build().map_err(|error| format!(": {error}"))?;
         Ok(Self(Some(Arc::new(Level { own, above: self.clone() }))))
     }
 

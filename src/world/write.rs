@@ -16,6 +16,9 @@ pub enum Expect {
     Absent,
     /// Exactly the file that was looked at when the plan was made.
     Seen(SeenStat),
+    /// The same, of a file that shares its content with another name that changes as well: when that one is replaced,
+    /// the change time of both moves.
+    SeenLinked(SeenStat),
     /// Whatever is there may go.
     Anything,
 }
@@ -27,6 +30,18 @@ pub struct NewFile {
     temp: OsString,
     file: Box<dyn DiskFile>,
     finished: bool,
+}
+
+impl Expect {
+    /// Is what stands there now what is expected?
+    pub fn allows(&self, now: Option<&Stat>) -> bool {
+        match (self, now.map(SeenStat::from)) {
+            (Self::Absent, now) => now.is_none(),
+            (Self::Anything, _) | (Self::Seen(_) | Self::SeenLinked(_), None) => true,
+            (Self::Seen(seen), Some(now)) => now == *seen,
+            (Self::SeenLinked(seen), Some(now)) => SeenStat { ctime_ns: seen.ctime_ns, ..now } == *seen,
+        }
+    }
 }
 
 impl NewFile {
@@ -73,8 +88,8 @@ fn place(dir: &dyn Dir, temp: &OsStr, name: &[u8], expect: Expect) -> io::Result
     match expect {
         Expect::Absent => dir.rename_new(temp, name),
         Expect::Anything => dir.rename(temp, name),
-        Expect::Seen(seen) => match dir.stat(name)? {
-            Some(stat) if SeenStat::from(&stat) != seen => {
+        Expect::Seen(_) | Expect::SeenLinked(_) => match dir.stat(name)? {
+            Some(stat) if !expect.allows(Some(&stat)) => {
                 Err(io::Error::other("it was changed meanwhile; nothing was overwritten"))
             }
             Some(_) => dir.rename(temp, name),
@@ -113,5 +128,35 @@ pub fn remove(dir: &dyn Dir, path: &RepoPath, kind: FileKind) -> io::Result<bool
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_looked_at_may_go() {
+        let stat = |len, ctime_ns| Stat {
+            kind: FileKind::File,
+            mode: 0o644,
+            len,
+            mtime_ns: 1,
+            ctime_ns,
+            ino: 7,
+            links: 1,
+            allocated_bytes: 0,
+        };
+        let seen = SeenStat::from(&stat(5, 10));
+        let table = [
+            (Expect::Absent, [true, false, false, false]),
+            (Expect::Seen(seen), [true, true, false, false]),
+            (Expect::SeenLinked(seen), [true, true, true, false]),
+            (Expect::Anything, [true; 4]),
+        ];
+        for (expect, allowed) in table {
+            let now = [None, Some(stat(5, 10)), Some(stat(5, 11)), Some(stat(6, 11))];
+            assert_eq!(now.map(|now| expect.allows(now.as_ref())), allowed, "{expect:?}");
+        }
     }
 }

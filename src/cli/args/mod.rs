@@ -30,7 +30,7 @@ A first round:
   digstore checkout HEAD~1           go back
   digstore checkpoint create         save everything as it is right now, on no branch
   digstore checkpoint restore @12    go back to that
-  digstore undo                      take back the last command that changed something
+  digstore undo                      take back the last commit, checkout, restore, ...
 
 A revision (REV) is a branch, a tag, HEAD, HEAD~3, or the first digits of a commit's id.
 To look at something, a checkpoint's number is one, too: digstore cat @12:notes.txt
@@ -144,7 +144,7 @@ pub enum Command {
     /// Keep runs of work apart: each with a state, a log of events and checkpoints
     #[command(subcommand, after_help = session::AFTER_HELP)]
     Session(SessionCommand),
-    /// Take back the last command that changed the work tree, a branch, a tag or the checkpoints
+    /// Take back the last commit, checkout, restore, change of a branch or tag, or deletion of checkpoints
     #[command(after_help = "What is in the work tree is saved as a checkpoint first, so nothing is lost.")]
     Undo(UndoArgs),
     /// Check that everything is there and undamaged

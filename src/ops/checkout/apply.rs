@@ -88,7 +88,15 @@ fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor
         if monitor.cancelled() {
             return Err(Error::Interrupted);
         }
-        let removed = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| remove(dir.as_ref(), path, *kind));
+        let removed = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| {
+            let name = OsStr::from_bytes(path.file_name());
+            match plan.expected.get(path) {
+                Some(expect) if !expect.allows(dir.stat(name)?.as_ref()) => {
+                    Err(io::Error::other("it was changed meanwhile; it was left as it is"))
+                }
+                _ => remove(dir.as_ref(), path, *kind),
+            }
+        });
         match removed {
             Ok(removed) => outcome.removed += u64::from(removed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::Outcome;
@@ -44,6 +44,8 @@ pub struct Plan {
     pub leftovers: Vec<(RepoPath, FileKind)>,
     /// Removed, deepest first.
     pub removals: Vec<(RepoPath, FileKind)>,
+    /// What the files among the removals looked like when it was decided that they may go.
+    pub expected: HashMap<RepoPath, Expect>,
     /// Folders to be there.
     pub folders: Vec<RepoPath>,
     /// Modes and times of folders, set last.
@@ -67,6 +69,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Names of one file that change together must not look changed because the other one was.
+    pub fn allow_for_hard_links(&mut self) {
+        let mut inodes: HashMap<u64, u32> = HashMap::new();
+        let written = self.writes.iter_mut().map(|file| &mut file.expect);
+        let mut all: Vec<&mut Expect> = written.chain(self.expected.values_mut()).collect();
+        for expect in &all {
+            if let Expect::Seen(seen) = expect {
+                *inodes.entry(seen.ino).or_default() += 1;
+            }
+        }
+        for expect in &mut all {
+            if let Expect::Seen(seen) = **expect
+                && inodes.get(&seen.ino).is_some_and(|count| *count > 1)
+            {
+                **expect = Expect::SeenLinked(seen);
+            }
+        }
+    }
+
     /// What applying the plan would report.
     pub fn preview(self, commit: Option<CommitId>) -> Outcome {
         Outcome {
@@ -132,6 +153,7 @@ pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, mo
     };
     let in_the_way: Vec<RepoPath> = not_folders.into_iter().filter(needed).collect();
     plan.conflicts.extend(in_the_way);
+    plan.allow_for_hard_links();
     Ok(plan)
 }
 
@@ -371,6 +393,8 @@ impl Planner<'_> {
                 }
                 if !stored {
                     self.plan.lost.push(path.clone());
+                } else if !is_dir && !self.scope.force {
+                    self.plan.expected.insert(path.clone(), Expect::Seen(SeenStat::from(&disk)));
                 }
                 self.plan.removals.push((path.clone(), disk.kind));
                 self.plan.forgotten.push(path);

@@ -10,7 +10,7 @@ use crate::base::monitor::Monitor;
 use crate::format::checkpoint::checkpoint_id;
 use crate::format::journal::Op;
 use crate::model::checkpoint::{
-    Checkpoint, Held, MAX_MESSAGE_LEN, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
+    Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
 };
 use crate::model::id::{CheckpointId, TreeId};
 use crate::model::path::RepoPath;
@@ -301,6 +301,10 @@ fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored)
         let state = repo.journal().read();
         let session = name.as_ref().map(|name| active(&state, name)).transpose()?;
         let number = checkpoints::last_number(&state)? + 1;
+        if number > MAX_NUMBER {
+            let hint = "make a new repository, and bring over what is needed with 'checkpoint export --content'";
+            return Err(Error::Refused { message: "all checkpoint numbers have been given".to_owned(), hint });
+        }
         let origin = Origin {
             session: name,
             parent: parent(&state, session.as_ref(), captured.is_some())?,

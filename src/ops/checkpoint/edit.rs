@@ -1,5 +1,7 @@
 //! `checkpoint tag`, `annotate` and `delete`.
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use serde::Serialize;
 
 use super::create::check_tags;
@@ -9,7 +11,7 @@ use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::checkpoint::{Annotation, Checkpoint, MAX_ANNOTATIONS, MAX_MESSAGE_LEN, MAX_TAGS, Severity};
 use crate::model::operation::Operation;
-use crate::model::session::EventKind;
+use crate::model::session::{EventKind, SessionId};
 use crate::ops::{Error, Result};
 use crate::repo::Repository;
 use crate::store::journal::State;
@@ -95,27 +97,38 @@ pub fn delete(repo: &Repository, numbers: &[u64], _: &dyn Monitor) -> Result<Del
     Ok(Deleted { numbers })
 }
 
+/// Logs of several sessions being written to in one batch.
+#[derive(Default)]
+struct Logs(HashMap<SessionId, Appender>);
+
+impl Logs {
+    fn append(&mut self, state: &State, id: SessionId, kind: &EventKind) -> Result<()> {
+        let log = match self.0.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Appender::new(state, id, clock::now())?),
+        };
+        log.append(kind);
+        Ok(())
+    }
+
+    fn ops(self) -> impl Iterator<Item = Op> {
+        self.0.into_values().flat_map(Appender::ops)
+    }
+}
+
 /// The operations that remove checkpoints and tell their sessions. `cleared`: what they held goes with them.
 pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Result<Vec<Op>> {
     let time_ns = clock::now();
     let mut ops = Vec::new();
-    let mut sessions: Vec<(_, Appender)> = Vec::new();
+    let mut logs = Logs::default();
     for checkpoint in &dropped {
         let session = session_of(state, checkpoint)?;
         ops.extend(checkpoints::delete_ops(checkpoint, session));
-        let Some(id) = session else { continue };
-        let at = match sessions.iter().position(|(known, _)| *known == id) {
-            Some(at) => at,
-            None => {
-                sessions.push((id, Appender::new(state, id, time_ns)?));
-                sessions.len() - 1
-            }
-        };
-        if let Some((_, events)) = sessions.get_mut(at) {
-            events.append(&EventKind::Dropped { number: checkpoint.number });
+        if let Some(id) = session {
+            logs.append(state, id, &EventKind::Dropped { number: checkpoint.number })?;
         }
     }
-    ops.extend(sessions.into_iter().flat_map(|(_, events)| events.ops()));
+    ops.extend(logs.ops());
     let summary = match dropped.as_slice() {
         [one] => format!("deletion of checkpoint @{}", one.number),
         many => format!("deletion of {} checkpoints", many.len()),
@@ -130,13 +143,21 @@ pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Resul
 
 /// The operations that bring deleted checkpoints back.
 pub fn bring_back_ops(state: &State, dropped: &[Checkpoint]) -> Result<Vec<Op>> {
-    let mut ops = Vec::new();
+    let (mut ops, mut logs) = (Vec::new(), Logs::default());
     for checkpoint in dropped {
+        // It may have been brought back from an export meanwhile.
+        if checkpoints::number_of(state, &checkpoint.id)?.is_some() {
+            continue;
+        }
         let session = match &checkpoint.origin.session {
             Some(name) => sessions::id_of(state, name)?,
             None => None,
         };
         ops.extend(checkpoints::put_ops(checkpoint, session));
+        if let Some(id) = session {
+            logs.append(state, id, &EventKind::Checkpointed { number: checkpoint.number, id: checkpoint.id })?;
+        }
     }
+    ops.extend(logs.ops());
     Ok(ops)
 }

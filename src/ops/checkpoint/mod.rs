@@ -27,7 +27,10 @@ pub fn get(state: &State, number: u64) -> Result<Checkpoint> {
 /// The number of the session that a checkpoint names; none if it came from elsewhere and that session is not here.
 pub fn session_of(state: &State, checkpoint: &Checkpoint) -> Result<Option<SessionId>> {
     match &checkpoint.origin.session {
-        Some(name) => Ok(sessions::id_of(state, name)?),
+        Some(name) => match sessions::id_of(state, name)? {
+            Some(id) if checkpoints::is_listed(state, id, checkpoint.number)? => Ok(Some(id)),
+            _ => Ok(None),
+        },
         None => Ok(None),
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::create::save;
@@ -16,6 +16,7 @@ use crate::format::journal::Op;
 use crate::model::id::TreeId;
 use crate::model::operation::{Operation, WorkStep};
 use crate::model::path::RepoPath;
+use crate::model::recipe::Piece;
 use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
@@ -30,6 +31,7 @@ use crate::repo::{RepoError, Repository, WriteLock};
 use crate::store::sessions::{self, Appender};
 use crate::store::{operations, staging, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::ignore::{FILE_NAME, MAX_FILE_BYTES, Rules};
 use crate::world::write::Expect;
 
 /// What to restore.
@@ -153,15 +155,23 @@ pub fn replace(
     let scopes = Scopes::or_everything(&request.paths);
     let mut changes = trees::diff(&objects, &now, &then)?;
     changes.retain(|change| scopes.contains(&change.path));
-    check_paths(repo, &request, &now, &then)?;
+    if request.summary.is_some() {
+        check_paths(repo, &request, &now, &then)?;
+    }
     let unsaved = Scopes::new(&saved.unreadable);
     let in_danger: Vec<RepoPath> =
         changes.iter().map(|change| &change.path).filter(|path| unsaved.contains(path)).cloned().collect();
     if !in_danger.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_danger });
     }
+    let kept = left_out(repo, &then, &changes)?;
+    changes.retain(|change| !kept.contains(&change.path));
     let looks = Looks::of(repo, &changes)?;
     let plan = plan(changes, &looks);
+    let in_the_way = in_the_way(repo, &plan);
+    if !in_the_way.is_empty() {
+        return Err(Error::WouldLose { verb: "restoring", paths: in_the_way });
+    }
     let (done, written) = carry_out(repo, &plan, request.set_times, monitor)?;
     ops.extend(looks.ops_after(&plan, &written));
     let whole = request.paths.is_empty() || request.paths.iter().any(RepoPath::is_root);
@@ -172,7 +182,9 @@ pub fn replace(
         ops.push(worktable::forget_base_op());
     }
     let paths = if whole { vec![RepoPath::root()] } else { request.paths };
-    if let Some(summary) = request.summary {
+    if let Some(summary) = request.summary
+        && done.written + done.removed > 0
+    {
         let work = WorkStep::Replaced { saved: saved.number, paths, moved: false };
         let operation = Operation { work, ..Operation::new(clock::now(), summary) };
         ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
@@ -204,6 +216,73 @@ fn check_paths(repo: &Repository, request: &Request, now: &Arc<Tree>, then: &Arc
         }
     }
     Ok(())
+}
+
+/// Files where something is to be written, though nothing was saved there: ignored ones.
+fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
+    let goes: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).collect();
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let absent = plan.writes.iter().filter(|file| file.expect == Expect::Absent).map(|file| &file.path);
+    let new_folders = plan.folders.iter();
+    let mut found = Vec::new();
+    for path in absent.chain(new_folders).filter(|path| !goes.contains(path)) {
+        let name = OsStr::from_bytes(path.file_name());
+        let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);
+        if stat.is_some() && !is_folder {
+            found.push(path.clone());
+        }
+    }
+    found
+}
+
+/// Paths that would go, but that the target's own ignore rules leave out: when it was made they may have been there.
+fn left_out(repo: &Repository, then: &Arc<Tree>, changes: &[TreeChange]) -> Result<HashSet<RepoPath>> {
+    let mut rules: HashMap<RepoPath, Rules> = HashMap::new();
+    let mut found: HashSet<RepoPath> = HashSet::new();
+    for change in changes.iter().filter(|change| change.new.is_none()) {
+        let Some(folder) = change.path.parent() else { continue };
+        let is_dir = matches!(&change.old, Some(Entry { node: Node::Dir { .. }, .. }));
+        let inside_ignored = found.contains(&folder);
+        if inside_ignored || rules_of(repo, then, &folder, &mut rules)?.ignores(&change.path, is_dir) {
+            found.insert(change.path.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// The ignore rules that hold in a folder of a tree.
+fn rules_of(
+    repo: &Repository,
+    tree: &Arc<Tree>,
+    folder: &RepoPath,
+    known: &mut HashMap<RepoPath, Rules>,
+) -> Result<Rules> {
+    if let Some(rules) = known.get(folder) {
+        return Ok(rules.clone());
+    }
+    let above = match folder.parent().filter(|_| !folder.is_root()) {
+        Some(parent) => rules_of(repo, tree, &parent, known)?,
+        None => Rules::default(),
+    };
+    let objects = repo.objects();
+    let file = folder.join(FILE_NAME.as_bytes())?;
+    let rules = match trees::lookup(&objects, tree, &file)?.map(|entry| entry.node) {
+        Some(Node::File { len, content }) if len <= MAX_FILE_BYTES => {
+            let mut text = Vec::new();
+            objects.pieces(&content, len, &mut |piece| {
+                if let Piece::Chunk { id, .. } = piece {
+                    text.extend_from_slice(&objects.chunk(&id)?);
+                }
+                Ok(())
+            })?;
+            // Rules that cannot be read leave nothing out.
+            above.with(folder, &text).unwrap_or_else(|_| above.clone())
+        }
+        _ => above,
+    };
+    known.insert(folder.clone(), rules.clone());
+    Ok(rules)
 }
 
 /// What is recorded of the paths that change.
@@ -275,7 +354,12 @@ fn plan(changes: Vec<TreeChange>, looks: &Looks) -> Plan {
     for TreeChange { path, old, new } in changes {
         let old_kind = old.as_ref().map(kind_of);
         let Some(new) = new else {
-            plan.removals.extend(old_kind.map(|kind| (path, kind)));
+            if let Some(kind) = old_kind {
+                if kind != FileKind::Dir {
+                    plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)));
+                }
+                plan.removals.push((path, kind));
+            }
             continue;
         };
         let same_kind = old_kind == Some(kind_of(&new));
@@ -296,5 +380,6 @@ fn plan(changes: Vec<TreeChange>, looks: &Looks) -> Plan {
         plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
     }
     plan.removals.reverse();
+    plan.allow_for_hard_links();
     plan
 }

@@ -185,7 +185,7 @@ fn restore_saves_first_and_undo_brings_it_back() {
     drop(open);
     // The disk is equal to a stored one: no further safety checkpoint.
     assert_eq!(go_to(&repo, 1, &[]).saved, Some(1));
-    take_back(&repo);
+    // Nothing was done by the second one, so there is one to take back.
     take_back(&repo);
     assert_eq!(disk(repo.folder.path()), second);
 }
@@ -667,4 +667,68 @@ proptest! {
             prop_assert_eq!(&stored(&repo, *number), then);
         }
     }
+}
+
+#[test]
+fn names_of_one_file_are_restored_together() {
+    let repo = TestRepo::on_disk();
+    write(&repo, "a", "one");
+    write(&repo, "b", "two");
+    make(&repo);
+    fs::remove_file(repo.folder.path().join("b")).unwrap();
+    write(&repo, "a", "three");
+    fs::hard_link(repo.folder.path().join("a"), repo.folder.path().join("b")).unwrap();
+    fs::hard_link(repo.folder.path().join("a"), repo.folder.path().join("c")).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let outcome = go_to(&repo, 1, &[]);
+    assert_eq!((outcome.written, outcome.removed, outcome.failed), (2, 1, 0));
+}
+
+#[test]
+fn what_the_target_ignores_stays_and_what_is_ignored_now_is_not_overwritten() {
+    let repo = TestRepo::on_disk();
+    write(&repo, ".digignore", "build/\n");
+    write(&repo, "build/out", "made by a tool");
+    make(&repo);
+    fs::remove_file(repo.folder.path().join(".digignore")).unwrap();
+    let outcome = go_to(&repo, 1, &[]);
+    assert_eq!((outcome.written, outcome.removed, outcome.saved), (1, 0, Some(2)));
+    assert!(disk(repo.folder.path()).contains_key("build/out"), "it was there when @1 was made");
+    // The other way round: a file that no checkpoint holds is where a stored one would go.
+    write(&repo, "conf", "stored");
+    let with_conf = make(&repo);
+    fs::remove_file(repo.folder.path().join("conf")).unwrap();
+    write(&repo, ".digignore", "build/\nconf\n");
+    write(&repo, "conf", "precious");
+    let options = restore::Options { number: with_conf, ..restore::Options::default() };
+    match restore::restore(&repo, &options, &Silent) {
+        Err(Error::WouldLose { paths, .. }) => assert_eq!(paths, [path("conf")]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(disk(repo.folder.path())["conf"].2, b"precious");
+}
+
+#[test]
+fn undo_is_never_stuck() {
+    let repo = TestRepo::on_disk();
+    write(&repo, "f", "x");
+    add_all(&repo);
+    commit_all(&repo);
+    let first = make(&repo);
+    // The path is gone on both sides.
+    fs::remove_file(repo.folder.path().join("f")).unwrap();
+    go_to(&repo, first, &["f"]);
+    fs::remove_file(repo.folder.path().join("f")).unwrap();
+    take_back(&repo);
+    // The checkpoint that was made before is gone.
+    write(&repo, "f", "changed");
+    let saved = go_to(&repo, first, &[]).saved.unwrap();
+    edit::delete(&repo, &[saved], &Silent).unwrap();
+    retention::compact(&repo, &retention::Options::default(), &Silent).unwrap();
+    let mut refused = 0;
+    while undo::undo(&repo, &undo::Options::default(), &Silent).is_err() {
+        refused += 1;
+        assert!(refused < 3, "the deletion, then the restore, are out of the way");
+    }
+    assert_eq!(repo.head_commit().unwrap(), None, "the commit was reached");
 }

@@ -9,13 +9,13 @@ use data_encoding::{BASE64, HEXLOWER};
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use super::{get, session_of};
+use super::get;
 use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
 use crate::format::FormatError;
 use crate::format::checkpoint::{decode_checkpoint, encode_checkpoint};
 use crate::format::object::{decode_recipe, decode_tree};
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, MAX_NUMBER, tag_fault};
 use crate::model::id::{ObjectId, ObjectKind, RecipeId, TreeId};
 use crate::model::recipe::{Piece, Recipe};
 use crate::model::session::SessionName;
@@ -246,8 +246,9 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
     {
         let state = repo.journal().read();
         let mut last = checkpoints::last_number(&state)?;
+        let mut taken = HashSet::new();
         for mut checkpoint in checkpoints {
-            if checkpoints::number_of(&state, &checkpoint.id)?.is_some() {
+            if checkpoints::number_of(&state, &checkpoint.id)?.is_some() || !taken.insert(checkpoint.id) {
                 outcome.known += 1;
                 continue;
             }
@@ -258,11 +259,12 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
             checkpoint.number = checkpoint.number.max(last + 1);
             last = checkpoint.number;
             outcome.numbers.push(checkpoint.number);
-            ops.extend(checkpoints::put_ops(&checkpoint, session_of(&state, &checkpoint)?));
+            // A session of that name here is another one.
+            ops.extend(checkpoints::put_ops(&checkpoint, None));
         }
         ops.push(checkpoints::last_number_op(last));
     }
-    if !outcome.numbers.is_empty() {
+    if !outcome.numbers.is_empty() || outcome.objects_new > 0 {
         repo.commit(&lock, &layers, ops)?;
         repo.settle_pending(&lock, false)?;
     }
@@ -302,6 +304,13 @@ fn read(json: &[u8]) -> Result<(Vec<Checkpoint>, Vec<ReadObject>)> {
         if !same {
             return Err(wrong("what is written beside its record is something else"));
         }
+        if checkpoint.number == 0 || checkpoint.number > MAX_NUMBER {
+            return Err(wrong("its number is impossible"));
+        }
+        let sorted = checkpoint.tags.is_sorted_by(|a, b| a < b);
+        if !sorted || checkpoint.tags.iter().any(|tag| tag_fault(tag).is_some()) {
+            return Err(wrong("its tags are impossible"));
+        }
         if checkpoints.last().is_some_and(|last| last.number >= checkpoint.number) {
             return Err(wrong("its number does not rise above the one before"));
         }
@@ -339,7 +348,6 @@ fn check_tree(objects: &ObjectStore, coming: &HashMap<ObjectId, &[u8]>, tree: Tr
         hint: "export it with --content; nothing was imported",
     };
     let wrong = |error: FormatError| invalid(&format!("a folder or file of @{number}: {error}"));
-    // What is here already is here with all that it refers to.
     let is_here = |id: &ObjectId, kind: ObjectKind| objects.locate(id, kind).is_ok();
     let mut waiting = vec![(ObjectId::from(tree), ObjectKind::Tree)];
     let mut seen = HashSet::new();
@@ -347,11 +355,16 @@ fn check_tree(objects: &ObjectStore, coming: &HashMap<ObjectId, &[u8]>, tree: Tr
         if !seen.insert(id) {
             continue;
         }
-        let Some(bytes) = coming.get(&id) else {
-            if is_here(&id, kind) {
-                continue;
+        // What is here may be left over from something that was deleted, so it is followed as well.
+        let here;
+        let bytes: &[u8] = match coming.get(&id) {
+            Some(bytes) => bytes,
+            None if !is_here(&id, kind) => return Err(absent()),
+            None if kind == ObjectKind::Chunk => continue,
+            None => {
+                here = objects.read(&id, kind).map_err(|_| absent())?;
+                &here
             }
-            return Err(absent());
         };
         match kind {
             ObjectKind::Tree => {

@@ -100,7 +100,14 @@ impl Outcome {
 type Damage = HashMap<ObjectId, String>;
 
 /// Checks a repository. Changes nothing and takes no lock.
+///
+/// If another process changed it meanwhile, as a compaction does, what was found is looked for once more.
 pub fn fsck(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let found = check(repo, options, monitor)?;
+    if found.is_damaged() && repo.catch_up()? { check(repo, options, monitor) } else { Ok(found) }
+}
+
+fn check(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let objects = repo.objects();
     let mut outcome = Outcome { full: options.full, ..Outcome::default() };
     // Counted first: what another process seals from now on is no leftover.
