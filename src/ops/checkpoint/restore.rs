@@ -175,12 +175,11 @@ pub fn replace(
     let (done, written) = carry_out(repo, &plan, request.set_times, monitor)?;
     ops.extend(looks.ops_after(&plan, &written));
     let whole = request.paths.is_empty() || request.paths.iter().any(RepoPath::is_root);
-    if whole && done.failed == 0 {
-        ops.push(worktable::base_op(&request.target));
-        ops.push(worktable::parent_op(request.number));
-    } else {
-        ops.push(worktable::forget_base_op());
-    }
+    let is_whole = whole && done.failed == 0;
+    ops.extend(is_whole.then(|| worktable::parent_op(request.number)));
+    // What stays though the target does not have it makes the disk more than the target.
+    let equals_target = is_whole && kept.is_empty();
+    ops.push(if equals_target { worktable::base_op(&request.target) } else { worktable::forget_base_op() });
     let paths = if whole { vec![RepoPath::root()] } else { request.paths };
     if let Some(summary) = request.summary
         && done.written + done.removed > 0

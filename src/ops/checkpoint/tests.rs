@@ -694,6 +694,12 @@ fn what_the_target_ignores_stays_and_what_is_ignored_now_is_not_overwritten() {
     let outcome = go_to(&repo, 1, &[]);
     assert_eq!((outcome.written, outcome.removed, outcome.saved), (1, 0, Some(2)));
     assert!(disk(repo.folder.path()).contains_key("build/out"), "it was there when @1 was made");
+    // What is tracked is in a checkpoint all the same.
+    let force = add::Options { paths: vec![path("build/out")], force: true, ..add::Options::default() };
+    add::add(&repo, &force, &Silent).unwrap();
+    fs::remove_file(repo.folder.path().join(".digignore")).unwrap();
+    go_to(&repo, 1, &[]);
+    assert!(stored(&repo, make(&repo)).contains_key("build/out"));
     // The other way round: a file that no checkpoint holds is where a stored one would go.
     write(&repo, "conf", "stored");
     let with_conf = make(&repo);
