@@ -35,7 +35,7 @@ use crate::store::layer_reader::id_of_file;
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::layers::LayerSet;
 use crate::store::objects::ObjectStore;
-use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, Pending, block_of_op};
+use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, Pending, pending_put_by};
 use crate::store::{StoreError, refs, worktable};
 
 pub use error::RepoError;
@@ -316,13 +316,12 @@ impl Repository {
 
     fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
         ops.extend(layers.iter().map(SealedLayer::op));
-        let pending: Vec<(u32, Vec<u8>)> =
-            ops.iter().filter_map(block_of_op).map(|(number, value)| (number, value.to_vec())).collect();
+        let pending: Vec<u32> = ops.iter().filter_map(pending_put_by).collect();
         self.journal.commit(ops)?;
         *pool::lock(&self.commits.0) += 1;
         self.commits.1.notify_all();
-        for (number, value) in &pending {
-            self.objects().add_pending(*number, value)?;
+        for number in pending {
+            self.objects().add_pending(&self.journal.read(), number)?;
         }
         if !layers.is_empty() {
             self.reload()?;
@@ -346,11 +345,10 @@ impl Repository {
         Ok(())
     }
 
-    /// Moves what is pending into a layer, if there is much of it or `all` is wanted.
-    pub fn settle_pending(&self, lock: &WriteLock, all: bool) -> Result<(), RepoError> {
+    /// Moves what is pending into a layer, if there is much of it.
+    pub fn settle_pending(&self, lock: &WriteLock) -> Result<(), RepoError> {
         let objects = self.objects();
-        let stored_bytes = objects.pending().stored_bytes();
-        if stored_bytes == 0 || stored_bytes <= MAX_PENDING_BYTES && !all {
+        if objects.pending().stored_bytes() <= MAX_PENDING_BYTES {
             return Ok(());
         }
         let (rows, ops) = (objects.pending().objects(), objects.pending().clear_ops());
@@ -364,7 +362,8 @@ impl Repository {
         }
         let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };
         self.commit(lock, &layers, ops)?;
-        self.reload()
+        // With a layer this is done already.
+        if layers.is_empty() { self.reload() } else { Ok(()) }
     }
 
     /// Opens the layers that the journal names now.

@@ -1,21 +1,16 @@
 //! Checkpoints in the journal.
 
-use super::StoreError;
 use super::journal::State;
+use super::{StoreError, counter, counter_op};
 use crate::format::FormatError;
 use crate::format::checkpoint::{
     CHECKPOINT_PREFIX, LAST_CHECKPOINT_KEY, by_id_key, by_session_prefix, by_tag_prefix, checkpoint_key,
     decode_checkpoint, encode_checkpoint, number_of_key,
 };
 use crate::format::journal::Op;
-use crate::format::staging::decode_counter;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::id::CheckpointId;
 use crate::model::session::SessionId;
-
-fn in_journal(source: FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
 
 fn damaged(number: u64) -> impl FnOnce(FormatError) -> StoreError {
     move |source| StoreError::Format { subject: format!("checkpoint @{number}"), source }
@@ -23,12 +18,12 @@ fn damaged(number: u64) -> impl FnOnce(FormatError) -> StoreError {
 
 /// The last number given; 0 before the first.
 pub fn last_number(state: &State) -> Result<u64, StoreError> {
-    state.get(LAST_CHECKPOINT_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))
+    counter(state, LAST_CHECKPOINT_KEY)
 }
 
 /// Sets the last number given.
 pub fn last_number_op(number: u64) -> Op {
-    Op::Put(LAST_CHECKPOINT_KEY.to_vec(), number.to_le_bytes().to_vec())
+    counter_op(LAST_CHECKPOINT_KEY, number)
 }
 
 /// A checkpoint, if there is one with this number.
@@ -45,7 +40,7 @@ pub fn get(state: &State, number: u64) -> Result<Option<Checkpoint>, StoreError>
 
 /// The number of the checkpoint with an id.
 pub fn number_of(state: &State, id: &CheckpointId) -> Result<Option<u64>, StoreError> {
-    state.get(&by_id_key(id))?.map(|value| number_of_key(value).map_err(in_journal)).transpose()
+    state.get(&by_id_key(id))?.map(|value| number_of_key(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Is a checkpoint one of a session's own, and not one from elsewhere that names a session like it?
@@ -58,7 +53,7 @@ pub fn numbers(state: &State) -> Result<Vec<u64>, StoreError> {
     let mut scan = state.scan(CHECKPOINT_PREFIX)?;
     let mut found = Vec::new();
     while let Some((key, _)) = scan.next()? {
-        found.push(number_of_key(key).map_err(in_journal)?);
+        found.push(number_of_key(key).map_err(StoreError::in_journal)?);
     }
     Ok(found)
 }
@@ -95,7 +90,7 @@ pub fn visit_back(
     let end = before.map(|number| [&prefix[..], &number.to_be_bytes()].concat());
     let mut scan = state.scan_back(&prefix, end.as_deref())?;
     while let Some((key, value)) = scan.next()? {
-        let number = number_of_key(key).map_err(in_journal)?;
+        let number = number_of_key(key).map_err(StoreError::in_journal)?;
         let checkpoint = match listing {
             Listing::All => Some(decode_checkpoint(value).map_err(damaged(number))?),
             _ => get(state, number)?,

@@ -54,6 +54,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A value of the journal that cannot be read.
+    pub fn in_journal(source: FormatError) -> Self {
+        Self::Format { subject: "journal".to_owned(), source }
+    }
+
     /// Adds the file to a format error.
     pub fn format(subject: impl Into<String>) -> impl FnOnce(FormatError) -> Self {
         let subject = subject.into();

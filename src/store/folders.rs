@@ -14,8 +14,7 @@ use crate::model::staging::SeenStat;
 /// What is in a folder, if it looks as it did when it was last listed.
 pub fn get(state: &State, path: &RepoPath, now: &Stat) -> Result<Option<Vec<DirItem>>, StoreError> {
     let Some(value) = state.get(&folder_key(path))? else { return Ok(None) };
-    decode_folder(value, &SeenStat::from(now))
-        .map_err(|source| StoreError::Format { subject: "journal".into(), source })
+    decode_folder(value, &SeenStat::from(now)).map_err(StoreError::in_journal)
 }
 
 /// Keeps a listing. `seen` is what the folder looked like before.

@@ -22,3 +22,18 @@ pub mod staging;
 pub mod worktable;
 
 pub use error::StoreError;
+
+use journal::State;
+
+use crate::format::journal::Op;
+use crate::format::staging::decode_counter;
+
+/// A number that the journal keeps under a key of its own; 0 before it was set.
+fn counter(state: &State, key: &[u8]) -> Result<u64, StoreError> {
+    state.get(key)?.map_or(Ok(0), |value| decode_counter(value).map_err(StoreError::in_journal))
+}
+
+/// Sets such a number.
+fn counter_op(key: &[u8], number: u64) -> Op {
+    Op::Put(key.to_vec(), number.to_le_bytes().to_vec())
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::StoreError;
 use super::cache::BlockCache;
 use super::index::{ChunkIndex, Located};
+use super::journal::State;
 use super::layers::LayerSet;
 use super::pending::{PENDING_LAYER, Pending};
 use crate::format::FormatError;
@@ -59,8 +60,8 @@ impl ObjectStore {
     }
 
     /// Takes in a pending block that was committed.
-    pub fn add_pending(&self, number: u32, value: &[u8]) -> Result<(), StoreError> {
-        self.pending.write().unwrap_or_else(PoisonError::into_inner).add(number, value)
+    pub fn add_pending(&self, state: &State, number: u32) -> Result<(), StoreError> {
+        self.pending.write().unwrap_or_else(PoisonError::into_inner).add_new(state, number)
     }
 
     /// The layers.

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::StoreError;
 use super::journal::State;
-use crate::format::FormatError;
+use super::{StoreError, counter, counter_op};
 use crate::format::journal::Op;
 use crate::format::layer::{ObjectRow, Place};
 use crate::format::pending::{
     LAST_PENDING_KEY, PENDING_PREFIX, PendingBlock, PendingObject, decode_pending, encode_pending, pending_key,
     pending_number,
 };
-use crate::format::staging::decode_counter;
 use crate::model::id::{ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, compress, decompress};
 
@@ -24,10 +22,6 @@ pub const MAX_PENDING_BYTES: u64 = 4 << 20;
 
 /// Stands in for a layer's number where the object is pending.
 pub const PENDING_LAYER: u32 = u32::MAX;
-
-fn in_journal(source: FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
 
 /// What is pending, as of one moment.
 #[derive(Debug, Default)]
@@ -50,14 +44,21 @@ impl Pending {
         let mut pending = Self::default();
         let mut scan = state.scan(PENDING_PREFIX)?;
         while let Some((key, value)) = scan.next()? {
-            pending.add(pending_number(key).map_err(in_journal)?, value)?;
+            pending.add(pending_number(key).map_err(StoreError::in_journal)?, value)?;
         }
         Ok(pending)
     }
 
-    /// Takes in a block.
-    pub fn add(&mut self, number: u32, value: &[u8]) -> Result<(), StoreError> {
-        let PendingBlock { objects, codec, raw_len, stored } = decode_pending(value).map_err(in_journal)?;
+    /// Takes in a block that was put since.
+    pub fn add_new(&mut self, state: &State, number: u32) -> Result<(), StoreError> {
+        match state.get(&pending_key(number))? {
+            Some(value) => self.add(number, value),
+            None => Ok(()),
+        }
+    }
+
+    fn add(&mut self, number: u32, value: &[u8]) -> Result<(), StoreError> {
+        let PendingBlock { objects, codec, raw_len, stored } = decode_pending(value).map_err(StoreError::in_journal)?;
         for PendingObject { id, kind, offset, len } in objects {
             self.rows.insert(id, Place { block: number, offset, len, kind });
         }
@@ -141,21 +142,18 @@ impl Batch {
         let stored = if codec == Codec::Raw { &self.bytes } else { &packed };
         let block = PendingBlock { objects: self.objects, codec, raw_len: self.bytes.len() as u32, stored };
         let value = encode_pending(&block);
-        let last = state.get(LAST_PENDING_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))?;
+        let last = counter(state, LAST_PENDING_KEY)?;
         let number = last.wrapping_add(1);
         let len = value.len() as u64;
-        let ops = vec![
-            Op::Put(pending_key(number as u32), value),
-            Op::Put(LAST_PENDING_KEY.to_vec(), number.to_le_bytes().to_vec()),
-        ];
+        let ops = vec![Op::Put(pending_key(number as u32), value), counter_op(LAST_PENDING_KEY, number)];
         Ok((ops, len))
     }
 }
 
-/// The pending block that an operation puts, if it does.
-pub fn block_of_op(op: &Op) -> Option<(u32, &[u8])> {
+/// The number of the pending block that an operation puts, if it does.
+pub fn pending_put_by(op: &Op) -> Option<u32> {
     match op {
-        Op::Put(key, value) if key.starts_with(PENDING_PREFIX) => Some((pending_number(key).ok()?, value)),
+        Op::Put(key, _) if key.starts_with(PENDING_PREFIX) => pending_number(key).ok(),
         _ => None,
     }
 }

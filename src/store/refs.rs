@@ -1,12 +1,11 @@
 //! HEAD, branches, tags and the generation, in the journal.
 
-use super::StoreError;
 use super::journal::State;
-use crate::format::FormatError;
+use super::{StoreError, counter, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
-    BRANCH_PREFIX, GENERATION_KEY, HEAD_KEY, LAYER_PREFIX, LayerRecord, TAG_PREFIX, decode_commit_id, decode_counter,
-    decode_head, encode_head, key,
+    BRANCH_PREFIX, GENERATION_KEY, HEAD_KEY, LAYER_PREFIX, LayerRecord, TAG_PREFIX, decode_commit_id, decode_head,
+    encode_head, key,
 };
 use crate::model::id::{CommitId, LayerId};
 use crate::model::refs::{DEFAULT_BRANCH, Head, RefName};
@@ -20,14 +19,10 @@ fn prefix(kind: RefKind) -> &'static [u8] {
     }
 }
 
-fn in_journal(source: FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
-
 /// Where HEAD points; a new repository's is the default branch.
 pub fn head(state: &State) -> Result<Head, StoreError> {
     match state.get(HEAD_KEY)? {
-        Some(value) => decode_head(value).map_err(in_journal),
+        Some(value) => decode_head(value).map_err(StoreError::in_journal),
         None => {
             RefName::parse(DEFAULT_BRANCH).map(Head::Branch).map_err(|error| StoreError::Internal(error.to_string()))
         }
@@ -37,7 +32,7 @@ pub fn head(state: &State) -> Result<Head, StoreError> {
 /// The commit that a name stands for.
 pub fn get(state: &State, kind: RefKind, name: &RefName) -> Result<Option<CommitId>, StoreError> {
     let value = state.get(&key(prefix(kind), name.as_str().as_bytes()))?;
-    value.map(|value| decode_commit_id(value).map_err(in_journal)).transpose()
+    value.map(|value| decode_commit_id(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// All names of a kind, sorted.
@@ -48,7 +43,7 @@ pub fn list(state: &State, kind: RefKind) -> Result<Vec<(RefName, CommitId)>, St
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
         let name = name.and_then(|name| RefName::parse(name).ok());
         let name = name.ok_or_else(|| StoreError::JournalDamaged("a ref has an impossible name".to_owned()))?;
-        found.push((name, decode_commit_id(value).map_err(in_journal)?));
+        found.push((name, decode_commit_id(value).map_err(StoreError::in_journal)?));
     }
     Ok(found)
 }
@@ -72,7 +67,7 @@ pub fn tips(state: &State) -> Result<Vec<CommitId>, StoreError> {
 
 /// Number of commits made in this repository.
 pub fn generation(state: &State) -> Result<u64, StoreError> {
-    state.get(GENERATION_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))
+    counter(state, GENERATION_KEY)
 }
 
 /// The layers that belong to the repository, in order of their ids.
@@ -80,7 +75,7 @@ pub fn layers(state: &State) -> Result<Vec<(LayerId, LayerRecord)>, StoreError> 
     let mut scan = state.scan(LAYER_PREFIX)?;
     let mut found = Vec::new();
     while let Some((key, value)) = scan.next()? {
-        found.push(LayerRecord::decode(key.get(1..).unwrap_or_default(), value).map_err(in_journal)?);
+        found.push(LayerRecord::decode(key.get(1..).unwrap_or_default(), value).map_err(StoreError::in_journal)?);
     }
     Ok(found)
 }
@@ -102,7 +97,7 @@ pub fn head_op(head: &Head) -> Op {
 
 /// Sets the number of commits.
 pub fn generation_op(generation: u64) -> Op {
-    Op::Put(GENERATION_KEY.to_vec(), generation.to_le_bytes().to_vec())
+    counter_op(GENERATION_KEY, generation)
 }
 
 /// Ends a layer's being part of the repository.

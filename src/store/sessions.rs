@@ -1,8 +1,7 @@
 //! Sessions in the journal: their records, their event logs, and their state, which is an index into the log.
 
-use super::StoreError;
-use super::journal::State;
-use crate::format::FormatError;
+use super::journal::{State, event_key};
+use super::{StoreError, counter};
 use crate::format::checkpoint::number_of_key;
 use crate::format::journal::Op;
 use crate::format::session::{
@@ -12,20 +11,16 @@ use crate::format::session::{
 use crate::format::staging::decode_counter;
 use crate::model::session::{Event, EventKind, Session, SessionId, SessionName, Status};
 
-fn in_journal(source: FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
-
 /// The number of the session with a name.
 pub fn id_of(state: &State, name: &SessionName) -> Result<Option<SessionId>, StoreError> {
     let value = state.get(&session_name_key(name))?;
-    value.map(|value| decode_counter(value).map(SessionId).map_err(in_journal)).transpose()
+    value.map(|value| decode_counter(value).map(SessionId).map_err(StoreError::in_journal)).transpose()
 }
 
 /// A session by its number.
 pub fn get(state: &State, id: SessionId) -> Result<Option<Session>, StoreError> {
     let Some(value) = state.get(&session_key(id))? else { return Ok(None) };
-    let session = decode_session(value).map_err(in_journal)?;
+    let session = decode_session(value).map_err(StoreError::in_journal)?;
     Ok(Some(Session { events: last_event(state, id)?, ..session }))
 }
 
@@ -39,7 +34,7 @@ pub fn list(state: &State) -> Result<Vec<Session>, StoreError> {
     let mut scan = state.scan(SESSION_PREFIX)?;
     let mut found = Vec::new();
     while let Some((_, value)) = scan.next()? {
-        let session = decode_session(value).map_err(in_journal)?;
+        let session = decode_session(value).map_err(StoreError::in_journal)?;
         found.push(Session { events: last_event(state, session.id)?, ..session });
     }
     Ok(found)
@@ -50,7 +45,7 @@ pub fn orphans(state: &State) -> Result<Vec<Session>, StoreError> {
     let mut scan = state.scan(OWNED_PREFIX)?;
     let mut found = Vec::new();
     while let Some((key, _)) = scan.next()? {
-        let id = SessionId(number_of_key(key).map_err(in_journal)?);
+        let id = SessionId(number_of_key(key).map_err(StoreError::in_journal)?);
         if let Some(session) = get(state, id)?
             && session.owner.as_ref().is_some_and(|owner| owner.is_gone())
         {
@@ -62,7 +57,7 @@ pub fn orphans(state: &State) -> Result<Vec<Session>, StoreError> {
 
 /// The number for the next new session.
 pub fn next_id(state: &State) -> Result<SessionId, StoreError> {
-    let last = state.get(LAST_SESSION_KEY)?.map_or(Ok(0), |value| decode_counter(value).map_err(in_journal))?;
+    let last = counter(state, LAST_SESSION_KEY)?;
     Ok(SessionId(last + 1))
 }
 
@@ -87,16 +82,13 @@ pub fn put_ops(session: &Session, had_owner: bool) -> Vec<Op> {
 
 /// The number of the last event of a session; 0 if there is none.
 pub fn last_event(state: &State, id: SessionId) -> Result<u64, StoreError> {
-    match state.last(&event_stream(id))? {
-        Some((key, _)) => number_of_key(key).map_err(in_journal),
-        None => Ok(0),
-    }
+    state.last_event(&event_stream(id))
 }
 
 /// An event of a session.
 pub fn event(state: &State, id: SessionId, number: u64) -> Result<Option<Event>, StoreError> {
-    let value = state.get(&[&event_stream(id)[..], &number.to_be_bytes()].concat())?;
-    value.map(|value| decode_event(number, value).map_err(in_journal)).transpose()
+    let value = state.get(&event_key(&event_stream(id), number))?;
+    value.map(|value| decode_event(number, value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Visits the events of a session from number `from` on, until `visit` has had enough.
@@ -112,7 +104,7 @@ pub fn visit_events(
     let stream = event_stream(id);
     let mut events = state.events(&stream, from.max(1))?;
     while let Some((number, value)) = events.next()? {
-        if !visit(decode_event(number, value).map_err(in_journal)?)? {
+        if !visit(decode_event(number, value).map_err(StoreError::in_journal)?)? {
             break;
         }
     }
@@ -137,7 +129,7 @@ impl Appender {
     /// Appends an event and gives its number.
     pub fn append(&mut self, kind: &EventKind) -> u64 {
         let number = self.next;
-        let key = [&event_stream(self.id)[..], &number.to_be_bytes()].concat();
+        let key = event_key(&event_stream(self.id), number);
         self.ops.push(Op::Put(key, encode_event(self.time_ns, kind)));
         match kind {
             EventKind::Put { key, .. } => {
@@ -166,7 +158,10 @@ fn value_of(state: &State, id: SessionId, number: u64) -> Result<Vec<u8>, StoreE
 
 /// The value of a key of a session's state.
 pub fn value(state: &State, id: SessionId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let number = state.get(&state_key(id, key))?.map(|value| number_of_key(value).map_err(in_journal)).transpose()?;
+    let number = state
+        .get(&state_key(id, key))?
+        .map(|value| number_of_key(value).map_err(StoreError::in_journal))
+        .transpose()?;
     number.map(|number| value_of(state, id, number)).transpose()
 }
 
@@ -177,7 +172,7 @@ pub fn values(state: &State, id: SessionId, prefix: &[u8]) -> Result<Vec<(Vec<u8
     let mut scan = state.scan(&wanted)?;
     let mut found = Vec::new();
     while let Some((key, value)) = scan.next()? {
-        let number = number_of_key(value).map_err(in_journal)?;
+        let number = number_of_key(value).map_err(StoreError::in_journal)?;
         found.push((key.get(all.len()..).unwrap_or_default().to_vec(), value_of(state, id, number)?));
     }
     Ok(found)

@@ -10,10 +10,6 @@ use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, staged
 use crate::model::path::RepoPath;
 use crate::model::staging::{StagedEntry, StagedNode};
 
-fn in_journal(source: crate::format::FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
-
 /// Sets a path's entry.
 pub fn put_op(path: &RepoPath, entry: &StagedEntry) -> Op {
     Op::Put(staged_key(path), encode_staged(entry))
@@ -27,7 +23,7 @@ pub fn delete_op(path: &RepoPath) -> Op {
 /// A path's entry, deletions included.
 pub fn get(state: &State, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
     let value = state.get(&staged_key(path))?;
-    value.map(|value| decode_staged(value).map_err(in_journal)).transpose()
+    value.map(|value| decode_staged(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Is the path tracked?
@@ -100,11 +96,11 @@ impl Encoded<'_> {
 
     /// The entry's path.
     pub fn path(&self) -> Result<RepoPath, StoreError> {
-        staged_path(self.key).map_err(in_journal)
+        staged_path(self.key).map_err(StoreError::in_journal)
     }
 
     /// What is recorded.
     pub fn decode(&self) -> Result<StagedEntry, StoreError> {
-        decode_staged(self.value).map_err(in_journal)
+        decode_staged(self.value).map_err(StoreError::in_journal)
     }
 }

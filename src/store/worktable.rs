@@ -4,10 +4,9 @@
 //! and this table together say what the work tree was when the base was stored. Whatever changes staging forgets the base;
 //! the entries stay true as long as the files look the same.
 
-use super::StoreError;
 use super::journal::State;
 use super::staging::Entries;
-use crate::format::FormatError;
+use super::{StoreError, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
     STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY, WORK_PREFIX, decode_counter, decode_staged, decode_tree_id,
@@ -17,17 +16,13 @@ use crate::model::id::TreeId;
 use crate::model::path::RepoPath;
 use crate::model::staging::StagedEntry;
 
-fn in_journal(source: FormatError) -> StoreError {
-    StoreError::Format { subject: "journal".to_owned(), source }
-}
-
 fn work_key(path: &RepoPath) -> Vec<u8> {
     key(WORK_PREFIX, &path.sort_key())
 }
 
 /// The tree that the work tree was last stored as; `None` if what is known does not add up to one.
 pub fn base(state: &State) -> Result<Option<TreeId>, StoreError> {
-    state.get(WORK_BASE_KEY)?.map(|value| decode_tree_id(value).map_err(in_journal)).transpose()
+    state.get(WORK_BASE_KEY)?.map(|value| decode_tree_id(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Sets the base.
@@ -42,12 +37,12 @@ pub fn forget_base_op() -> Op {
 
 /// The number of the checkpoint that the work tree was last equal to.
 pub fn parent(state: &State) -> Result<Option<u64>, StoreError> {
-    state.get(WORK_PARENT_KEY)?.map(|value| decode_counter(value).map_err(in_journal)).transpose()
+    state.get(WORK_PARENT_KEY)?.map(|value| decode_counter(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Sets the number of the checkpoint that the work tree is equal to.
 pub fn parent_op(number: u64) -> Op {
-    Op::Put(WORK_PARENT_KEY.to_vec(), number.to_le_bytes().to_vec())
+    counter_op(WORK_PARENT_KEY, number)
 }
 
 /// Does the operation change staging, so that the base is none any more?
@@ -67,7 +62,7 @@ pub fn delete_op(path: &RepoPath) -> Op {
 
 /// A path's entry.
 pub fn get(state: &State, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
-    state.get(&work_key(path))?.map(|value| decode_staged(value).map_err(in_journal)).transpose()
+    state.get(&work_key(path))?.map(|value| decode_staged(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Starts at the first entry, in tree order.

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use digstore::model::checkpoint::{MAX_STATE_LEN, Trigger};
-use digstore::model::session::Status;
 use digstore::ops::checkpoint::{create, edit, list, restore, retention, transfer, watch};
 use digstore::ops::{Error, diff, session};
 use serde::Serialize;
@@ -226,10 +225,7 @@ fn import(app: &App, file: &Path) -> Done {
 fn watch(app: &App, args: WatchArgs) -> Done {
     let at = app.open()?;
     if let Some(name) = &args.label.session {
-        let session = session::show(&at.repo, name, app.monitor())?.session;
-        if session.status != Status::Active {
-            return Err(Error::SessionNotActive { name: name.clone(), status: session.status }.into());
-        }
+        session::active(&at.repo.journal().read(), name)?;
     }
     let options = watch::Options {
         create: options(args.label, Trigger::Automatic("changed".to_owned()), None),

@@ -73,7 +73,7 @@ pub enum Skipped {
 }
 
 /// What was recorded.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
     /// The checkpoint; none if there was no need.
     pub checkpoint: Option<Checkpoint>,
@@ -97,17 +97,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn skipped(why: Skipped) -> Self {
-        Self {
-            checkpoint: None,
-            skipped: Some(why),
-            added: Vec::new(),
-            modified: Vec::new(),
-            removed: Vec::new(),
-            unchanged: 0,
-            unreadable: 0,
-            special_files: 0,
-            ingest: IngestStats::default(),
-        }
+        Self { skipped: Some(why), ..Self::default() }
     }
 }
 
@@ -125,17 +115,11 @@ pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         true => with_tree(repo, &lock, options, monitor)?,
         false => {
             let checkpoint = record(repo, &lock, options, Stored::default())?;
-            Outcome { skipped: None, ..Outcome::skipped(Skipped::Unchanged) }.of(checkpoint)
+            Outcome { checkpoint: Some(checkpoint), ..Outcome::default() }
         }
     };
-    repo.settle_pending(&lock, false)?;
+    repo.settle_pending(&lock)?;
     Ok(outcome)
-}
-
-impl Outcome {
-    fn of(self, checkpoint: Checkpoint) -> Self {
-        Self { checkpoint: Some(checkpoint), ..self }
-    }
 }
 
 /// The work tree as it was before something is done to it.
@@ -277,19 +261,20 @@ fn with_tree(repo: &Repository, lock: &WriteLock, options: Options, monitor: &dy
         unchanged: captured.unchanged,
         unreadable: captured.unreadable.len() as u64,
         special_files: captured.special_files,
-        ..Outcome::skipped(Skipped::Unchanged)
+        ..Outcome::default()
     };
     if options.only_if_changed && number_with(&repo.journal().read(), &captured)?.is_some() {
         let looks = std::mem::take(&mut captured.ops);
         if !looks.is_empty() {
             repo.commit(lock, &[], looks)?;
         }
+        outcome.skipped = Some(Skipped::Unchanged);
         return Ok(outcome);
     }
     let stored = Stored::of(sink, captured)?;
     outcome.ingest = stored.ingest;
-    outcome.skipped = None;
-    Ok(outcome.of(record(repo, lock, options, stored)?))
+    outcome.checkpoint = Some(record(repo, lock, options, stored)?);
+    Ok(outcome)
 }
 
 /// The one record that makes the checkpoint.

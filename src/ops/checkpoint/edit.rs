@@ -135,8 +135,8 @@ pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Resul
     };
     let mut operation = Operation::new(time_ns, summary);
     operation.dropped_cleared = cleared;
-    // Those that cannot come back need not be kept, only counted.
-    operation.dropped = if cleared { dropped.into_iter().take(1).collect() } else { dropped };
+    // Those that cannot come back are not kept.
+    operation.dropped = if cleared { Vec::new() } else { dropped };
     ops.extend(operations::record_ops(state, operation)?);
     Ok(ops)
 }

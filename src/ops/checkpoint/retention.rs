@@ -8,12 +8,15 @@ use super::list::Line;
 use super::session;
 use crate::base::clock::{self, NANOS_PER_SEC, UnixNanos};
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::operation::Operation;
 use crate::model::session::SessionName;
+use crate::ops::Result;
 use crate::ops::reclaim::{self, Live};
-use crate::ops::{Error, Result};
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
+use crate::store::operations;
 
 /// An hour.
 const HOUR_NS: i64 = 3600 * NANOS_PER_SEC;
@@ -114,11 +117,6 @@ fn keeps_by_age(time_ns: UnixNanos, now: UnixNanos, spans: &mut HashSet<(i64, i6
 /// Removes checkpoints and gives their space back.
 pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("checkpoint.compact");
-    if options.later && !options.policy.has_rules() {
-        let message = "no rule says what to keep".to_owned();
-        let hint = "give --keep N, --keep-tagged, --keep-tag TAG or --thin; without a rule only space is given back";
-        return Err(Error::Refused { message, hint });
-    }
     let lock = repo.lock("checkpoint compact")?;
     let (all, dropped) = {
         let state = repo.journal().read();
@@ -173,17 +171,10 @@ fn forget_in_journal(repo: &Repository, lock: &WriteLock) -> Result<()> {
 
 /// What deletions kept for `undo` is given up.
 fn forget_dropped(repo: &Repository, lock: &WriteLock) -> Result<()> {
-    let ops: Vec<_> = {
-        let operations = crate::store::operations::list(&repo.journal().read())?;
-        let held =
-            operations.into_iter().filter(|operation| !operation.dropped.is_empty() && !operation.dropped_cleared);
-        held.map(|operation| {
-            let dropped = operation.dropped.iter().take(1).cloned().collect();
-            let cleared = crate::model::operation::Operation { dropped, dropped_cleared: true, ..operation };
-            crate::store::operations::update_op(&cleared)
-        })
-        .collect()
-    };
+    let kept = operations::list(&repo.journal().read())?;
+    let held = kept.into_iter().filter(|operation| !operation.dropped.is_empty());
+    let cleared = held.map(|operation| Operation { dropped: Vec::new(), dropped_cleared: true, ..operation });
+    let ops: Vec<Op> = cleared.map(|operation| operations::update_op(&operation)).collect();
     if !ops.is_empty() {
         repo.commit(lock, &[], ops)?;
     }

@@ -266,7 +266,7 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
     }
     if !outcome.numbers.is_empty() || outcome.objects_new > 0 {
         repo.commit(&lock, &layers, ops)?;
-        repo.settle_pending(&lock, false)?;
+        repo.settle_pending(&lock)?;
     }
     Ok(outcome)
 }

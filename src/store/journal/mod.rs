@@ -65,7 +65,6 @@ pub struct Journal {
     repo: RepoId,
     durability: Durability,
     policy: SnapshotPolicy,
-    /// Recursive: a thread that reads reads again further down, and must not wait there for a writer that waits for it.
     /// Recursive: who reads may read again further down, and must not wait there for a writer that waits for it.
     state: RecursiveRwLock<State>,
     writer: Mutex<Writer>,
