@@ -21,6 +21,7 @@ pub mod log;
 pub mod ls;
 pub mod materialize;
 pub mod mv;
+pub mod reach;
 pub mod reclaim;
 pub mod refs;
 pub mod rm;

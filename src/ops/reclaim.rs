@@ -6,13 +6,13 @@
 
 use hashbrown::HashSet;
 
+use super::reach::{Reference, content_reference, reach, stored_references};
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
-use crate::model::id::{CommitId, ObjectId, RecipeId, TreeId};
-use crate::model::recipe::{Piece, Recipe};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::id::{ObjectId, ObjectKind, TreeId};
 use crate::model::refs::Head;
 use crate::model::staging::StagedNode;
-use crate::model::tree::{Content, Node};
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
 use crate::store::index::Located;
@@ -41,112 +41,37 @@ pub struct Survey {
 /// Finds what is referred to, without the checkpoints `leave_out`.
 pub fn mark(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Result<Live> {
     let objects = repo.objects();
-    let mut marker = Marker { objects: &objects, live: HashSet::new(), monitor };
-    let (commits, trees, contents) = roots(repo, leave_out)?;
-    marker.commits(commits)?;
-    for tree in trees {
-        marker.tree(&tree)?;
-    }
-    for content in contents {
-        marker.content(&content)?;
-    }
-    Ok(Live { ids: marker.live })
+    let ids = reach(roots(repo, leave_out)?, monitor, &mut |reference| stored_references(&objects, reference))?;
+    Ok(Live { ids })
 }
 
-type Roots = (Vec<CommitId>, Vec<TreeId>, Vec<Content>);
-
-fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Roots> {
+fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
     let leave_out: HashSet<u64> = leave_out.iter().copied().collect();
     let state = repo.journal().read();
     let mut commits = refs::tips(&state)?;
     let mut trees: Vec<TreeId> = worktable::base(&state)?.into_iter().collect();
-    let mut contents = Vec::new();
     for operation in operations::list(&state)? {
         commits.extend(operation.refs.iter().flat_map(|step| [step.before, step.after]).flatten());
         for head in operation.head.iter().flat_map(|(before, after)| [before, after]) {
             commits.extend(if let Head::Detached(id) = head { Some(*id) } else { None });
         }
-        if !operation.dropped_cleared {
-            trees.extend(operation.dropped.iter().filter_map(crate::model::checkpoint::Checkpoint::tree));
-        }
+        trees.extend(operation.dropped.iter().filter_map(Checkpoint::tree));
     }
     checkpoints::visit_back(&state, &Listing::All, None, &mut |checkpoint| {
         trees.extend(checkpoint.tree().filter(|_| !leave_out.contains(&checkpoint.number)));
         Ok(true)
     })?;
+    let commits = commits.into_iter().map(|id| (id.into(), ObjectKind::Commit));
+    let mut roots: Vec<Reference> = commits.chain(trees.into_iter().map(|id| (id.into(), ObjectKind::Tree))).collect();
     for mut entries in [staging::entries(&state)?, worktable::entries(&state)?] {
         while let Some((_, entry)) = entries.next()? {
-            contents.extend(if let StagedNode::File { content, .. } = entry.node { Some(content) } else { None });
+            roots.extend(match &entry.node {
+                StagedNode::File { content, .. } => content_reference(content),
+                _ => None,
+            });
         }
     }
-    Ok((commits, trees, contents))
-}
-
-struct Marker<'a> {
-    objects: &'a ObjectStore,
-    live: HashSet<ObjectId>,
-    monitor: &'a dyn Monitor,
-}
-
-impl Marker<'_> {
-    fn commits(&mut self, mut waiting: Vec<CommitId>) -> Result<()> {
-        while let Some(id) = waiting.pop() {
-            if self.live.insert(id.into()) {
-                let commit = self.objects.commit(&id)?;
-                self.tree(&commit.tree)?;
-                waiting.extend(commit.parents);
-            }
-        }
-        Ok(())
-    }
-
-    fn tree(&mut self, root: &TreeId) -> Result<()> {
-        let mut waiting = vec![*root];
-        while let Some(id) = waiting.pop() {
-            if self.monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            if !self.live.insert(id.into()) {
-                continue;
-            }
-            for entry in self.objects.tree(&id)?.entries() {
-                match &entry.node {
-                    Node::Dir { tree } => waiting.push(*tree),
-                    Node::File { content, .. } => self.content(content)?,
-                    Node::Symlink { .. } => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn content(&mut self, content: &Content) -> Result<()> {
-        match content {
-            Content::Empty => {}
-            Content::Chunk(id) => {
-                self.live.insert((*id).into());
-            }
-            Content::Recipe(id) => self.recipe(*id)?,
-        }
-        Ok(())
-    }
-
-    fn recipe(&mut self, root: RecipeId) -> Result<()> {
-        let mut waiting = vec![root];
-        while let Some(id) = waiting.pop() {
-            if !self.live.insert(id.into()) {
-                continue;
-            }
-            match self.objects.recipe(&id)? {
-                Recipe::Branch(parts) => waiting.extend(parts.into_iter().map(|(part, _)| part)),
-                Recipe::Leaf(pieces) => self.live.extend(pieces.iter().filter_map(|piece| match piece {
-                    Piece::Chunk { id, .. } => Some(ObjectId::from(*id)),
-                    Piece::Hole { .. } => None,
-                })),
-            }
-        }
-        Ok(())
-    }
+    Ok(roots)
 }
 
 /// How much of a layer is dead: plain bytes, and all of them.

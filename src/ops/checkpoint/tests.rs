@@ -367,6 +367,32 @@ fn compaction_gives_space_back_and_keeps_what_is_kept() {
 }
 
 #[test]
+fn a_file_that_reads_like_a_folder_does_not_hide_the_folder() {
+    let repo = TestRepo::on_disk();
+    write(&repo, "folder/inner", noise(1, 5000));
+    write(&repo, "folder/other", noise(2, 5000));
+    make(&repo);
+    let bytes = {
+        let tree = super::get(&repo.journal().read(), 1).unwrap().tree().unwrap();
+        let objects = repo.objects();
+        let root = objects.tree(&tree).unwrap();
+        let Node::Dir { tree } = root.get(b"folder").unwrap().node else { panic!() };
+        objects.read(&tree.into(), crate::model::id::ObjectKind::Tree).unwrap().to_vec()
+    };
+    // Reached before the folder, and after it.
+    write(&repo, "a", &bytes);
+    write(&repo, "z", &bytes);
+    write(&repo, "dead", noise(3, 50_000));
+    make(&repo);
+    fs::remove_file(repo.folder.path().join("dead")).unwrap();
+    make(&repo);
+    edit::delete(&repo, &[1, 2], &Silent).unwrap();
+    let outcome = retention::compact(&repo, &retention::Options::default(), &Silent).unwrap();
+    assert!(outcome.freed_bytes > 40_000, "{outcome:?}");
+    assert_eq!(stored(&repo.reopen(), 3)["folder/inner"].2, noise(1, 5000));
+}
+
+#[test]
 fn compaction_for_later_can_be_undone() {
     let repo = TestRepo::on_disk();
     for step in 0..4u8 {

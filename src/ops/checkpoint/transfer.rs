@@ -3,8 +3,6 @@
 //! The document carries everything about the checkpoints, and on request the objects of their trees. Each checkpoint has its
 //! checksum and each object its id, so nothing is taken in that is not what was given out.
 
-use std::sync::Arc;
-
 use data_encoding::{BASE64, HEXLOWER};
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
@@ -14,15 +12,14 @@ use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
 use crate::format::FormatError;
 use crate::format::checkpoint::{decode_checkpoint, encode_checkpoint};
-use crate::format::object::{decode_recipe, decode_tree};
 use crate::model::checkpoint::{Checkpoint, MAX_NUMBER, tag_fault};
-use crate::model::id::{ObjectId, ObjectKind, RecipeId, TreeId};
-use crate::model::recipe::{Piece, Recipe};
+use crate::model::id::{ObjectId, ObjectKind, TreeId};
 use crate::model::session::SessionName;
-use crate::model::tree::{Content, Node};
 use crate::ops::ingest::Sink;
+use crate::ops::reach::{Reference, reach, references, stored_references};
 use crate::ops::{Error, Result};
 use crate::repo::Repository;
+use crate::store::StoreError;
 use crate::store::checkpoints::{self, Listing};
 use crate::store::objects::ObjectStore;
 use crate::transform::hash::sha256;
@@ -106,12 +103,8 @@ pub fn export(repo: &Repository, options: &ExportOptions, monitor: &dyn Monitor)
     found.dedup_by_key(|checkpoint| checkpoint.number);
     let mut objects = Vec::new();
     if options.content {
-        let store = repo.objects();
-        let mut collector = Collector { store: &store, seen: HashSet::new(), found: Vec::new(), monitor };
-        for tree in found.iter().filter_map(Checkpoint::tree) {
-            collector.tree(tree)?;
-        }
-        objects = collector.found;
+        let trees = found.iter().filter_map(Checkpoint::tree).map(|tree| (tree.into(), ObjectKind::Tree));
+        objects = collect(&repo.objects(), trees.collect(), monitor)?;
     }
     let outcome = ExportOutcome { checkpoints: found.len() as u64, objects: objects.len() as u64 };
     let checkpoints: Vec<Exported> = found.iter().map(exported).collect::<Result<_>>()?;
@@ -153,66 +146,16 @@ fn invalid(why: &str) -> Error {
     }
 }
 
-/// Collects the objects of trees.
-struct Collector<'a> {
-    store: &'a Arc<ObjectStore>,
-    seen: HashSet<ObjectId>,
-    found: Vec<ExportedObject>,
-    monitor: &'a dyn Monitor,
-}
-
-impl Collector<'_> {
-    fn take(&mut self, id: ObjectId, kind: ObjectKind) -> Result<bool> {
-        if self.monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        if !self.seen.insert(id) {
-            return Ok(false);
-        }
-        let data = BASE64.encode(&self.store.read(&id, kind)?);
-        self.found.push(ExportedObject { id: id.to_string(), kind: kind.to_string(), data });
-        Ok(true)
-    }
-
-    fn tree(&mut self, root: TreeId) -> Result<()> {
-        let mut waiting = vec![root];
-        while let Some(id) = waiting.pop() {
-            if !self.take(id.into(), ObjectKind::Tree)? {
-                continue;
-            }
-            for entry in self.store.tree(&id)?.entries() {
-                match &entry.node {
-                    Node::Dir { tree } => waiting.push(*tree),
-                    Node::File { content: Content::Chunk(id), .. } => {
-                        self.take((*id).into(), ObjectKind::Chunk)?;
-                    }
-                    Node::File { content: Content::Recipe(id), .. } => self.recipe(*id)?,
-                    Node::File { content: Content::Empty, .. } | Node::Symlink { .. } => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn recipe(&mut self, root: RecipeId) -> Result<()> {
-        let mut waiting = vec![root];
-        while let Some(id) = waiting.pop() {
-            if !self.take(id.into(), ObjectKind::Recipe)? {
-                continue;
-            }
-            match self.store.recipe(&id)? {
-                Recipe::Branch(parts) => waiting.extend(parts.into_iter().map(|(part, _)| part)),
-                Recipe::Leaf(pieces) => {
-                    for piece in pieces {
-                        if let Piece::Chunk { id, .. } = piece {
-                            self.take(id.into(), ObjectKind::Chunk)?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
+/// All objects of trees.
+fn collect(store: &ObjectStore, trees: Vec<Reference>, monitor: &dyn Monitor) -> Result<Vec<ExportedObject>> {
+    let mut found = Vec::new();
+    reach(trees, monitor, &mut |(id, kind)| {
+        let bytes = store.read(&id, kind)?;
+        found.push(ExportedObject { id: id.to_string(), kind: kind.to_string(), data: BASE64.encode(&bytes) });
+        let corrupt = |error: FormatError| StoreError::Corrupt { kind, id, why: error.to_string() };
+        Ok(references(kind, &bytes).map_err(corrupt)?)
+    })?;
+    Ok(found)
 }
 
 /// What was imported.
@@ -253,7 +196,7 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
                 continue;
             }
             if let Some(tree) = checkpoint.tree() {
-                check_tree(&repo.objects(), &coming, tree, checkpoint.number)?;
+                check_tree(&repo.objects(), &coming, tree, checkpoint.number, monitor)?;
             }
             // A number that is free and was never given is kept; others get the next.
             checkpoint.number = checkpoint.number.max(last + 1);
@@ -341,53 +284,24 @@ fn gaps(checkpoints: &[Checkpoint]) -> u64 {
     checkpoints.iter().zip(checkpoints.iter().skip(1)).map(|(a, b)| b.number - a.number - 1).sum()
 }
 
-/// A tree must be here or come with the document, with everything in it.
-fn check_tree(objects: &ObjectStore, coming: &HashMap<ObjectId, &[u8]>, tree: TreeId, number: u64) -> Result<()> {
+/// A tree must be here or come with the document, with everything in it. What is here may be left over from something that
+/// was deleted, so it is followed as well.
+fn check_tree(
+    objects: &ObjectStore,
+    coming: &HashMap<ObjectId, &[u8]>,
+    tree: TreeId,
+    number: u64,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let absent = || Error::Refused {
         message: format!("files of checkpoint @{number} are neither here nor in the document"),
         hint: "export it with --content; nothing was imported",
     };
     let wrong = |error: FormatError| invalid(&format!("a folder or file of @{number}: {error}"));
-    let is_here = |id: &ObjectId, kind: ObjectKind| objects.locate(id, kind).is_ok();
-    let mut waiting = vec![(ObjectId::from(tree), ObjectKind::Tree)];
-    let mut seen = HashSet::new();
-    while let Some((id, kind)) = waiting.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        // What is here may be left over from something that was deleted, so it is followed as well.
-        let here;
-        let bytes: &[u8] = match coming.get(&id) {
-            Some(bytes) => bytes,
-            None if !is_here(&id, kind) => return Err(absent()),
-            None if kind == ObjectKind::Chunk => continue,
-            None => {
-                here = objects.read(&id, kind).map_err(|_| absent())?;
-                &here
-            }
-        };
-        match kind {
-            ObjectKind::Tree => {
-                for entry in decode_tree(bytes).map_err(wrong)?.entries() {
-                    waiting.extend(match &entry.node {
-                        Node::Dir { tree } => Some(((*tree).into(), ObjectKind::Tree)),
-                        Node::File { content: Content::Chunk(id), .. } => Some(((*id).into(), ObjectKind::Chunk)),
-                        Node::File { content: Content::Recipe(id), .. } => Some(((*id).into(), ObjectKind::Recipe)),
-                        Node::File { content: Content::Empty, .. } | Node::Symlink { .. } => None,
-                    });
-                }
-            }
-            ObjectKind::Recipe => match decode_recipe(bytes).map_err(wrong)? {
-                Recipe::Branch(parts) => {
-                    waiting.extend(parts.iter().map(|(part, _)| ((*part).into(), ObjectKind::Recipe)));
-                }
-                Recipe::Leaf(pieces) => waiting.extend(pieces.iter().filter_map(|piece| match piece {
-                    Piece::Chunk { id, .. } => Some(((*id).into(), ObjectKind::Chunk)),
-                    Piece::Hole { .. } => None,
-                })),
-            },
-            ObjectKind::Chunk | ObjectKind::Commit => {}
-        }
-    }
+    reach(vec![(tree.into(), ObjectKind::Tree)], monitor, &mut |(id, kind)| match coming.get(&id) {
+        Some(bytes) => references(kind, bytes).map_err(wrong),
+        None if objects.locate(&id, kind).is_ok() => stored_references(objects, (id, kind)),
+        None => Err(absent()),
+    })?;
     Ok(())
 }
