@@ -71,7 +71,7 @@ fn words(tags: usize) -> create::Options {
         message: "after the tool call".into(),
         tags: (0..tags).map(|tag| format!("tag-{tag}")).collect(),
         state: Some(state.to_string()),
-        work_tree: false,
+        area: None,
         ..create::Options::default()
     }
 }

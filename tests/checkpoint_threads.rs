@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use digstore::base::disk::open_root;
 use digstore::base::monitor::Silent;
+use digstore::model::checkpoint::Area;
 use digstore::model::path::CONTROL_DIR;
 use digstore::model::session::SessionName;
 use digstore::ops::checkpoint::{create, list};
@@ -53,8 +54,8 @@ fn every_checkpoint_gets_a_number_of_its_own() {
                         // Half of them store the work tree, which the others change meanwhile.
                         std::fs::write(folder.join(format!("f{thread}")), format!("{step}")).unwrap();
                         let session = Some(name(&format!("s{thread}")));
-                        let work_tree = step % 2 == 0;
-                        let options = create::Options { session, work_tree, ..create::Options::default() };
+                        let area = (step % 2 == 0).then_some(Area::WorkTree);
+                        let options = create::Options { session, area, ..create::Options::default() };
                         create::create(repo, &options, &Silent).unwrap();
                     }
                 });

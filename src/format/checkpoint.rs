@@ -7,6 +7,7 @@ use crate::model::checkpoint::{
     Severity, Trigger,
 };
 use crate::model::id::{CheckpointId, DIGEST_LEN, TreeId};
+use crate::model::path::{MAX_PATH_LEN, RepoPath};
 use crate::model::refs::MAX_REF_LEN;
 use crate::model::session::{SessionId, SessionName};
 use crate::transform::hash::sha256;
@@ -25,6 +26,7 @@ pub const BY_TAG_PREFIX: &[u8] = b"u";
 const VERSION: u8 = 1;
 const HELD_NOTHING: u8 = 0;
 const HELD_TREE: u8 = 1;
+const HELD_BUNDLE: u8 = 2;
 const TRIGGER_MANUAL: u8 = 1;
 const TRIGGER_AUTOMATIC: u8 = 2;
 const TRIGGER_SCHEDULED: u8 = 3;
@@ -79,6 +81,11 @@ fn encode_origin(origin: &Origin) -> Vec<u8> {
             out.push(HELD_TREE);
             out.extend_from_slice(tree.digest());
         }
+        Held::Bundle { path, tree } => {
+            out.push(HELD_BUNDLE);
+            put_bytes(&mut out, path.as_bytes());
+            out.extend_from_slice(tree.digest());
+        }
     }
     put_varint(&mut out, *changed_paths);
     put_varint(&mut out, *unreadable_paths);
@@ -111,6 +118,10 @@ fn decode_origin(reader: &mut ByteReader<'_>) -> Result<Origin, FormatError> {
     let held = match reader.u8()? {
         HELD_NOTHING => Held::Nothing,
         HELD_TREE => Held::Tree(TreeId::from_digest(reader.array()?)),
+        HELD_BUNDLE => {
+            let path = RepoPath::parse(reader.bytes(MAX_PATH_LEN)?).map_err(|why| reader.invalid(why.to_string()))?;
+            Held::Bundle { path, tree: TreeId::from_digest(reader.array()?) }
+        }
         other => {
             return Err(FormatError::Feature { what: "checkpoint", feature: format!("content of type {other}") });
         }
@@ -230,6 +241,8 @@ mod tests {
             changed_paths: 300,
             unreadable_paths: 1,
         };
+        let path = RepoPath::parse(b"images/disk.sparsebundle").unwrap();
+        let bundle = Origin { held: Held::Bundle { path, tree: TreeId::from_digest([3; 32]) }, ..origin.clone() };
         let note = |severity, text: &str| Annotation { time_ns: 8, severity, text: text.into() };
         let annotations = vec![note(Severity::Info, "a"), note(Severity::Critical, "b\nc")];
         vec![
@@ -241,6 +254,7 @@ mod tests {
                 tags: vec!["good".into(), "v1".into()],
                 annotations,
             },
+            Checkpoint { number: 2, id: checkpoint_id(&bundle), origin: bundle, tags: vec![], annotations: vec![] },
         ]
     }
 
@@ -256,10 +270,12 @@ mod tests {
                 assert!(decode_checkpoint(&bad).is_err(), "byte {at}");
             }
         }
-        assert_eq!(crc32fast::hash(&encoded.concat()), GOLDEN, "golden checksum of checkpoints");
+        // The third came later, with bundles.
+        let found = [&encoded[..2], &encoded[2..]].map(|group| crc32fast::hash(&group.concat()));
+        assert_eq!(found, GOLDEN, "golden checksums of checkpoints");
     }
 
-    const GOLDEN: u32 = 1209021847;
+    const GOLDEN: [u32; 2] = [1209021847, 1405931372];
 
     #[test]
     fn tags_change_the_checksum_and_not_the_id() {

@@ -5,6 +5,7 @@
 //! Decoders never index, unwrap or allocate on a length that they have not bounded.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod folder;
 pub mod index;

@@ -27,6 +27,10 @@ pub const WORK_PREFIX: &[u8] = b"w";
 pub const WORK_BASE_KEY: &[u8] = b"W";
 /// Key of the number of the checkpoint that the work tree was last equal to.
 pub const WORK_PARENT_KEY: &[u8] = b"X";
+/// Prefix of entries that say what was on disk of a bundle, by path.
+pub const BUNDLE_PREFIX: &[u8] = b"B";
+/// Prefix of the numbers of the checkpoints that bundles were last equal to, by the path of the bundle.
+pub const BUNDLE_PARENT_PREFIX: &[u8] = b"Y";
 
 const HEAD_BRANCH: u8 = 1;
 const HEAD_DETACHED: u8 = 2;

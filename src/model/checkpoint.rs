@@ -1,10 +1,11 @@
-//! A saved point: the work tree as it was on disk, with what its maker said of it.
+//! A saved point: the work tree, or a sparse bundle in it, as it was on disk, with what its maker said of it.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::id::{CheckpointId, TreeId};
+use super::path::RepoPath;
 use super::session::SessionName;
 use crate::base::clock::UnixNanos;
 
@@ -77,14 +78,49 @@ pub struct Annotation {
     pub text: String,
 }
 
+/// What of the disk checkpoints are made of. Each area has checkpoints, parents and records of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Area {
+    /// All of the work tree that is not ignored.
+    #[default]
+    WorkTree,
+    /// The sparse bundle at this path, ignored or not.
+    Bundle(RepoPath),
+}
+
+impl Area {
+    /// Everything in the area is at or below this path.
+    pub fn root(&self) -> RepoPath {
+        match self {
+            Self::WorkTree => RepoPath::root(),
+            Self::Bundle(path) => path.clone(),
+        }
+    }
+
+    /// The area as it was, stored as this tree.
+    pub fn held(&self, tree: TreeId) -> Held {
+        match self {
+            Self::WorkTree => Held::Tree(tree),
+            Self::Bundle(path) => Held::Bundle { path: path.clone(), tree },
+        }
+    }
+}
+
 /// What a checkpoint holds of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Held {
     /// Nothing: only what its maker said.
     Nothing,
     /// The work tree.
     Tree(TreeId),
+    /// A sparse bundle.
+    Bundle {
+        /// Where it was in the work tree.
+        path: RepoPath,
+        /// A tree with the bundle at its path, and nothing else.
+        tree: TreeId,
+    },
 }
 
 /// What never changes about a checkpoint; its id is the hash of it.
@@ -130,8 +166,25 @@ impl Checkpoint {
     /// The tree, if it holds one.
     pub fn tree(&self) -> Option<TreeId> {
         match self.origin.held {
-            Held::Tree(tree) => Some(tree),
+            Held::Tree(tree) | Held::Bundle { tree, .. } => Some(tree),
             Held::Nothing => None,
+        }
+    }
+
+    /// The bundle that it holds, if it holds one.
+    pub fn bundle(&self) -> Option<&RepoPath> {
+        match &self.origin.held {
+            Held::Bundle { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// What of the disk its tree is of, if it holds one.
+    pub fn area(&self) -> Option<Area> {
+        match &self.origin.held {
+            Held::Nothing => None,
+            Held::Tree(_) => Some(Area::WorkTree),
+            Held::Bundle { path, .. } => Some(Area::Bundle(path.clone())),
         }
     }
 
@@ -175,8 +228,10 @@ pub struct Line {
     pub trigger: Trigger,
     /// Its tags.
     pub tags: Vec<String>,
-    /// It holds the work tree.
+    /// It holds the work tree, or a bundle.
     pub has_tree: bool,
+    /// The bundle that it holds, if it is of one.
+    pub bundle: Option<RepoPath>,
     /// It has a state document.
     pub has_state: bool,
     /// Paths that differ from its parent.
@@ -197,6 +252,7 @@ impl From<&Checkpoint> for Line {
             trigger: origin.trigger.clone(),
             tags: checkpoint.tags.clone(),
             has_tree: checkpoint.tree().is_some(),
+            bundle: checkpoint.bundle().cloned(),
             has_state: origin.state.is_some(),
             changed_paths: origin.changed_paths,
             annotations: checkpoint.annotations.len() as u64,

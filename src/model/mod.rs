@@ -3,6 +3,7 @@
 //! Ids, paths, trees, recipes, commits, refs and staging entries, as values whose constructors refuse nonsense. This
 //! room does no I/O, computes no hash and knows no byte layout.
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod commit;
 pub mod id;

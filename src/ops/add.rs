@@ -19,6 +19,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
 use crate::repo::{Repository, trees};
 use crate::store::{refs, staging};
+use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
 
 /// What to add.
@@ -101,8 +102,9 @@ pub fn stage(
         }
         return Ok((outcome, Vec::new()));
     }
+    let mut bands = BandPaths::new(repo.work());
     let sources = changes.iter().filter_map(|change| match change {
-        Change::Read(pair, stat) => Some(Source { path: pair.path.clone(), len: stat.len }),
+        Change::Read(pair, stat) => Some(Source::new(pair.path.clone(), stat.len, pair.staged.as_ref(), &mut bands)),
         _ => None,
     });
     let mut contents = ingest(repo, sources.collect(), sink, monitor)?.files.into_iter();

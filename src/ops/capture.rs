@@ -1,17 +1,21 @@
-//! Storing the work tree as it is on disk, whoever wrote it, without touching what is staged.
+//! Storing the work tree, or a sparse bundle in it, as it is on disk, whoever wrote it, without touching what is staged.
 //!
-//! Staging and the work table together say what the work tree was when it was last stored. A file that looks as it did
-//! is taken over by its entry; what does not is read. If there is a base, the tree of that moment, only folders with
-//! changes are made anew.
+//! Staging and the area's table together say what it was when it was last stored. A file that looks as it did is taken
+//! over by its entry; what does not is read. If there is a base, the tree of that moment, only folders with changes are
+//! made anew.
+//!
+//! Bands belong together: a bundle is stored as it was at one moment, or not at all.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::time::Duration;
 
+use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::ingest::{Captured, Sink, Source, ingest};
-use super::scan::{listed_ops, walk_tree};
+use super::scan::{listed_ops, walk_bundle, walk_tree};
 use super::status::is_version;
 use super::{Error, Result, commit};
 use crate::base::clock;
@@ -19,18 +23,20 @@ use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::format::object::encode_tree;
+use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::staging::{RACY_WINDOW_NS, SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
 use crate::store::staging::{self, Encoded};
 use crate::store::{folders, worktable};
+use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::walk::WalkEntry;
+use crate::world::walk::{WalkEntry, Walked};
 
 /// How a path differs from when the work tree was last stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,10 +50,28 @@ pub enum Change {
     Removed,
 }
 
-/// The work tree, stored.
+/// What to store.
+#[derive(Debug, Clone, Copy)]
+pub struct What<'a> {
+    /// All of the work tree, or a bundle in it.
+    pub area: &'a Area,
+    /// Read every file, however it looks.
+    pub paranoid: bool,
+    /// Paths that are stored too, though they are ignored.
+    pub also: &'a [RepoPath],
+}
+
+impl<'a> What<'a> {
+    /// All of an area that is not ignored.
+    pub fn of(area: &'a Area) -> Self {
+        Self { area, paranoid: false, also: &[] }
+    }
+}
+
+/// An area, stored.
 #[derive(Debug)]
 pub struct Capture {
-    /// Its tree.
+    /// Its tree, from the root of the work tree.
     pub tree: TreeId,
     /// The tree that it was last stored as, if it ever was.
     pub before: Option<TreeId>,
@@ -57,8 +81,12 @@ pub struct Capture {
     pub unchanged: u64,
     /// Paths that could not be read. They are in the tree as they were last stored, if they were.
     pub unreadable: Vec<RepoPath>,
+    /// Why not; one sentence each.
+    pub problems: Vec<String>,
     /// Devices, sockets and pipes, which cannot be stored.
     pub special_files: u64,
+    /// What is in a bundle's folder and belongs to no bundle. It is not stored.
+    pub foreign: Vec<RepoPath>,
     /// What to record about the looks of files, once the tree is committed.
     pub ops: Vec<Op>,
 }
@@ -92,28 +120,96 @@ enum Now {
     Unreadable,
 }
 
-/// Stores the work tree's content in `sink`, and with it the paths `also`, ignored or not.
-pub fn capture(repo: &Repository, sink: &mut Sink<'_>, also: &[RepoPath], monitor: &dyn Monitor) -> Result<Capture> {
-    monitor.begin("looking for changes", None, None);
+/// A bundle that changes while it is read is read again this often before that is reported.
+const ATTEMPTS: usize = 3;
+
+/// Stores an area's content in `sink`.
+pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: &dyn Monitor) -> Result<Capture> {
+    let tell = |problems: &[String]| problems.iter().for_each(|problem| monitor.problem(problem));
+    let mut read = HashMap::new();
+    let Area::Bundle(path) = what.area else {
+        monitor.begin("looking for changes", None, None);
+        let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor);
+        let captured = store(repo, sink, what, walked, &mut read, monitor)?;
+        tell(&captured.problems);
+        return Ok(captured);
+    };
+    let look = || walk_bundle(repo, &repo.journal().read(), path, monitor);
+    let mut found = look()?;
+    if wait_for_clock(&found.0.entries) {
+        found = look()?;
+    }
+    let mut problems = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (walked, foreign) = found;
+        let before = looks(&walked.entries);
+        let captured = store(repo, sink, what, walked, &mut read, monitor)?;
+        found = look()?;
+        // What was read at different times is one state only if nothing changed between the first look and the last.
+        if captured.unreadable.is_empty() && before == looks(&found.0.entries) {
+            return Ok(Capture { foreign, ..captured });
+        }
+        problems = captured.problems;
+    }
+    tell(&problems);
+    let (message, hint) = match problems.is_empty() {
+        true => ("kept changing while it was read", "pause what writes to the image, or unmount it, and try again"),
+        false => ("could not be read as a whole", "a bundle is recorded whole or not at all; see what is said above"),
+    };
+    Err(Error::Refused { message: format!("the bundle '{path}' {message}; nothing was recorded"), hint })
+}
+
+/// What two looks at the same unchanged files have in common.
+fn looks(entries: &[WalkEntry]) -> Vec<(RepoPath, u32, Option<SeenStat>)> {
+    // The times of a folder say nothing that the names in it do not say.
+    let seen = |stat: &Stat| (stat.kind == FileKind::File).then(|| SeenStat::from(stat));
+    entries.iter().map(|entry| (entry.path.clone(), entry.stat.mode, seen(&entry.stat))).collect()
+}
+
+/// Waits until a further change of what changed last would show in its times. Says whether it had to.
+fn wait_for_clock(entries: &[WalkEntry]) -> bool {
+    let files = entries.iter().filter(|entry| entry.stat.kind == FileKind::File);
+    let newest = files.map(|entry| entry.stat.mtime_ns.max(entry.stat.ctime_ns)).max().unwrap_or(i64::MIN);
+    let left = newest.saturating_add(RACY_WINDOW_NS).saturating_sub(clock::now());
+    // A time in the future says nothing about when it was set.
+    let must_wait = (0..=RACY_WINDOW_NS).contains(&left);
+    if must_wait {
+        std::thread::sleep(Duration::from_nanos(left.unsigned_abs() + 1));
+    }
+    must_wait
+}
+
+/// Stores what a walk found. `read` has what was read already, and gets what is read now.
+fn store(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    what: What<'_>,
+    walked: Walked,
+    read: &mut HashMap<RepoPath, StagedEntry>,
+    monitor: &dyn Monitor,
+) -> Result<Capture> {
+    let What { area, paranoid, also } = what;
     let state = repo.journal().read();
-    let base = worktable::base(&state)?;
-    let before = base.map_or_else(|| last_tree(&state), |base| Ok(Some(base)))?;
-    let walked = walk_tree(repo, &state, &Scopes::everything(), false, monitor);
-    walked.problems.iter().for_each(|problem| monitor.problem(problem));
+    let base = if *area == Area::WorkTree { worktable::base(&state)? } else { None };
+    let before = base.map_or_else(|| last_tree(&state, area), |base| Ok(Some(base)))?;
     let entries = with_extra(repo, walked.entries, also);
     let mut finder = Finder {
+        area,
+        paranoid,
+        read,
         folders: Folders::new(Arc::clone(repo.work())),
         hidden: Scopes::new(&walked.unreadable),
         all: base.is_none(),
         rows: Vec::new(),
-        monitor,
         capture: Capture {
             tree: before.unwrap_or(TreeId::from_digest([0; 32])),
             before,
             changed: Vec::new(),
             unchanged: 0,
             unreadable: walked.unreadable,
+            problems: walked.problems,
             special_files: 0,
+            foreign: Vec::new(),
             ops: listed_ops(&walked.listed),
         },
     };
@@ -127,19 +223,24 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, also: &[RepoPath], monito
     if rows.is_empty() && base.is_some() {
         return Ok(capture);
     }
-    let source = |row: &Row| match &row.now {
-        Now::Read(stat) => Some(Source { path: row.path.clone(), len: stat.len }),
+    let mut bands = BandPaths::new(repo.work());
+    let mut source = |row: &Row| match &row.now {
+        Now::Read(stat) => Some(Source::new(row.path.clone(), stat.len, row.old.as_ref(), &mut bands)),
         _ => None,
     };
-    let mut contents = ingest(repo, rows.iter().filter_map(source).collect(), sink, monitor)?.files.into_iter();
+    let sources = rows.iter().filter_map(&mut source).collect();
+    let mut contents = ingest(repo, sources, sink, monitor)?.files.into_iter();
     let mut changes = Vec::new();
     for row in rows {
-        let read = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
-        settle(row, read, base.is_none(), &mut capture, &mut changes, monitor);
+        let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
+        if let (Area::Bundle(_), Some(Ok(captured))) = (area, &content) {
+            read.insert(row.path.clone(), file_entry(captured));
+        }
+        settle(area, row, content, base.is_none(), &mut capture, &mut changes);
     }
     let old = before.map_or_else(|| Ok(Arc::default()), |id| repo.objects().tree(&id))?;
     if base.is_none() && before.is_some() {
-        (changes, capture.changed) = differing(repo, &old, changes)?;
+        (changes, capture.changed) = differing(repo, area, &old, changes)?;
     }
     if changes.is_empty() && before.is_none() {
         let (id, bytes) = encode_tree(&Tree::default());
@@ -148,22 +249,27 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, also: &[RepoPath], monito
     } else if !changes.is_empty() {
         capture.tree = commit::build(repo, sink, &old, &changes, 0)?;
     }
-    if base.is_none() && before == Some(capture.tree) {
-        // It is stored already, and known again to be what is on disk.
+    if *area == Area::WorkTree && base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(&capture.tree));
     }
     Ok(capture)
 }
 
-/// The tree of the checkpoint that the work tree was last equal to.
-fn last_tree(state: &State) -> Result<Option<TreeId>> {
-    let Some(number) = worktable::parent(state)? else { return Ok(None) };
+/// The tree of the checkpoint that the area was last equal to.
+fn last_tree(state: &State, area: &Area) -> Result<Option<TreeId>> {
+    let Some(number) = worktable::parent(state, area)? else { return Ok(None) };
     Ok(checkpoints::get(state, number)?.and_then(|checkpoint| checkpoint.tree()))
 }
 
 /// What of all entries differs from a tree, and what is in the tree and not among them.
-fn differing(repo: &Repository, old: &Tree, all: Vec<Entry>) -> Result<(Vec<Entry>, Vec<(RepoPath, Change)>)> {
+fn differing(
+    repo: &Repository,
+    area: &Area,
+    old: &Tree,
+    all: Vec<Entry>,
+) -> Result<(Vec<Entry>, Vec<(RepoPath, Change)>)> {
     let (mut entries, mut changed) = (Vec::new(), Vec::new());
+    let root = area.root();
     let mut note = |path: RepoPath, entry: StagedEntry, change: Change| {
         changed.push((path.clone(), change));
         entries.push((path, entry));
@@ -176,6 +282,8 @@ fn differing(repo: &Repository, old: &Tree, all: Vec<Entry>) -> Result<(Vec<Entr
         match all.next_if(|(new, _)| *new == path) {
             Some((_, new)) if is_version(entry, &new) => {}
             Some((path, new)) => note(path, new, Change::Modified),
+            // Folders that lead to a bundle are no part of it.
+            None if !path.is_within(&root) => {}
             None => note(path, nothing(), Change::Removed),
         }
         Ok(())
@@ -213,18 +321,21 @@ fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
 
 /// Goes through disk, work table and staging together.
 struct Finder<'a> {
+    area: &'a Area,
+    paranoid: bool,
+    /// What was read in an earlier attempt.
+    read: &'a HashMap<RepoPath, StagedEntry>,
     folders: Folders,
     hidden: Scopes,
     all: bool,
     rows: Vec<Row>,
-    monitor: &'a dyn Monitor,
     capture: Capture,
 }
 
 impl Finder<'_> {
     fn find(&mut self, state: &State, entries: Vec<WalkEntry>) -> Result<()> {
-        let mut all_work = worktable::entries(state)?;
-        let mut all_staged = staging::entries(state)?;
+        let mut all_work = worktable::entries(state, self.area)?;
+        let mut all_staged = staging::entries_below(state, &self.area.root())?;
         let (mut work, mut staged) = (all_work.next_encoded()?, all_staged.next_encoded()?);
         let mut on_disk = entries.into_iter().peekable();
         loop {
@@ -264,8 +375,11 @@ impl Finder<'_> {
         let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
         let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted);
         let stored = work_entry.as_ref().or(staged_entry.as_ref()).filter(|entry| entry.node != StagedNode::Deleted);
+        let proves = |entry: &StagedEntry, stat: &Stat| {
+            !(self.paranoid && stat.kind == FileKind::File) && looks_like(entry, stat)
+        };
         if let (Some(stored), Some(stat)) = (stored, &stat)
-            && looks_like(stored, stat)
+            && proves(stored, stat)
         {
             self.capture.unchanged += 1;
             if self.all {
@@ -281,8 +395,9 @@ impl Finder<'_> {
         let now = match stat {
             None if self.hidden.contains(&path) => Now::Unreadable,
             None => Now::Gone,
-            Some(stat) => match &staged_entry {
-                Some(staged) if looks_like(staged, &stat) => Now::Known(staged.clone()),
+            Some(stat) => match (self.read.get(&path), &staged_entry) {
+                (Some(read), _) if looks_like(read, &stat) => Now::Known(read.clone()),
+                (_, Some(staged)) if proves(staged, &stat) => Now::Known(staged.clone()),
                 _ => self.kind_now(&path, stat),
             },
         };
@@ -299,7 +414,7 @@ impl Finder<'_> {
                 match self.folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
                     Ok(target) => Now::Node(StagedNode::Symlink { target: target.into_vec() }, stat),
                     Err(error) => {
-                        self.monitor.problem(&format!("cannot read the link {path}: {error}"));
+                        self.capture.problems.push(format!("cannot read the link {path}: {error}"));
                         self.capture.unreadable.push(path.clone());
                         Now::Unreadable
                     }
@@ -313,28 +428,33 @@ impl Finder<'_> {
     }
 }
 
+fn entry(node: StagedNode, stat: &Stat, racy: bool) -> StagedEntry {
+    let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
+    StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 }
+}
+
+/// A file that was read.
+fn file_entry(captured: &Captured) -> StagedEntry {
+    let Captured { content, stat, racy, .. } = captured;
+    entry(StagedNode::File { len: stat.len, content: *content }, stat, *racy)
+}
+
 /// What a path is in the new tree, and what is recorded of it.
 fn settle(
+    area: &Area,
     row: Row,
     read: Option<std::result::Result<Captured, String>>,
     all: bool,
     capture: &mut Capture,
-    changes: &mut Vec<(RepoPath, StagedEntry)>,
-    monitor: &dyn Monitor,
+    changes: &mut Vec<Entry>,
 ) {
     let Row { path, old, work, staged, now } = row;
-    let fresh = |node, stat: &Stat, racy| {
-        let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
-        StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 }
-    };
     let new = match (now, read) {
         (Now::Known(entry), _) => Some(entry),
-        (Now::Node(node, stat), _) => Some(fresh(node, &stat, is_racy(&stat, clock::now()))),
-        (_, Some(Ok(Captured { content, stat, racy, .. }))) => {
-            Some(fresh(StagedNode::File { len: stat.len, content }, &stat, racy))
-        }
+        (Now::Node(node, stat), _) => Some(entry(node, &stat, is_racy(&stat, clock::now()))),
+        (_, Some(Ok(captured))) => Some(file_entry(&captured)),
         (_, Some(Err(why))) => {
-            monitor.problem(&why);
+            capture.problems.push(why);
             capture.unreadable.push(path.clone());
             old.clone()
         }
@@ -350,7 +470,7 @@ fn settle(
     if was_folder && new.as_ref().is_none_or(|new| new.node != StagedNode::Dir) {
         capture.ops.push(folders::delete_op(&path));
     }
-    capture.ops.extend(record(&path, new.as_ref(), work.as_ref(), staged.as_ref()));
+    capture.ops.extend(record(area, &path, new.as_ref(), work.as_ref(), staged.as_ref()));
     let change = match (&old, &new) {
         (None, None) => return,
         (None, Some(_)) => Change::Added,
@@ -371,8 +491,9 @@ pub fn nothing() -> StagedEntry {
     StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation: 0 }
 }
 
-/// What the work table has to say of a path: nothing where staging is right.
+/// What the area's table has to say of a path: nothing where staging is right.
 pub fn record(
+    area: &Area,
     path: &RepoPath,
     new: Option<&StagedEntry>,
     work: Option<&StagedEntry>,
@@ -386,11 +507,11 @@ pub fn record(
         _ => false,
     };
     if right {
-        return work.map(|_| worktable::delete_op(path));
+        return work.map(|_| worktable::delete_op(area, path));
     }
     let wanted = match new {
         Some(new) => StagedEntry { generation: 0, ..new.clone() },
         None => nothing(),
     };
-    (work != Some(&wanted)).then(|| worktable::put_op(path, &wanted))
+    (work != Some(&wanted)).then(|| worktable::put_op(area, path, &wanted))
 }

@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 use super::reach::{Reference, content_reference, reach, stored_references};
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Area, Checkpoint};
 use crate::model::id::{ObjectId, ObjectKind, TreeId};
 use crate::model::refs::Head;
 use crate::model::staging::StagedNode;
@@ -63,7 +63,11 @@ fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
     })?;
     let commits = commits.into_iter().map(|id| (id.into(), ObjectKind::Commit));
     let mut roots: Vec<Reference> = commits.chain(trees.into_iter().map(|id| (id.into(), ObjectKind::Tree))).collect();
-    for mut entries in [staging::entries(&state)?, worktable::entries(&state)?] {
+    let bundles = worktable::bundles(&state)?;
+    let areas = bundles.into_iter().map(|(path, _)| Area::Bundle(path)).chain([Area::WorkTree]);
+    let tables = areas.map(|area| worktable::entries(&state, &area)).chain([staging::entries(&state)]);
+    for entries in tables {
+        let mut entries = entries?;
         while let Some((_, entry)) = entries.next()? {
             roots.extend(match &entry.node {
                 StagedNode::File { content, .. } => content_reference(content),

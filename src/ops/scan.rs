@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use super::Result;
-use crate::base::disk::{FileKind, Stat};
+use std::sync::Arc;
+
+use super::{Error, Result};
+use crate::base::disk::{FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
@@ -13,6 +15,8 @@ use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::{folders, staging};
+use crate::world::bundle::{Bundle, Part, part_of};
+use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
 
 /// A path that is on disk, tracked, or both.
@@ -56,6 +60,39 @@ pub fn walk_tree(
     let skip = repo.skip();
     let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, monitor };
     repo.pools().io().install(|| walk(repo.work(), &options))
+}
+
+/// Opens the bundle at a path of the work tree.
+pub fn open_bundle(repo: &Repository, path: &RepoPath) -> Result<Bundle> {
+    let shown = || repo.work().path().join(path.as_os_str());
+    let opened = Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Fail).on("open the bundle", shown())?;
+    Bundle::open(opened).on("read the bundle", shown())?.ok_or_else(|| Error::Refused {
+        message: format!("'{}' is no sparse bundle: it has no Info.plist of one, or no bands", shown().display()),
+        hint: "'digstore bundle create' and 'bundle import' make one; without a path, the whole work tree is saved",
+    })
+}
+
+/// Walks the bundle at a path, ignored or not. Nothing is there: nothing is found. Besides: what is in its folder and
+/// belongs to no bundle, without what is in that.
+pub fn walk_bundle(
+    repo: &Repository,
+    state: &State,
+    path: &RepoPath,
+    monitor: &dyn Monitor,
+) -> Result<(Walked, Vec<RepoPath>)> {
+    let mut walked = walk_tree(repo, state, &Scopes::new(std::slice::from_ref(path)), true, monitor);
+    let mut foreign: Vec<RepoPath> = Vec::new();
+    walked.entries.retain(|entry| {
+        if !entry.path.is_within(path) {
+            return false;
+        }
+        let is_part = part_of(path, &entry.path, entry.stat.kind) != Part::Foreign;
+        if !is_part && !foreign.last().is_some_and(|last| entry.path.is_within(last)) {
+            foreign.push(entry.path.clone());
+        }
+        is_part
+    });
+    Ok((walked, foreign))
 }
 
 /// The operations that keep what a walk had to list.
@@ -115,7 +152,7 @@ fn pair_of(path: RepoPath, entry: Option<StagedEntry>, disk: Option<Stat>) -> Pa
 pub fn repo_path(root: &Path, base: &Path, given: &Path) -> Result<RepoPath> {
     use std::os::unix::ffi::OsStrExt;
     use std::path::Component;
-    let outside = || super::Error::Refused {
+    let outside = || Error::Refused {
         message: format!("'{}' is outside the work tree {}", given.display(), root.display()),
         hint: "name paths inside the work tree, or choose another one with -C",
     };

@@ -4,22 +4,23 @@
 
 use serde::Serialize;
 
+use super::capture::What;
 use super::checkout::plan::{self, Scope};
 use super::checkout::{apply, tree_entries};
 use super::checkpoint::create::save;
 use super::checkpoint::edit::bring_back_ops;
-use super::checkpoint::get;
-use super::checkpoint::restore::{Request, replace};
+use super::checkpoint::restore::{Request, replace, target};
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
+use crate::model::checkpoint::Area;
 use crate::model::id::CommitId;
 use crate::model::operation::{Operation, OperationLine, RefStep, WorkStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
 use crate::model::scopes::Scopes;
 use crate::ops::add::removal;
-use crate::repo::{RepoError, Repository, WriteLock};
+use crate::repo::{Repository, WriteLock};
 use crate::store::{checkpoints, operations, refs};
 
 /// What to take back.
@@ -87,7 +88,7 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         WorkStep::Replaced { saved, paths, moved } => {
             if moved {
                 // What is there now is saved by this, so going back may overwrite it.
-                save(repo, &lock, "before an undo".to_owned(), &[], monitor)?;
+                save(repo, &lock, "before an undo".to_owned(), What::of(&Area::WorkTree), monitor)?;
                 move_back(repo, &lock, &operation, true, std::mem::take(&mut ops), &mut outcome, monitor)?;
             }
             put_back(repo, &lock, (saved, paths, &operation), ops, &mut outcome, monitor)?;
@@ -193,10 +194,7 @@ fn put_back(
     outcome: &mut Outcome,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let target = {
-        let state = repo.journal().read();
-        get(&state, number)?.tree().ok_or(RepoError::CheckpointWithoutTree { number })?
-    };
+    let target = target(repo, number)?;
     let request =
         Request { target, number, paths, set_times: false, reason: "before an undo".to_owned(), summary: None };
     let (done, mut ops) = replace(repo, lock, request, ops, monitor)?;

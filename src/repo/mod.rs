@@ -229,10 +229,11 @@ impl Repository {
             return Err(StoreError::Poisoned.into());
         }
         if let Some(dir) = dir.filter(|_| !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed)) {
-            self.journal.refresh()?;
+            let changed = self.journal.refresh()?;
             self.reclaim(dir)?;
-            self.reload()?;
-            self.unsettled.store(false, Ordering::Relaxed);
+            if self.unsettled.swap(false, Ordering::Relaxed) || changed {
+                self.reload()?;
+            }
             lock.settle();
         }
         Ok(WriteLock { _lock: lock })

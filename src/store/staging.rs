@@ -6,7 +6,7 @@ use super::StoreError;
 use super::journal::Scan;
 use super::journal::State;
 use crate::format::journal::Op;
-use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, staged_key, staged_path};
+use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, staged_key, staged_path};
 use crate::model::path::RepoPath;
 use crate::model::staging::{StagedEntry, StagedNode};
 
@@ -31,26 +31,30 @@ pub fn is_tracked(state: &State, path: &RepoPath) -> Result<bool, StoreError> {
     Ok(get(state, path)?.is_some_and(|entry| entry.node != StagedNode::Deleted))
 }
 
-/// All entries in tree order, deletions included, decoded as they are reached.
+/// Entries in tree order, deletions included, decoded as they are reached.
 #[derive(Debug)]
 pub struct Entries<'a> {
     scan: Scan<'a>,
+    /// Sort key of the path at and below which they are.
+    within: Vec<u8>,
 }
 
 /// Starts at the first entry.
 pub fn entries(state: &State) -> Result<Entries<'_>, StoreError> {
-    Entries::under(state, STAGED_PREFIX)
+    entries_below(state, &RepoPath::root())
+}
+
+/// Starts at the first entry at or below a path.
+pub fn entries_below<'a>(state: &'a State, path: &RepoPath) -> Result<Entries<'a>, StoreError> {
+    Entries::within(state, STAGED_PREFIX, path)
 }
 
 /// The entries at and below a path.
 pub fn entries_within(state: &State, path: &RepoPath) -> Result<Vec<(RepoPath, StagedEntry)>, StoreError> {
-    let mut entries = Entries { scan: state.scan_from(STAGED_PREFIX, &staged_key(path))? };
+    let mut entries = entries_below(state, path)?;
     let mut found = Vec::new();
-    while let Some((candidate, entry)) = entries.next()? {
-        if !candidate.is_within(path) {
-            break;
-        }
-        found.push((candidate, entry));
+    while let Some(entry) = entries.next()? {
+        found.push(entry);
     }
     Ok(found)
 }
@@ -65,14 +69,18 @@ impl Entries<'_> {
 }
 
 impl<'a> Entries<'a> {
-    /// Starts at the first entry whose key is a path behind `prefix`, one byte.
-    pub(super) fn under(state: &'a State, prefix: &'a [u8]) -> Result<Self, StoreError> {
-        Ok(Self { scan: state.scan(prefix)? })
+    /// Starts at the first entry at or below a path, whose keys are paths behind `prefix`, one byte.
+    pub(super) fn within(state: &'a State, prefix: &'a [u8], path: &RepoPath) -> Result<Self, StoreError> {
+        let within = path.sort_key();
+        Ok(Self { scan: state.scan_from(prefix, &key(prefix, &within))?, within })
     }
 
     /// The next entry as it lies there.
     pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, StoreError> {
-        Ok(self.scan.next()?.map(|(key, value)| Encoded { key, value }))
+        let Some((key, value)) = self.scan.next()? else { return Ok(None) };
+        let rest = key.get(STAGED_PREFIX.len()..).and_then(|subject| subject.strip_prefix(self.within.as_slice()));
+        let is_within = rest.is_some_and(|rest| self.within.is_empty() || matches!(rest.first(), None | Some(0)));
+        Ok(is_within.then_some(Encoded { key, value }))
     }
 }
 

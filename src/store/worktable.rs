@@ -1,23 +1,39 @@
-//! What checkpoints know of the work tree: where it differs from staging, and the tree that it was last stored as.
+//! What checkpoints know of the work tree: where it differs from staging, and the tree that it was last stored as. And the
+//! same of each bundle that has checkpoints of its own.
 //!
-//! The table holds only paths for which staging's entry is not what was on disk: changed, new and missing ones. Staging
-//! and this table together say what the work tree was when the base was stored. Whatever changes staging forgets the base;
-//! the entries stay true as long as the files look the same.
+//! A table holds only paths for which staging's entry is not what was on disk: changed, new and missing ones. Staging
+//! and the work tree's table together say what the work tree was when the base was stored. Whatever changes staging forgets
+//! the base; the entries stay true as long as the files look the same. Bundles have no base.
 
 use super::journal::State;
 use super::staging::Entries;
 use super::{StoreError, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
-    STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY, WORK_PREFIX, decode_counter, decode_staged, decode_tree_id,
-    encode_staged, key,
+    BUNDLE_PARENT_PREFIX, BUNDLE_PREFIX, STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY, WORK_PREFIX, decode_counter,
+    decode_staged, decode_tree_id, encode_staged, key, staged_path,
 };
+use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
 use crate::model::path::RepoPath;
 use crate::model::staging::StagedEntry;
 
-fn work_key(path: &RepoPath) -> Vec<u8> {
-    key(WORK_PREFIX, &path.sort_key())
+fn prefix(area: &Area) -> &'static [u8] {
+    match area {
+        Area::WorkTree => WORK_PREFIX,
+        Area::Bundle(_) => BUNDLE_PREFIX,
+    }
+}
+
+fn entry_key(area: &Area, path: &RepoPath) -> Vec<u8> {
+    key(prefix(area), &path.sort_key())
+}
+
+fn parent_key(area: &Area) -> Vec<u8> {
+    match area {
+        Area::WorkTree => WORK_PARENT_KEY.to_vec(),
+        Area::Bundle(path) => key(BUNDLE_PARENT_PREFIX, &path.sort_key()),
+    }
 }
 
 /// The tree that the work tree was last stored as; `None` if what is known does not add up to one.
@@ -35,14 +51,14 @@ pub fn forget_base_op() -> Op {
     Op::Delete(WORK_BASE_KEY.to_vec())
 }
 
-/// The number of the checkpoint that the work tree was last equal to.
-pub fn parent(state: &State) -> Result<Option<u64>, StoreError> {
-    state.get(WORK_PARENT_KEY)?.map(|value| decode_counter(value).map_err(StoreError::in_journal)).transpose()
+/// The number of the checkpoint that the area was last equal to.
+pub fn parent(state: &State, area: &Area) -> Result<Option<u64>, StoreError> {
+    state.get(&parent_key(area))?.map(|value| decode_counter(value).map_err(StoreError::in_journal)).transpose()
 }
 
-/// Sets the number of the checkpoint that the work tree is equal to.
-pub fn parent_op(number: u64) -> Op {
-    counter_op(WORK_PARENT_KEY, number)
+/// Sets the number of the checkpoint that the area is equal to.
+pub fn parent_op(area: &Area, number: u64) -> Op {
+    counter_op(&parent_key(area), number)
 }
 
 /// Does the operation change staging, so that the base is none any more?
@@ -51,21 +67,43 @@ pub fn ends_base(op: &Op) -> bool {
 }
 
 /// Sets a path's entry.
-pub fn put_op(path: &RepoPath, entry: &StagedEntry) -> Op {
-    Op::Put(work_key(path), encode_staged(entry))
+pub fn put_op(area: &Area, path: &RepoPath, entry: &StagedEntry) -> Op {
+    Op::Put(entry_key(area, path), encode_staged(entry))
 }
 
 /// Removes a path's entry: staging is right about it.
-pub fn delete_op(path: &RepoPath) -> Op {
-    Op::Delete(work_key(path))
+pub fn delete_op(area: &Area, path: &RepoPath) -> Op {
+    Op::Delete(entry_key(area, path))
 }
 
 /// A path's entry.
-pub fn get(state: &State, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
-    state.get(&work_key(path))?.map(|value| decode_staged(value).map_err(StoreError::in_journal)).transpose()
+pub fn get(state: &State, area: &Area, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
+    state.get(&entry_key(area, path))?.map(|value| decode_staged(value).map_err(StoreError::in_journal)).transpose()
 }
 
-/// Starts at the first entry, in tree order.
-pub fn entries(state: &State) -> Result<Entries<'_>, StoreError> {
-    Entries::under(state, WORK_PREFIX)
+/// Starts at the first entry of an area, in tree order.
+pub fn entries<'a>(state: &'a State, area: &Area) -> Result<Entries<'a>, StoreError> {
+    Entries::within(state, prefix(area), &area.root())
+}
+
+/// The bundles that something is recorded of, with the numbers of the checkpoints that they were last equal to.
+pub fn bundles(state: &State) -> Result<Vec<(RepoPath, u64)>, StoreError> {
+    let mut found = Vec::new();
+    let mut scan = state.scan(BUNDLE_PARENT_PREFIX)?;
+    while let Some((key, value)) = scan.next()? {
+        let path = staged_path(key).map_err(StoreError::in_journal)?;
+        found.push((path, decode_counter(value).map_err(StoreError::in_journal)?));
+    }
+    Ok(found)
+}
+
+/// Forgets everything that is recorded of a bundle: its next checkpoint reads all of it.
+pub fn forget_ops(state: &State, bundle: &RepoPath) -> Result<Vec<Op>, StoreError> {
+    let area = Area::Bundle(bundle.clone());
+    let mut ops = vec![Op::Delete(parent_key(&area))];
+    let mut entries = entries(state, &area)?;
+    while let Some((path, _)) = entries.next()? {
+        ops.push(delete_op(&area, &path));
+    }
+    Ok(ops)
 }

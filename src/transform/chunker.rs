@@ -1,8 +1,11 @@
-//! Content-defined cutting.
+//! Cutting: by content, or at fixed places.
 //!
 //! Cut points are part of the format: the same bytes are cut at the same places for ever, so the crate's version is
 //! pinned and the golden tests below fix its cuts. A cut depends on nothing but the bytes since the cut before it, so
 //! any window that holds `max_len` bytes, or all that are left, gives the same answer.
+//!
+//! Bands of a sparse bundle are cut at fixed places: a write inside a disk image moves nothing, so cuts need not follow
+//! the content, and a sector that changes should cost one short chunk.
 
 use std::ops::RangeInclusive;
 
@@ -66,19 +69,35 @@ impl ChunkParams {
     }
 }
 
+/// Length of the chunks of a band.
+pub const BAND_CHUNK_LEN: u32 = 16 * 1024;
+
 /// Finds cut points.
 #[derive(Debug, Clone, Copy)]
 pub struct Chunker {
     params: ChunkParams,
-    mask_s: u64,
-    mask_l: u64,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    /// Where a rolling hash of the content says so.
+    Content { mask_s: u64, mask_l: u64 },
+    /// After `max_len` bytes.
+    Fixed,
 }
 
 impl Chunker {
     /// A chunker for checked parameters.
     pub fn new(params: ChunkParams) -> Self {
         let (mask_s, mask_l) = v2020::select_masks(params.avg_len as usize, Normalization::Level1);
-        Self { params, mask_s, mask_l }
+        Self { params, rule: Rule::Content { mask_s, mask_l } }
+    }
+
+    /// The chunker for bands.
+    pub fn of_bands() -> Self {
+        let len = BAND_CHUNK_LEN;
+        Self { params: ChunkParams { min_len: len, avg_len: len, max_len: len, whole_len: len }, rule: Rule::Fixed }
     }
 
     /// The parameters.
@@ -88,9 +107,14 @@ impl Chunker {
 
     /// The length of the next chunk of `window`, which must hold `max_len` bytes or all that are left of the stretch.
     pub fn next_len(&self, window: &[u8]) -> usize {
-        let Self { params, mask_s, mask_l } = self;
-        let (min, avg, max) = (params.min_len as usize, params.avg_len as usize, params.max_len as usize);
-        v2020::cut(window, min, avg, max, *mask_s, *mask_l, mask_s << 1, mask_l << 1).1
+        let ChunkParams { min_len, avg_len, max_len, .. } = self.params;
+        let (min, avg, max) = (min_len as usize, avg_len as usize, max_len as usize);
+        match self.rule {
+            Rule::Content { mask_s, mask_l } => {
+                v2020::cut(window, min, avg, max, mask_s, mask_l, mask_s << 1, mask_l << 1).1
+            }
+            Rule::Fixed => window.len().min(max),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Floor 5, outside the repository: the work tree.
+//! Floor 5, outside the repository: the work tree, and sparse bundles.
 //!
 //! Walking with ignore rules, reading files without following links, writing them back. This room never opens anything
 //! in the repository's folder and knows nothing of layers or the journal.
 
+pub mod bundle;
 pub mod dirs;
 pub mod ignore;
 pub mod read;

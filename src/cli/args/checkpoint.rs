@@ -106,6 +106,9 @@ pub struct Label {
 
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
+    /// Save this sparse bundle, ignored or not, instead of the work tree
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: Option<PathBuf>,
     #[command(flatten)]
     pub label: Label,
     /// A JSON document to keep with it
@@ -124,8 +127,11 @@ pub struct CreateArgs {
     #[arg(long)]
     pub scheduled: bool,
     /// Record only what is said here, not the work tree
-    #[arg(long)]
+    #[arg(long, conflicts_with = "bundle")]
     pub no_tree: bool,
+    /// Read every file, even if it looks as it did
+    #[arg(long, conflicts_with = "no_tree")]
+    pub paranoid: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -252,6 +258,9 @@ pub struct CheckpointExportArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct WatchArgs {
+    /// Watch this sparse bundle instead of the work tree
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: Option<PathBuf>,
     #[command(flatten)]
     pub label: Label,
     /// How often to look

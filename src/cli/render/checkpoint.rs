@@ -30,7 +30,7 @@ pub fn create(outcome: &create::Outcome, list: bool, paint: Paint) -> String {
     let Some(checkpoint) = &outcome.checkpoint else {
         return match outcome.skipped {
             Some(Skipped::Recent) => "Skipped: the last checkpoint is younger than that.\n".to_owned(),
-            _ => "Skipped: the work tree is as it was.\n".to_owned(),
+            _ => "Skipped: nothing has changed.\n".to_owned(),
         };
     };
     let lists = [("added", &outcome.added), ("modified", &outcome.modified), ("removed", &outcome.removed)];
@@ -60,6 +60,16 @@ pub fn create(outcome: &create::Outcome, list: bool, paint: Paint) -> String {
     text
 }
 
+/// What lies in a bundle's folder and was left out.
+pub fn foreign(paths: &[RepoPath]) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = paths.iter().take(SHOWN).map(ToString::to_string).collect();
+    if paths.len() > SHOWN {
+        names.push(format!("{} more", grouped((paths.len() - SHOWN) as u64)));
+    }
+    format!("left out, because a bundle has no such files: {}", names.join(", "))
+}
+
 pub fn list(outcome: &list::Outcome, paint: Paint) -> String {
     let width = |number: u64| number.to_string().len();
     let widest = outcome.checkpoints.first().map_or(0, |line| width(line.number));
@@ -74,6 +84,7 @@ fn line(line: &Line, pad: usize, paint: Paint) -> String {
     let number = mark(line.number, paint);
     let mut text = format!("{:pad$}{number}  {}  {changed:>11}  ", "", local_time(line.time_ns));
     let mut words = Vec::new();
+    words.extend(line.bundle.iter().map(|bundle| paint.cyan(bundle.to_string())));
     if !line.subject.is_empty() {
         words.push(printable(&line.subject));
     }
@@ -104,6 +115,9 @@ pub fn show(shown: &list::Shown, paint: Paint) -> String {
         (Some(number), _) => row("parent", format!("@{number}")),
         (None, Some(id)) => row("parent", format!("{} (not here any more)", id.short())),
         (None, None) => {}
+    }
+    if let Some(bundle) = checkpoint.bundle() {
+        row("bundle", bundle.to_string());
     }
     match checkpoint.tree() {
         Some(tree) => row("tree", format!("{} ({} changed)", tree.short(), count(origin.changed_paths, "path"))),

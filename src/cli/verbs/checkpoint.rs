@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use digstore::model::checkpoint::{MAX_STATE_LEN, Trigger};
+use digstore::model::checkpoint::{Area, MAX_STATE_LEN, Trigger};
 use digstore::ops::checkpoint::{create, edit, list, restore, retention, transfer, watch};
 use digstore::ops::{Error, diff, session};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::history::needs_content;
 use super::{Done, unless_quiet};
-use crate::cli::app::{App, Report};
+use crate::cli::app::{App, Opened, Report};
 use crate::cli::args::checkpoint::{
     CheckpointCommand, CheckpointDiffArgs, CheckpointExportArgs, CheckpointRestoreArgs, CompactArgs, CreateArgs, Label,
     ListArgs, WatchArgs,
@@ -71,14 +71,20 @@ fn with_state(outcome: &impl Serialize) -> Value {
     json
 }
 
-fn options(label: Label, trigger: Trigger, state: Option<String>) -> create::Options {
+/// What of the disk is meant: the bundle named, or the work tree.
+fn area(at: &Opened, bundle: Option<&Path>) -> Result<Area, Failure> {
+    bundle.map_or(Ok(Area::WorkTree), |bundle| Ok(Area::Bundle(at.path(bundle)?)))
+}
+
+fn options(label: Label, trigger: Trigger, state: Option<String>, area: Option<Area>) -> create::Options {
     create::Options {
         session: label.session,
         message: label.message.join("\n\n"),
         tags: label.tags,
         trigger,
         state,
-        work_tree: true,
+        area,
+        paranoid: false,
         only_if_changed: false,
         min_interval: label.min_interval,
     }
@@ -99,15 +105,20 @@ fn create(app: &App, args: CreateArgs) -> Done {
         (false, true) => Trigger::Scheduled,
         (false, false) => Trigger::Manual,
     };
-    let options =
-        create::Options { work_tree: !args.no_tree, only_if_changed: args.auto, ..options(args.label, trigger, state) };
     let at = app.open()?;
+    let area = if args.no_tree { None } else { Some(area(&at, args.bundle.as_deref())?) };
+    let options = create::Options {
+        only_if_changed: args.auto,
+        paranoid: args.paranoid,
+        ..options(args.label, trigger, state, area)
+    };
     let outcome = create::create(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || render::create(&outcome, app.global.verbose, app.paint));
     Ok(Report::new(&with_state(&outcome), text)
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))
         })
+        .note(!outcome.foreign.is_empty(), || render::foreign(&outcome.foreign))
         .exit_if(outcome.unreadable > 0, Exit::Partial))
 }
 
@@ -227,8 +238,9 @@ fn watch(app: &App, args: WatchArgs) -> Done {
     if let Some(name) = &args.label.session {
         session::active(&at.repo.journal().read(), name)?;
     }
+    let area = area(&at, args.bundle.as_deref())?;
     let options = watch::Options {
-        create: options(args.label, Trigger::Automatic("changed".to_owned()), None),
+        create: options(args.label, Trigger::Automatic("changed".to_owned()), None, Some(area)),
         interval: args.interval,
         max_count: args.count,
     };

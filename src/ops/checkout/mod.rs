@@ -10,11 +10,13 @@ pub mod plan;
 use serde::Serialize;
 
 pub use self::plan::{Plan, Scope};
+use super::capture::What;
 use super::checkpoint::create::save;
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
+use crate::model::checkpoint::Area;
 use crate::model::id::CommitId;
 use crate::model::operation::{Operation, RefStep, WorkStep};
 use crate::model::path::RepoPath;
@@ -119,6 +121,11 @@ fn record(repo: &Repository, options: &Options, commit: &CommitId, head: &Head) 
     Ok((ops, operation))
 }
 
+/// The work tree, and what is lost although it is ignored.
+fn lost(paths: &[RepoPath]) -> What<'_> {
+    What { also: paths, ..What::of(&Area::WorkTree) }
+}
+
 /// Stores the work tree if the plan would lose some of it.
 fn save_lost(
     repo: &Repository,
@@ -130,7 +137,7 @@ fn save_lost(
     if plan.lost.is_empty() {
         return Ok((plan, operation));
     }
-    let saved = save(repo, lock, format!("before the {}", operation.summary), &plan.lost, monitor)?;
+    let saved = save(repo, lock, format!("before the {}", operation.summary), lost(&plan.lost), monitor)?;
     let moved = operation.work == WorkStep::Moved;
     operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
     Ok((plan, operation))
@@ -202,7 +209,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     }
     let mut ops = Vec::new();
     if !plan.writes.is_empty() || !plan.removals.is_empty() {
-        let saved = save(repo, &lock, "before a restore".to_owned(), &plan.lost, monitor)?;
+        let saved = save(repo, &lock, "before a restore".to_owned(), lost(&plan.lost), monitor)?;
         let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
         operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };
         ops = operations::record_ops(&repo.journal().read(), operation)?;

@@ -1,5 +1,6 @@
-//! `checkpoint create`: the work tree as it is on disk, stored and recorded in one step.
+//! `checkpoint create`: the work tree, or a sparse bundle, as it is on disk, stored and recorded in one step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,13 +11,14 @@ use crate::base::monitor::Monitor;
 use crate::format::checkpoint::checkpoint_id;
 use crate::format::journal::Op;
 use crate::model::checkpoint::{
-    Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
+    Area, Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
 };
 use crate::model::id::{CheckpointId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::session::{EventKind, Session, SessionName};
-use crate::ops::capture::{Capture, Change, capture};
+use crate::ops::capture::{Capture, Change, What, capture};
 use crate::ops::ingest::{IngestStats, Sink};
+use crate::ops::scan::open_bundle;
 use crate::ops::session::active;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, WriteLock};
@@ -25,6 +27,7 @@ use crate::store::journal::State;
 use crate::store::layer_writer::SealedLayer;
 use crate::store::sessions::Appender;
 use crate::store::worktable;
+use crate::world::bundle::Bundle;
 
 /// What to record.
 #[derive(Debug, Clone)]
@@ -39,9 +42,11 @@ pub struct Options {
     pub trigger: Trigger,
     /// A JSON document of the caller.
     pub state: Option<String>,
-    /// Store the work tree. Without it, only what the caller says is recorded.
-    pub work_tree: bool,
-    /// Do nothing if the work tree is as it was.
+    /// What to store; `None`: only what the caller says is recorded.
+    pub area: Option<Area>,
+    /// Read every file, however it looks.
+    pub paranoid: bool,
+    /// Do nothing if the area is as it was.
     pub only_if_changed: bool,
     /// Do nothing if the last checkpoint of the session, or of all, is younger than this.
     pub min_interval: Option<Duration>,
@@ -55,7 +60,8 @@ impl Default for Options {
             tags: Vec::new(),
             trigger: Trigger::Manual,
             state: None,
-            work_tree: true,
+            area: Some(Area::WorkTree),
+            paranoid: false,
             only_if_changed: false,
             min_interval: None,
         }
@@ -91,6 +97,8 @@ pub struct Outcome {
     pub unreadable: u64,
     /// Devices, sockets and pipes, which are not kept.
     pub special_files: u64,
+    /// What is in a bundle's folder and belongs to no bundle; it is not kept.
+    pub foreign: Vec<RepoPath>,
     /// Work done.
     pub ingest: IngestStats,
 }
@@ -111,9 +119,9 @@ pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     {
         return Ok(Outcome::skipped(Skipped::Recent));
     }
-    let outcome = match options.work_tree {
-        true => with_tree(repo, &lock, options, monitor)?,
-        false => {
+    let outcome = match area_of(repo, &options)? {
+        Some(area) => of_area(repo, &lock, options, &area, monitor)?,
+        None => {
             let checkpoint = record(repo, &lock, options, Stored::default())?;
             Outcome { checkpoint: Some(checkpoint), ..Outcome::default() }
         }
@@ -122,7 +130,18 @@ pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     Ok(outcome)
 }
 
-/// The work tree as it was before something is done to it.
+/// What is to be stored. A work tree that is itself a bundle is stored as one.
+fn area_of(repo: &Repository, options: &Options) -> Result<Option<Area>> {
+    match &options.area {
+        Some(Area::Bundle(path)) => open_bundle(repo, path).map(|_| options.area.clone()),
+        Some(Area::WorkTree) if Bundle::open(Arc::clone(repo.work())).is_ok_and(|bundle| bundle.is_some()) => {
+            Ok(Some(Area::Bundle(RepoPath::root())))
+        }
+        area => Ok(area.clone()),
+    }
+}
+
+/// An area as it was before something is done to it.
 pub struct Saved {
     /// The checkpoint that holds it.
     pub number: u64,
@@ -132,36 +151,34 @@ pub struct Saved {
     pub unreadable: Vec<RepoPath>,
 }
 
-/// Stores the work tree before it is overwritten, unless it is stored already. `also` are paths that a checkpoint usually
-/// leaves out.
+/// Stores an area before it is overwritten, unless it is stored already.
 pub fn save(
     repo: &Repository,
     lock: &WriteLock,
     message: String,
-    also: &[RepoPath],
+    what: What<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Saved> {
     let mut sink = Sink::small(repo);
-    let captured = capture(repo, &mut sink, also, monitor)?;
+    let captured = capture(repo, &mut sink, what, monitor)?;
     let (tree, unreadable) = (captured.tree, captured.unreadable.clone());
-    let stored_as = number_with(&repo.journal().read(), &captured)?;
+    let stored_as = number_with(&repo.journal().read(), what.area, &captured)?;
     if let Some(number) = stored_as {
         // Looks may have changed where content has not.
         let (layers, mut ops, _) = sink.finish_small()?;
         ops.extend(captured.ops);
-        ops.push(worktable::base_op(&tree));
         repo.commit(lock, &layers, ops)?;
         return Ok(Saved { number, tree, unreadable });
     }
     let trigger = Trigger::Automatic(SAFETY.to_owned());
     let options = Options { message, trigger, ..Options::default() };
-    let checkpoint = record(repo, lock, options, Stored::of(sink, captured)?)?;
+    let checkpoint = record(repo, lock, options, Stored::of(sink, what.area, captured)?)?;
     Ok(Saved { number: checkpoint.number, tree, unreadable })
 }
 
-/// The checkpoint that the work tree is equal to, if it is there.
-fn number_with(state: &State, captured: &Capture) -> Result<Option<u64>> {
-    let Some(number) = worktable::parent(state)? else { return Ok(None) };
+/// The checkpoint that the area is equal to, if it is there.
+fn number_with(state: &State, area: &Area, captured: &Capture) -> Result<Option<u64>> {
+    let Some(number) = worktable::parent(state, area)? else { return Ok(None) };
     let parent = checkpoints::get(state, number)?;
     Ok(parent.filter(|parent| parent.tree() == Some(captured.tree)).map(|parent| parent.number))
 }
@@ -235,21 +252,27 @@ struct Stored {
     layers: Vec<SealedLayer>,
     ops: Vec<Op>,
     ingest: IngestStats,
-    captured: Option<Capture>,
+    captured: Option<(Area, Capture)>,
 }
 
 impl Stored {
-    fn of(sink: Sink<'_>, mut captured: Capture) -> Result<Self> {
+    fn of(sink: Sink<'_>, area: &Area, mut captured: Capture) -> Result<Self> {
         let (layers, mut ops, ingest) = sink.finish_small()?;
         ops.append(&mut captured.ops);
-        ops.push(worktable::base_op(&captured.tree));
-        Ok(Self { layers, ops, ingest, captured: Some(captured) })
+        Ok(Self { layers, ops, ingest, captured: Some((area.clone(), captured)) })
     }
 }
 
-fn with_tree(repo: &Repository, lock: &WriteLock, options: Options, monitor: &dyn Monitor) -> Result<Outcome> {
+fn of_area(
+    repo: &Repository,
+    lock: &WriteLock,
+    options: Options,
+    area: &Area,
+    monitor: &dyn Monitor,
+) -> Result<Outcome> {
     let mut sink = Sink::small(repo);
-    let mut captured = capture(repo, &mut sink, &[], monitor)?;
+    let what = What { paranoid: options.paranoid, ..What::of(area) };
+    let mut captured = capture(repo, &mut sink, what, monitor)?;
     let of = |wanted: Change| {
         let paths = captured.changed.iter().filter(move |(_, change)| *change == wanted);
         paths.map(|(path, _)| path.clone()).collect()
@@ -261,9 +284,10 @@ fn with_tree(repo: &Repository, lock: &WriteLock, options: Options, monitor: &dy
         unchanged: captured.unchanged,
         unreadable: captured.unreadable.len() as u64,
         special_files: captured.special_files,
+        foreign: std::mem::take(&mut captured.foreign),
         ..Outcome::default()
     };
-    if options.only_if_changed && number_with(&repo.journal().read(), &captured)?.is_some() {
+    if options.only_if_changed && number_with(&repo.journal().read(), area, &captured)?.is_some() {
         let looks = std::mem::take(&mut captured.ops);
         if !looks.is_empty() {
             repo.commit(lock, &[], looks)?;
@@ -271,7 +295,7 @@ fn with_tree(repo: &Repository, lock: &WriteLock, options: Options, monitor: &dy
         outcome.skipped = Some(Skipped::Unchanged);
         return Ok(outcome);
     }
-    let stored = Stored::of(sink, captured)?;
+    let stored = Stored::of(sink, area, captured)?;
     outcome.ingest = stored.ingest;
     outcome.checkpoint = Some(record(repo, lock, options, stored)?);
     Ok(outcome)
@@ -292,21 +316,19 @@ fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored)
         }
         let origin = Origin {
             session: name,
-            parent: parent(&state, session.as_ref(), captured.is_some())?,
+            parent: parent(&state, session.as_ref(), captured.as_ref().map(|(area, _)| area))?,
             time_ns,
             message,
             trigger,
             state: document,
-            held: captured.as_ref().map_or(Held::Nothing, |captured| Held::Tree(captured.tree)),
-            changed_paths: captured.as_ref().map_or(0, |captured| captured.changed.len() as u64),
-            unreadable_paths: captured.as_ref().map_or(0, |captured| captured.unreadable.len() as u64),
+            held: captured.as_ref().map_or(Held::Nothing, |(area, captured)| area.held(captured.tree)),
+            changed_paths: captured.as_ref().map_or(0, |(_, captured)| captured.changed.len() as u64),
+            unreadable_paths: captured.as_ref().map_or(0, |(_, captured)| captured.unreadable.len() as u64),
         };
         let checkpoint = Checkpoint { number, id: checkpoint_id(&origin), origin, tags, annotations: Vec::new() };
         ops.extend(checkpoints::put_ops(&checkpoint, session.as_ref().map(|session| session.id)));
         ops.push(checkpoints::last_number_op(number));
-        if captured.is_some() {
-            ops.push(worktable::parent_op(number));
-        }
+        ops.extend(captured.iter().map(|(area, _)| worktable::parent_op(area, number)));
         if let Some(session) = &session {
             let mut events = Appender::new(&state, session.id, time_ns)?;
             events.append(&EventKind::Checkpointed { number, id: checkpoint.id });
@@ -318,10 +340,10 @@ fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored)
     Ok(checkpoint)
 }
 
-/// Of a work tree: the checkpoint that it was last equal to. Of words alone: the one before in the session.
-fn parent(state: &State, session: Option<&Session>, with_tree: bool) -> Result<Option<CheckpointId>> {
-    if with_tree {
-        let Some(number) = worktable::parent(state)? else { return Ok(None) };
+/// Of an area: the checkpoint that it was last equal to. Of words alone: the one before in the session.
+fn parent(state: &State, session: Option<&Session>, area: Option<&Area>) -> Result<Option<CheckpointId>> {
+    if let Some(area) = area {
+        let Some(number) = worktable::parent(state, area)? else { return Ok(None) };
         return Ok(checkpoints::get(state, number)?.map(|parent| parent.id));
     }
     let mut last = None;

@@ -1,4 +1,4 @@
-//! `checkpoint restore`: the work tree as a checkpoint has it, after what is there now was saved.
+//! `checkpoint restore`: the work tree, or a bundle, as a checkpoint has it, after what is there now was saved.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,7 @@ use crate::base::clock;
 use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
+use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
 use crate::model::operation::{Operation, WorkStep};
 use crate::model::path::RepoPath;
@@ -21,7 +22,7 @@ use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node, Tree};
-use crate::ops::capture::{nothing, record};
+use crate::ops::capture::{What, nothing, record};
 use crate::ops::checkout::apply::carry_out;
 use crate::ops::checkout::plan::Plan;
 use crate::ops::materialize::{FileWrite, Written};
@@ -39,7 +40,7 @@ use crate::world::write::Expect;
 pub struct Options {
     /// The checkpoint.
     pub number: u64,
-    /// Only these paths and what is below them; everything if empty.
+    /// Only these paths and what is below them; all that the checkpoint is of if empty.
     pub paths: Vec<RepoPath>,
     /// Set the recorded modification times.
     pub set_times: bool,
@@ -76,12 +77,8 @@ pub fn restore(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     }
     let lock = repo.lock("checkpoint restore")?;
     let number = options.number;
-    let target = {
-        let state = repo.journal().read();
-        get(&state, number)?.tree().ok_or(RepoError::CheckpointWithoutTree { number })?
-    };
     let request = Request {
-        target,
+        target: target(repo, number)?,
         number,
         paths: options.paths.clone(),
         set_times: options.set_times,
@@ -92,6 +89,13 @@ pub fn restore(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     let (outcome, ops) = replace(repo, &lock, request, ops, monitor)?;
     repo.commit(&lock, &[], ops)?;
     Ok(outcome)
+}
+
+/// The tree of a checkpoint, and what it is of.
+pub fn target(repo: &Repository, number: u64) -> Result<(TreeId, Area)> {
+    let checkpoint = get(&repo.journal().read(), number)?;
+    let target = checkpoint.tree().zip(checkpoint.area());
+    Ok(target.ok_or(RepoError::CheckpointWithoutTree { number })?)
 }
 
 fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
@@ -127,11 +131,11 @@ fn session_event(repo: &Repository, number: u64) -> Result<Vec<Op>> {
 
 /// A tree, or part of it, that is to be put in the place of what is there.
 pub struct Request {
-    /// The tree.
-    pub target: TreeId,
+    /// The tree, and what it is of.
+    pub target: (TreeId, Area),
     /// The checkpoint that holds it.
     pub number: u64,
-    /// Only these paths; everything if empty.
+    /// Only these paths; the whole area if empty.
     pub paths: Vec<RepoPath>,
     /// Set the recorded modification times.
     pub set_times: bool,
@@ -149,12 +153,15 @@ pub fn replace(
     mut ops: Vec<Op>,
     monitor: &dyn Monitor,
 ) -> Result<(Outcome, Vec<Op>)> {
-    let saved = save(repo, lock, request.reason.clone(), &[], monitor)?;
+    let (target, area) = &request.target;
+    let saved = save(repo, lock, request.reason.clone(), What::of(area), monitor)?;
     let objects = repo.objects();
-    let (now, then) = (objects.tree(&saved.tree)?, objects.tree(&request.target)?);
+    let (now, then) = (objects.tree(&saved.tree)?, objects.tree(target)?);
+    let root = area.root();
     let scopes = Scopes::or_everything(&request.paths);
     let mut changes = trees::diff(&objects, &now, &then)?;
-    changes.retain(|change| scopes.contains(&change.path));
+    // Folders that lead to a bundle are no part of it.
+    changes.retain(|change| scopes.contains(&change.path) && change.path.is_within(&root));
     if request.summary.is_some() {
         check_paths(repo, &request, &now, &then)?;
     }
@@ -164,9 +171,9 @@ pub fn replace(
     if !in_danger.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_danger });
     }
-    let kept = left_out(repo, &then, &changes)?;
+    let kept = if *area == Area::WorkTree { left_out(repo, &then, &changes)? } else { HashSet::new() };
     changes.retain(|change| !kept.contains(&change.path));
-    let looks = Looks::of(repo, &changes)?;
+    let looks = Looks::of(repo, area, &changes)?;
     let plan = plan(changes, &looks);
     let in_the_way = in_the_way(repo, &plan);
     if !in_the_way.is_empty() {
@@ -174,13 +181,15 @@ pub fn replace(
     }
     let (done, written) = carry_out(repo, &plan, request.set_times, monitor)?;
     ops.extend(looks.ops_after(&plan, &written));
-    let whole = request.paths.is_empty() || request.paths.iter().any(RepoPath::is_root);
+    let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
     let is_whole = whole && done.failed == 0;
-    ops.extend(is_whole.then(|| worktable::parent_op(request.number)));
-    // What stays though the target does not have it makes the disk more than the target.
-    let equals_target = is_whole && kept.is_empty();
-    ops.push(if equals_target { worktable::base_op(&request.target) } else { worktable::forget_base_op() });
-    let paths = if whole { vec![RepoPath::root()] } else { request.paths };
+    ops.extend(is_whole.then(|| worktable::parent_op(area, request.number)));
+    if *area == Area::WorkTree {
+        // What stays though the target does not have it makes the disk more than the target.
+        let equals_target = is_whole && kept.is_empty();
+        ops.push(if equals_target { worktable::base_op(target) } else { worktable::forget_base_op() });
+    }
+    let paths = if whole { vec![root] } else { request.paths };
     if let Some(summary) = request.summary
         && done.written + done.removed > 0
     {
@@ -285,17 +294,18 @@ fn rules_of(
 }
 
 /// What is recorded of the paths that change.
-struct Looks {
+struct Looks<'a> {
+    area: &'a Area,
     work: HashMap<RepoPath, StagedEntry>,
     staged: HashMap<RepoPath, StagedEntry>,
 }
 
-impl Looks {
-    fn of(repo: &Repository, changes: &[TreeChange]) -> Result<Self> {
+impl<'a> Looks<'a> {
+    fn of(repo: &Repository, area: &'a Area, changes: &[TreeChange]) -> Result<Self> {
         let state = repo.journal().read();
-        let mut looks = Self { work: HashMap::new(), staged: HashMap::new() };
+        let mut looks = Self { area, work: HashMap::new(), staged: HashMap::new() };
         for TreeChange { path, .. } in changes {
-            if let Some(entry) = worktable::get(&state, path)? {
+            if let Some(entry) = worktable::get(&state, area, path)? {
                 looks.work.insert(path.clone(), entry);
             }
             if let Some(entry) = staging::get(&state, path)?.filter(|entry| entry.node != StagedNode::Deleted) {
@@ -311,7 +321,7 @@ impl Looks {
     }
 
     fn op(&self, path: &RepoPath, new: Option<&StagedEntry>) -> Option<Op> {
-        record(path, new, self.work.get(path), self.staged.get(path))
+        record(self.area, path, new, self.work.get(path), self.staged.get(path))
     }
 
     /// What to record when the plan was carried out.
@@ -348,7 +358,7 @@ fn kind_of(entry: &Entry) -> FileKind {
 }
 
 /// From what differs to what has to be done. The work tree is known to be the old side.
-fn plan(changes: Vec<TreeChange>, looks: &Looks) -> Plan {
+fn plan(changes: Vec<TreeChange>, looks: &Looks<'_>) -> Plan {
     let mut plan = Plan::default();
     for TreeChange { path, old, new } in changes {
         let old_kind = old.as_ref().map(kind_of);

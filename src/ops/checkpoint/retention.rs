@@ -16,7 +16,7 @@ use crate::ops::Result;
 use crate::ops::reclaim::{self, Live};
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
-use crate::store::operations;
+use crate::store::{operations, worktable};
 
 /// An hour.
 const HOUR_NS: i64 = 3600 * NANOS_PER_SEC;
@@ -153,6 +153,7 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     }
     if !options.later {
         forget_dropped(repo, &lock)?;
+        forget_bundles(repo, &lock)?;
         if let Some(live) = mark(&[])? {
             outcome.freed_bytes = reclaim::sweep(repo, &lock, &live, monitor)?;
         }
@@ -167,6 +168,24 @@ fn forget_in_journal(repo: &Repository, lock: &WriteLock) -> Result<()> {
     let last = checkpoints::last_number(&repo.journal().read())?;
     repo.commit(lock, &[], vec![checkpoints::last_number_op(last)])?;
     Ok(repo.journal().snapshot()?)
+}
+
+/// Bundles whose last checkpoint is gone: what is known of their looks would keep all of their content.
+fn forget_bundles(repo: &Repository, lock: &WriteLock) -> Result<()> {
+    let ops = {
+        let state = repo.journal().read();
+        let mut ops = Vec::new();
+        for (path, number) in worktable::bundles(&state)? {
+            if checkpoints::get(&state, number)?.is_none() {
+                ops.extend(worktable::forget_ops(&state, &path)?);
+            }
+        }
+        ops
+    };
+    if !ops.is_empty() {
+        repo.commit(lock, &[], ops)?;
+    }
+    Ok(())
 }
 
 /// What deletions kept for `undo` is given up.

@@ -281,7 +281,7 @@ fn lists_come_in_pages_by_session_tag_and_time() {
         let options = Options {
             session: (number % 3 == 0).then(|| name("s")),
             tags: if number % 2 == 0 { vec!["even".into()] } else { vec![] },
-            work_tree: false,
+            area: None,
             ..Options::default()
         };
         create(&repo, &options, &Silent).unwrap();

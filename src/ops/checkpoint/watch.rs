@@ -1,11 +1,12 @@
-//! `checkpoint watch`: a checkpoint each time the work tree has changed and come to rest.
+//! `checkpoint watch`: a checkpoint each time the work tree, or a bundle, has changed and come to rest.
 
 use std::time::{Duration, Instant};
 
 use super::create::{self, create};
 use crate::base::monitor::Monitor;
+use crate::model::checkpoint::Area;
 use crate::model::scopes::Scopes;
-use crate::ops::scan::walk_tree;
+use crate::ops::scan::{walk_bundle, walk_tree};
 use crate::ops::{Error, Result};
 use crate::repo::{RepoError, Repository};
 
@@ -36,7 +37,7 @@ pub fn watch(
     let (mut count, mut stored, mut last) = (0, None, None);
     while !monitor.cancelled() && options.max_count.is_none_or(|max| count < max) {
         let start = Instant::now();
-        let now = look(repo, monitor)?;
+        let now = look(repo, options.create.area.as_ref(), monitor)?;
         // At rest: twice the same. What was stored like this already is left alone.
         if last == Some(now) && stored != Some(now) {
             let outcome = match create(repo, &wanted, monitor) {
@@ -69,11 +70,14 @@ fn wait(time: Duration, monitor: &dyn Monitor) {
     }
 }
 
-/// A number that changes when anything in the work tree looks different.
-fn look(repo: &Repository, monitor: &dyn Monitor) -> Result<u32> {
+/// A number that changes when anything in the area looks different.
+fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result<u32> {
     repo.journal().catch_up()?;
     let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, &Scopes::everything(), false, monitor);
+    let walked = match area {
+        Some(Area::Bundle(path)) => walk_bundle(repo, &state, path, monitor)?.0,
+        _ => walk_tree(repo, &state, &Scopes::everything(), false, monitor),
+    };
     let mut hasher = crc32fast::Hasher::new();
     for entry in &walked.entries {
         let stat = &entry.stat;

@@ -11,6 +11,7 @@ use super::{Options, Side};
 use crate::base::disk::{FileKind, Stat};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
+use crate::model::checkpoint::Area;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
@@ -258,7 +259,7 @@ fn list_disk(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Resul
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut listing = Vec::new();
     for WalkEntry { path, stat } in walked.entries {
-        let known = match worktable::get(&state, &path)? {
+        let known = match worktable::get(&state, &Area::WorkTree, &path)? {
             Some(entry) => Some(entry),
             None => staging::get(&state, &path)?,
         };

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use super::Source;
+use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
+use super::{Cut, Source};
 use crate::base::clock;
 use crate::base::disk::real::{has_user_xattrs, next_data};
 use crate::base::disk::{Dir, Stat};
@@ -15,8 +16,10 @@ use crate::base::monitor::Monitor;
 use crate::base::pool::{ByteBudget, Pools};
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
+use crate::model::tree::Content;
 use crate::repo::Repository;
 use crate::repo::settings::{Settings, SizeClasses};
+use crate::store::objects::ObjectStore;
 use crate::transform::chunker::{Chunker, ZERO_BLOCK_LEN};
 use crate::transform::cutter::{Cutter, Part};
 use crate::world::dirs::{Folders, IfAbsent};
@@ -45,6 +48,7 @@ pub struct Dispatcher<'a> {
 /// What tasks on the pools need.
 struct Shared {
     root: Arc<dyn Dir>,
+    objects: Arc<ObjectStore>,
     chunker: Chunker,
     pools: Arc<Pools>,
     classes: SizeClasses,
@@ -70,6 +74,7 @@ impl<'a> Dispatcher<'a> {
         let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
         let shared = Arc::new(Shared {
             root: Arc::clone(repo.work()),
+            objects: repo.objects(),
             chunker: Chunker::new(repo.manifest().chunking),
             pools: Arc::clone(repo.pools()),
             classes: *classes,
@@ -97,10 +102,10 @@ impl<'a> Dispatcher<'a> {
             } else {
                 let file = at;
                 at += 1;
-                if self.is_read_whole(self.len_of(file)) {
-                    self.dispatch_medium(file);
-                } else {
-                    self.stream(file);
+                match self.cut_of(file) {
+                    _ if !self.is_read_whole(self.len_of(file)) => self.stream(file),
+                    Cut::Content => self.dispatch_medium(file),
+                    Cut::Band { before } => self.dispatch_band(file, before),
                 }
             }
         }
@@ -108,6 +113,10 @@ impl<'a> Dispatcher<'a> {
 
     fn len_of(&self, file: usize) -> u64 {
         self.sources.get(file).map_or(0, |source| source.len)
+    }
+
+    fn cut_of(&self, file: usize) -> Cut {
+        self.sources.get(file).map_or(Cut::Content, |source| source.cut)
     }
 
     fn whole_len(&self) -> u64 {
@@ -128,7 +137,7 @@ impl<'a> Dispatcher<'a> {
             let len = self.len_of(end);
             tiny += usize::from(len < self.shared.classes.tiny);
             let full = bytes + len > BATCH_BYTES || tiny > self.shared.batch_files;
-            if len > longest || (full && end > start) {
+            if len > longest || self.cut_of(end) != Cut::Content || (full && end > start) {
                 break;
             }
             bytes += len;
@@ -176,6 +185,22 @@ impl<'a> Dispatcher<'a> {
         });
     }
 
+    /// Reads and hashes a band in one task: hashing takes longer than reading, and what was read is in the cache then.
+    fn dispatch_band(&mut self, file: usize, before: Option<(Content, u64)>) {
+        let (number, held) = self.take(self.len_of(file));
+        let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
+        self.shared.pools.io().spawn_fifo(move || {
+            let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
+            let before = Before::of(&shared.objects, before);
+            let mut folders = Folders::new(Arc::clone(&shared.root));
+            let work = match attempt(&path, &mut || read_band(&mut folders, &path, &before)) {
+                Ok((band, info)) => Done::Band { file, band, info },
+                Err(why) => Done::End { file, info: Err(why) },
+            };
+            let _ = shared.sender.send((number, Job { work, _held: held }));
+        });
+    }
+
     /// Sends cut parts on their way; the bytes they hold are taken from the budget first.
     fn send(&mut self, raw: Raw, huge: bool) {
         let bytes = match &raw {
@@ -194,7 +219,10 @@ impl<'a> Dispatcher<'a> {
         let stat = folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| Ok(read::open(dir.as_ref(), &path)?.1));
         if stat.is_ok_and(|stat| self.is_read_whole(stat.len)) {
             // It shrank since it was listed.
-            return self.dispatch_medium(file);
+            return match self.cut_of(file) {
+                Cut::Content => self.dispatch_medium(file),
+                Cut::Band { before } => self.dispatch_band(file, before),
+            };
         }
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -221,7 +249,10 @@ impl<'a> Dispatcher<'a> {
         let Shared { classes, window_len, large_window_len, .. } = *self.shared;
         let window_len = if stat.len > classes.large { large_window_len } else { window_len };
         let huge = stat.len > classes.huge;
-        let mut cutter = Cutter::new(self.shared.chunker);
+        let mut cutter = Cutter::new(match self.cut_of(file) {
+            Cut::Content => self.shared.chunker,
+            Cut::Band { .. } => Chunker::of_bands(),
+        });
         let mut parts = Vec::new();
         let mut at = 0;
         while let Some((start, end)) = next_data(&open, at, stat.len)? {
@@ -279,7 +310,7 @@ fn unreadable(path: &RepoPath, error: &std::io::Error) -> String {
 }
 
 /// What is known of a file after it was read; `None` if it changed since `stat`.
-fn info(file: &File, stat: Stat) -> std::io::Result<Option<ReadInfo>> {
+pub fn info(file: &File, stat: Stat) -> std::io::Result<Option<ReadInfo>> {
     if !read::is_same(file, &stat)? {
         return Ok(None);
     }
@@ -293,20 +324,27 @@ fn read_whole(
     buffer: &mut Vec<u8>,
 ) -> Result<(Range<usize>, ReadInfo), String> {
     let start = buffer.len();
-    for _ in 0..ATTEMPTS {
+    let read = attempt(path, &mut || {
         buffer.truncate(start);
-        match read_once(folders, path, buffer) {
-            Ok(Some(info)) => return Ok((start..buffer.len(), info)),
+        read_once(folders, path, buffer)
+    });
+    if read.is_err() {
+        buffer.truncate(start);
+    }
+    read.map(|info| (start..buffer.len(), info))
+}
+
+/// Reads until a file holds still; `read` says `None` if it did not.
+fn attempt<T>(path: &RepoPath, read: &mut dyn FnMut() -> std::io::Result<Option<T>>) -> Result<T, String> {
+    for _ in 0..ATTEMPTS {
+        match read() {
+            Ok(Some(done)) => return Ok(done),
             Ok(None) => {}
             // Shorter than it said: it is being changed.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
-            Err(error) => {
-                buffer.truncate(start);
-                return Err(unreadable(path, &error));
-            }
+            Err(error) => return Err(unreadable(path, &error)),
         }
     }
-    buffer.truncate(start);
     Err(changed(path))
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::band::Band;
 use crate::base::disk::Stat;
 use crate::base::pool::BudgetGuard;
 use crate::model::id::ChunkId;
@@ -91,6 +92,15 @@ pub enum Done {
         parts: Vec<(Part, Vec<ChunkId>)>,
         /// Given with the last parts of a file that was read whole.
         end: Option<ReadInfo>,
+    },
+    /// A band.
+    Band {
+        /// The file's number.
+        file: usize,
+        /// What was read.
+        band: Band,
+        /// How it was read.
+        info: ReadInfo,
     },
     /// See [`Raw::End`].
     End {

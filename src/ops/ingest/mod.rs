@@ -9,6 +9,7 @@
 //! The budget is taken in path order, so the oldest work can always go on. Results are put in order before they are
 //! stored, so the same files give the same layers, whatever the number of threads.
 
+mod band;
 mod dispatch;
 mod hashed;
 mod sink;
@@ -31,8 +32,10 @@ use crate::base::disk::Stat;
 use crate::base::monitor::Monitor;
 use crate::base::pool::ByteBudget;
 use crate::model::path::RepoPath;
+use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::Content;
 use crate::repo::Repository;
+use crate::world::bundle::BandPaths;
 
 /// A regular file to be read.
 #[derive(Debug, Clone)]
@@ -41,6 +44,32 @@ pub struct Source {
     pub path: RepoPath,
     /// How long it was when last looked at; decides how it is read.
     pub len: u64,
+    /// How it is cut.
+    pub cut: Cut,
+}
+
+/// How a file is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// By its content.
+    Content,
+    /// At fixed places: it is a band of a sparse bundle.
+    Band {
+        /// What was stored of it before, and its length.
+        before: Option<(Content, u64)>,
+    },
+}
+
+impl Source {
+    /// A file of the work tree. `before` is what was stored of it, if something is known.
+    pub fn new(path: RepoPath, len: u64, before: Option<&StagedEntry>, bands: &mut BandPaths) -> Self {
+        let before = match before.map(|before| &before.node) {
+            Some(StagedNode::File { len, content }) => Some((*content, *len)),
+            _ => None,
+        };
+        let cut = if bands.contain(&path) { Cut::Band { before } } else { Cut::Content };
+        Self { path, len, cut }
+    }
 }
 
 /// A file's content, stored.

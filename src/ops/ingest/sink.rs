@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::band::{Band, BandPiece};
 use super::hashed::{Done, Job, ReadInfo};
 use super::{Captured, IngestStats};
 use crate::base::monitor::Monitor;
@@ -250,6 +251,12 @@ impl Files {
                     monitor.advance(1, 0);
                 }
             }
+            Done::Band { file, band, info } => {
+                let len = info.stat.len;
+                self.store_band(&band, sink)?;
+                self.end_file(file, Ok(info), sink)?;
+                monitor.advance(1, len);
+            }
             Done::End { file, info } => {
                 self.end_file(file, info, sink)?;
                 monitor.advance(1, 0);
@@ -274,6 +281,20 @@ impl Files {
                 Ok(bytes.len() as u64)
             }
         }
+    }
+
+    fn store_band(&mut self, band: &Band, sink: &mut Sink<'_>) -> Result<()> {
+        for BandPiece { piece, fresh } in &band.pieces {
+            match (piece, fresh) {
+                (Piece::Chunk { id, .. }, Some(range)) => {
+                    sink.add_chunk(*id, band.fresh.get(range.clone()).unwrap_or_default())?;
+                }
+                (Piece::Chunk { .. }, None) => sink.stats.chunks_known += 1,
+                (Piece::Hole { .. }, _) => {}
+            }
+            self.open.push(*piece, sink)?;
+        }
+        Ok(())
     }
 
     fn end_file(

@@ -5,10 +5,10 @@ use crate::model::tree::Content;
 use crate::ops::testing::path;
 use crate::repo::Repository;
 use crate::repo::settings::{Settings, SizeClasses};
-use crate::transform::chunker::ChunkParams;
 use crate::transform::chunker::tests::noise;
+use crate::transform::chunker::{BAND_CHUNK_LEN, ChunkParams};
 
-use super::{Sink, Source, ingest};
+use super::{IngestStats, Sink, Source, ingest};
 
 /// Files on both sides of every threshold that is used below, one with a hole and one that is all zeros.
 fn contents() -> Vec<Vec<u8>> {
@@ -20,13 +20,17 @@ fn contents() -> Vec<Vec<u8>> {
 }
 
 fn ingested(settings: Settings) -> Vec<Content> {
+    ingested_as(settings, super::Cut::Content)
+}
+
+fn ingested_as(settings: Settings, cut: super::Cut) -> Vec<Content> {
     let folder = tempfile::tempdir().unwrap();
     let work = open_root(folder.path()).unwrap();
     let mut sources = Vec::new();
     for (number, bytes) in contents().into_iter().enumerate() {
         let name = format!("f{number:02}");
         work.create(name.as_ref(), 0o644).unwrap().write_at(&bytes, 0).unwrap();
-        sources.push(Source { path: path(&name), len: bytes.len() as u64 });
+        sources.push(Source { path: path(&name), len: bytes.len() as u64, cut });
     }
     let repo = Repository::in_memory(work, settings).unwrap();
     let mut sink = Sink::new(&repo);
@@ -51,4 +55,57 @@ fn how_files_are_read_does_not_change_what_is_stored() {
             }
         }
     }
+}
+
+#[test]
+fn bands_are_cut_at_the_same_places_however_they_are_read() {
+    let settings = Settings { cpu_threads: 2, ..Settings::default() };
+    let band = super::Cut::Band { before: None };
+    let whole = ingested_as(settings.clone(), band);
+    assert_ne!(whole, ingested(settings.clone()), "they are cut differently from other files");
+    let classes = SizeClasses { medium: 0, ..settings.classes };
+    let streamed = ingested_as(Settings { classes, read_len: 64 << 10, in_flight_len: 1, ..settings }, band);
+    assert_eq!(streamed, whole);
+}
+
+/// One band in a repository in memory.
+struct Band {
+    folder: tempfile::TempDir,
+    repo: Repository,
+}
+
+impl Band {
+    fn store(&self, bytes: &[u8], before: Option<(Content, u64)>) -> (Content, IngestStats) {
+        std::fs::write(self.folder.path().join("0"), bytes).unwrap();
+        let source = Source { path: path("0"), len: bytes.len() as u64, cut: super::Cut::Band { before } };
+        let lock = self.repo.lock("test").unwrap();
+        let mut sink = Sink::new(&self.repo);
+        let content = ingest(&self.repo, vec![source], &mut sink, &Silent).unwrap().files.remove(0).unwrap().content;
+        let (layers, stats) = sink.finish().unwrap();
+        self.repo.commit(&lock, &layers, Vec::new()).unwrap();
+        (content, stats)
+    }
+}
+
+#[test]
+fn a_changed_sector_of_a_band_costs_one_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repository::in_memory(open_root(folder.path()).unwrap(), Settings::default()).unwrap();
+    let band = Band { folder, repo };
+    let chunk = BAND_CHUNK_LEN as usize;
+    let mut bytes = noise(7, 4 << 20);
+    bytes[64 * chunk..80 * chunk].fill(0);
+    let (mut last, stats) = band.store(&bytes, None);
+    assert_eq!((stats.chunks_new, stats.chunks_known), (240, 0));
+    // What is written, and how many chunks that makes new; the chunks of one zero block are a hole until one of them is not.
+    for (at, len, new) in [(0, 1, 1), (5 * chunk - 1, 2, 2), (70 * chunk, 512, 2), (bytes.len() - 1, 1, 1)] {
+        bytes[at..at + len].iter_mut().for_each(|byte| *byte ^= 0x55);
+        let (content, stats) = band.store(&bytes, Some((last, bytes.len() as u64)));
+        assert_eq!(stats.chunks_new, new, "{at}");
+        assert_eq!(content, band.store(&bytes, None).0, "what is known of it before changes nothing");
+        last = content;
+    }
+    let (content, stats) = band.store(&bytes[..100_000], Some((last, bytes.len() as u64)));
+    assert_eq!((stats.chunks_new, stats.chunks_known), (1, 6));
+    assert_eq!(content, band.store(&bytes[..100_000], None).0);
 }
