@@ -16,8 +16,12 @@ use common::*;
 use digstore::base::disk::Dir;
 use digstore::base::disk::fault::{EVERY_UNSYNCED, Fault, FaultDisk};
 use digstore::base::monitor::Silent;
+use digstore::format::bundle::encode_info;
+use digstore::model::bundle::Geometry;
+use digstore::model::checkpoint::Area;
+use digstore::model::path::RepoPath;
 use digstore::model::session::SessionName;
-use digstore::ops::checkpoint::{create, edit as change, list, restore, retention};
+use digstore::ops::checkpoint::{self, create, edit as change, list, restore, retention};
 use digstore::ops::session::{self, events, replay, state};
 use digstore::ops::{self, undo};
 use digstore::repo::resolve::Point;
@@ -41,9 +45,14 @@ enum Step {
     Delete(u64),
     Compact,
     Snapshot,
+    SaveBundle,
+    RestoreBundle,
 }
 
-const SCENARIO: [Step; 20] = [
+/// The sparse bundle of some versions.
+const BUNDLE: &str = "vm";
+
+const SCENARIO: [Step; 25] = [
     Step::Begin,
     Step::Put("k", "1"),
     Step::Create,
@@ -64,6 +73,11 @@ const SCENARIO: [Step; 20] = [
     Step::Create,
     Step::Compact,
     Step::End,
+    Step::Edit(6),
+    Step::SaveBundle,
+    Step::Edit(7),
+    Step::SaveBundle,
+    Step::RestoreBundle,
 ];
 
 fn version(number: u8) -> Items {
@@ -77,7 +91,16 @@ fn version(number: u8) -> Items {
         items.insert(b"later".to_vec(), file("made after the checkpoint"));
         items.remove(&b"same"[..]);
     }
-    if number >= 4 {
+    if number >= 6 {
+        let info = encode_info(&Geometry::new(4 << 16, 1 << 16).unwrap()).unwrap();
+        let mut add = |name: &str, item| drop(items.insert(format!("{BUNDLE}{name}").into_bytes(), item));
+        add("", Item::Dir(0o755));
+        add("/Info.plist", file(info));
+        add("/bands", Item::Dir(0o755));
+        add("/bands/0", file(noise(5, 40_000)));
+        add("/bands/1", file(noise(u64::from(number), 20_000)));
+        add(if number == 6 { "/bands/2" } else { "/bands/3" }, file(vec![0; 1000]));
+    } else if number >= 4 {
         items.insert(b"large".to_vec(), file(noise(u64::from(number), LARGE_LEN)));
     }
     items
@@ -107,6 +130,16 @@ fn run(root: &Arc<dyn Dir>, repo: &Repository, step: Step) -> ops::Result<()> {
         Step::Create => create(None),
         Step::CreateInSession => create(Some(name())),
         Step::Tag(number, tag) => change::tag(repo, number, &[tag.to_owned()], &[], &Silent).map(drop),
+        Step::SaveBundle => {
+            let area = Some(Area::Bundle(RepoPath::parse(BUNDLE.as_bytes())?));
+            create::create(repo, &create::Options { area, ..create::Options::default() }, &Silent).map(drop)
+        }
+        Step::RestoreBundle => {
+            let listed = list::list(repo, &list::Options::default(), &Silent)?;
+            let number = listed.checkpoints.iter().rfind(|line| line.bundle.is_some()).map_or(0, |line| line.number);
+            let options = restore::Options { number, ..restore::Options::default() };
+            whole(restore::restore(repo, &options, &Silent)?.failed)
+        }
         Step::Restore(number) => {
             let options = restore::Options { number, ..restore::Options::default() };
             let outcome = restore::restore(repo, &options, &Silent)?;
@@ -210,8 +243,16 @@ fn reference() -> Reference {
     // What the scenario is to show: restored, taken back, compacted to two.
     assert_eq!(found.work[9], version(1));
     assert_eq!(found.work[10], version(3));
-    assert_eq!(found.observed[SCENARIO.len()].checkpoints.len(), 2);
+    assert_eq!(found.observed[19].checkpoints.len(), 2);
+    assert_eq!(of_bundle(&found.work[25]), of_bundle(&version(6)));
+    assert_eq!(of_bundle(&found.work[24]), of_bundle(&version(7)));
     found
+}
+
+/// What of the items belongs to the bundle.
+fn of_bundle(items: &Items) -> Items {
+    let is_part = |path: &[u8]| path.split(|byte| *byte == b'/').next() == Some(BUNDLE.as_bytes());
+    items.iter().filter(|(path, _)| is_part(path)).map(|(path, item)| (path.clone(), item.clone())).collect()
 }
 
 impl Reference {
@@ -259,7 +300,9 @@ fn assert_sound(reference: &Reference, folder: &Path, done: usize) {
     for (number, (_, _, items)) in &now.checkpoints {
         let options = restore::Options { number: *number, ..restore::Options::default() };
         assert_eq!(restore::restore(&repo, &options, &Silent).unwrap().failed, 0);
-        assert_eq!(unfinished(read_items(folder)), *items);
+        let is_bundle = checkpoint::get(&repo.journal().read(), *number).unwrap().bundle().is_some();
+        let there = unfinished(read_items(folder));
+        assert_eq!(if is_bundle { of_bundle(&there) } else { there }, *items);
     }
     assert_clean(&repo);
     assert!(repo.strays().unwrap().is_empty());

@@ -11,7 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use common::*;
 use digstore::base::monitor::Silent;
+use digstore::format::bundle::encode_info;
+use digstore::model::bundle::{Geometry, band_name};
+use digstore::model::checkpoint::Area;
+use digstore::model::path::RepoPath;
 use digstore::model::staging::RACY_WINDOW_NS;
+use digstore::ops::checkpoint::create;
 use digstore::ops::status;
 use digstore::repo::Repository;
 use digstore::world::read::files_opened;
@@ -145,4 +150,32 @@ fn status_reads_a_touched_file_once_and_remembers() {
     settle();
     assert_eq!(changes(&repo), (1, vec![]));
     assert_eq!(changes(&repo), (0, vec![]));
+}
+
+#[test]
+fn a_checkpoint_of_a_bundle_opens_bands_that_changed() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("disk.sparsebundle");
+    fs::create_dir_all(at.join("bands")).unwrap();
+    let geometry = Geometry::new(64 << 20, 1 << 20).unwrap();
+    fs::write(at.join("Info.plist"), encode_info(&geometry).unwrap()).unwrap();
+    for band in 0..20u64 {
+        fs::write(at.join("bands").join(band_name(band)), noise(band, 100_000)).unwrap();
+    }
+    let repo = init_at(folder.path());
+    let area = Some(Area::Bundle(RepoPath::parse(b"disk.sparsebundle").unwrap()));
+    let save =
+        || create::create(&repo, &create::Options { area: area.clone(), ..Default::default() }, &Silent).unwrap();
+    // All of it; Info.plist is one of the files. No wait is needed: creating waits for the clock.
+    assert_eq!(opens(save).0, 21);
+    assert_eq!(opens(save).0, 0);
+    for band in ["3", "a", "13"] {
+        let file = File::options().write(true).open(at.join("bands").join(band)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"x", 5000).unwrap();
+    }
+    fs::remove_file(at.join("bands/7")).unwrap();
+    let (count, outcome) = opens(save);
+    assert_eq!((count, outcome.modified.len(), outcome.removed.len()), (3, 3, 1));
+    assert_eq!(opens(save).0, 0);
 }

@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use app::{App, Report, base_folder, wants_color};
+use args::bundle::BundleCommand;
 use args::checkpoint::CheckpointCommand;
 use args::session::SessionCommand;
 use args::store::ConfigCommand;
@@ -169,6 +170,13 @@ fn name_of(command: &Command) -> &'static str {
             SessionCommand::Replay { .. } => "session-replay",
             SessionCommand::Diff { .. } => "session-diff",
             SessionCommand::Export { .. } => "session-export",
+        },
+        Command::Bundle(command) => match command {
+            BundleCommand::Create { .. } => "bundle-create",
+            BundleCommand::Info { .. } => "bundle-info",
+            BundleCommand::Import { .. } => "bundle-import",
+            BundleCommand::Export { .. } => "bundle-export",
+            BundleCommand::Verify { .. } => "bundle-verify",
         },
         Command::Undo(_) => "undo",
         Command::Fsck(_) => "fsck",

@@ -87,6 +87,8 @@ pub struct Capture {
     pub special_files: u64,
     /// What is in a bundle's folder and belongs to no bundle. It is not stored.
     pub foreign: Vec<RepoPath>,
+    /// Unfinished files of stopped processes. They are not stored.
+    pub leftovers: Vec<(RepoPath, FileKind)>,
     /// What to record about the looks of files, once the tree is committed.
     pub ops: Vec<Op>,
 }
@@ -210,6 +212,7 @@ fn store(
             problems: walked.problems,
             special_files: 0,
             foreign: Vec::new(),
+            leftovers: walked.leftovers,
             ops: listed_ops(&walked.listed),
         },
     };
@@ -312,7 +315,7 @@ fn with_extra(repo: &Repository, mut entries: Vec<WalkEntry>, also: &[RepoPath])
 }
 
 /// Does the file look exactly as this entry says? Folders have only a mode.
-fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
+pub fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
     match entry.node {
         StagedNode::Dir => stat.kind == FileKind::Dir && entry.meta.mode == stat.mode,
         _ => entry.is_unchanged(stat),

@@ -1,5 +1,7 @@
 //! Is a file on disk what is stored? Reads the file, stores nothing.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -38,6 +40,19 @@ pub fn same_content(
     if stat.len != len {
         return Ok(false);
     }
+    let is_same = holds(objects, &file, content, len, &shown)?;
+    Ok(is_same && read::is_same(&file, &stat).on("read", shown())?)
+}
+
+/// Does an open file of this length hold exactly this content? Reads up to the first difference.
+pub fn holds(
+    objects: &ObjectStore,
+    file: &File,
+    content: &Content,
+    len: u64,
+    shown: &dyn Fn() -> PathBuf,
+) -> Result<bool> {
+    use crate::base::disk::IoContext;
     let (mut at, mut buffer) = (0u64, Vec::new());
     // An unequal piece ends the visit through an error that never leaves this function.
     let mut differs = false;
@@ -46,7 +61,7 @@ pub fn same_content(
         while rest > 0 {
             let step = if matches!(piece, Piece::Hole { .. }) { rest.min(HOLE_STEP) } else { rest };
             buffer.clear();
-            read::append_range(&file, at, step as usize, &mut buffer).on("read", shown())?;
+            read::append_range(file, at, step as usize, &mut buffer).on("read", shown())?;
             differs |= match piece {
                 Piece::Chunk { id, .. } => chunk_id(&buffer) != id,
                 Piece::Hole { .. } => !is_zero(&buffer),
@@ -61,7 +76,7 @@ pub fn same_content(
     });
     match visited {
         _ if differs => Ok(false),
-        Ok(()) => Ok(read::is_same(&file, &stat).on("read", shown())?),
+        Ok(()) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }

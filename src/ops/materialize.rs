@@ -1,10 +1,13 @@
 //! Writing stored files into a folder, fast: ordered by where their content lies, each block decoded once, every chunk
 //! verified.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::compare::holds;
 use super::{Error, Result};
 use crate::base::disk::{Dir, DiskFile, Stat};
 use crate::base::kind::ErrorKind;
@@ -36,9 +39,20 @@ pub struct FileWrite {
 
 /// How to write.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WriteOptions {
+pub struct WriteOptions<'a> {
     /// Set the recorded modification times.
     pub set_times: bool,
+    /// Files that may be cloned instead.
+    pub clones: Option<&'a Clones>,
+}
+
+/// A folder with copies of some files, each under its last name.
+#[derive(Debug, Clone)]
+pub struct Clones {
+    /// The copies. What is in them is not believed.
+    pub dir: Arc<dyn Dir>,
+    /// The folder of the files that they are of.
+    pub of: RepoPath,
 }
 
 /// Bits of a stored mode that are given to files: set-user-id and the like are never restored.
@@ -72,7 +86,7 @@ pub fn write_files(
     repo: &Repository,
     root: &Arc<dyn Dir>,
     files: &[FileWrite],
-    options: WriteOptions,
+    options: WriteOptions<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Written>> {
     let objects = repo.objects();
@@ -160,7 +174,7 @@ struct Writer<'a> {
     /// Blocks that a file of one task reaches into and that another task begins with.
     shared: BlockCache,
     root: &'a Arc<dyn Dir>,
-    options: WriteOptions,
+    options: WriteOptions<'a>,
     monitor: &'a dyn Monitor,
 }
 
@@ -201,6 +215,9 @@ impl Writer<'_> {
             }
             Node::File { len, content } => {
                 let mode = restored_mode(file.meta.mode);
+                if let Some(new) = self.cloned(file, &dir, content, *len)? {
+                    return Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?);
+                }
                 let new = NewFile::create(dir, mode).on("create", shown())?;
                 let mut at = 0u64;
                 let mut run = None;
@@ -212,6 +229,22 @@ impl Writer<'_> {
             }
             Node::Dir { .. } => Err(StoreError::Internal(format!("{} is a folder", file.path)).into()),
         }
+    }
+
+    /// The file as a clone of a copy, if there is one and it holds what it should.
+    fn cloned(&self, file: &FileWrite, dir: &Arc<dyn Dir>, content: &Content, len: u64) -> Result<Option<NewFile>> {
+        use crate::base::disk::IoContext;
+        let clones = self.options.clones.filter(|clones| file.path.parent().as_ref() == Some(&clones.of));
+        let Some(Ok(copy)) = clones.map(|clones| clones.dir.open(OsStr::from_bytes(file.path.file_name()))) else {
+            return Ok(None);
+        };
+        let shown = || self.root.path().join(file.path.as_os_str());
+        let new = NewFile::create(Arc::clone(dir), restored_mode(file.meta.mode)).on("create", shown())?;
+        if new.file().clone_of(&copy).is_err() {
+            return Ok(None);
+        }
+        let has_len = new.file().stat().on("look at", shown())?.len == len;
+        Ok((has_len && holds(self.objects, new.file().file(), content, len, &shown)?).then_some(new))
     }
 
     /// A file may end in a hole, which no write would make.
@@ -291,6 +324,10 @@ impl Writer<'_> {
         let shown = || self.root.path().join(file.path.as_os_str());
         let dir = Folders::new(Arc::clone(self.root)).open_parent(&file.path, IfAbsent::Create).on("open", shown())?;
         let mode = restored_mode(file.meta.mode);
+        let mtime = self.options.set_times.then_some(file.meta.mtime_ns);
+        if let Some(new) = self.cloned(file, &dir, content, *len)? {
+            return Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?);
+        }
         let new = NewFile::create(dir, mode).on("create", shown())?;
         let parts = self.parts(content, *len)?;
         parts.par_iter().with_max_len(1).try_for_each(|(content, len, start)| {
@@ -306,7 +343,6 @@ impl Writer<'_> {
             Ok(self.flush(new.file(), &mut run)?)
         })?;
         new.file().set_len(*len).on("extend", shown())?;
-        let mtime = self.options.set_times.then_some(file.meta.mtime_ns);
         Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?)
     }
 

@@ -4,6 +4,7 @@
 //! `verb(&Repository, &Options, &dyn Monitor) -> Result<Outcome, Error>`. Verbs know no flags and no terminal.
 
 pub mod add;
+pub mod bundle;
 pub mod capture;
 pub mod cat;
 pub mod checkout;

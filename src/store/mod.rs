@@ -18,6 +18,7 @@ pub mod operations;
 pub mod pending;
 pub mod refs;
 pub mod sessions;
+pub mod snapshots;
 pub mod staging;
 pub mod worktable;
 

@@ -3,14 +3,21 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::dirs::{Folders, IfAbsent};
-use crate::base::disk::{Dir, FileKind};
+use crate::base::disk::real::stat_of_file;
+use crate::base::disk::{Dir, FileKind, Stat, ensure_dir, is_temp_name, write_atomic};
 use crate::format::FormatError;
-use crate::format::bundle::{MAX_INFO_LEN, decode_info};
-use crate::model::bundle::{BANDS_NAME, Geometry, INFO_NAME, parse_band_name};
-use crate::model::path::RepoPath;
+use crate::format::bundle::{MAX_INFO_LEN, decode_info, encode_info};
+use crate::model::bundle::{BANDS_NAME, Geometry, INFO_COPY_NAME, INFO_NAME, TOKEN_NAME, band_name, parse_band_name};
+use crate::model::path::{RepoPath, escape};
+use crate::model::staging::SeenStat;
+
+/// Modes of what is made, before the umask.
+const NEW_DIR_MODE: u32 = 0o777;
+const NEW_FILE_MODE: u32 = 0o666;
 
 /// An open bundle.
 #[derive(Debug, Clone)]
@@ -27,12 +34,17 @@ impl Bundle {
     /// It cannot be read, or it says that it is a bundle and does not say how long.
     pub fn open(dir: Arc<dyn Dir>) -> io::Result<Option<Self>> {
         let Some(bands) = present(dir.open_dir(OsStr::new(BANDS_NAME)))? else { return Ok(None) };
-        let Some(file) = present(dir.open(OsStr::new(INFO_NAME)))? else { return Ok(None) };
-        match decode_info(&read_bounded(&file)?) {
-            Ok(geometry) => Ok(Some(Self { dir, bands, geometry })),
-            Err(FormatError::Foreign(_)) => Ok(None),
-            Err(error) => Err(io::Error::other(error)),
+        match read_info(dir.as_ref(), INFO_NAME)? {
+            Some(Ok(geometry)) => Ok(Some(Self { dir, bands, geometry })),
+            None | Some(Err(FormatError::Foreign(_))) => Ok(None),
+            Some(Err(error)) => Err(io::Error::other(error)),
         }
+    }
+
+    /// One that is as it is whatever its `Info.plist` says; `None` if it has no bands.
+    pub fn with_geometry(dir: Arc<dyn Dir>, geometry: Geometry) -> io::Result<Option<Self>> {
+        let bands = present(dir.open_dir(OsStr::new(BANDS_NAME)))?;
+        Ok(bands.map(|bands| Self { dir, bands, geometry }))
     }
 
     /// The folder.
@@ -61,13 +73,78 @@ fn present<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn read_bounded(file: &File) -> io::Result<Vec<u8>> {
+/// Reads the `Info.plist` of a folder, or its copy; `None` if it is not there.
+pub fn read_info(dir: &dyn Dir, name: &str) -> io::Result<Option<Result<Geometry, FormatError>>> {
+    let Some(file) = present(dir.open(OsStr::new(name)))? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(MAX_INFO_LEN + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(Some(decode_info(&bytes)))
 }
 
-/// Which part of a bundle a path is.
+/// What is in a bundle's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Bands in order, and what they look like.
+    pub bands: Vec<(u64, Stat)>,
+    /// Names that no bundle has, relative to it; escaped, for people.
+    pub foreign: Vec<String>,
+}
+
+impl Listing {
+    /// What two looks at the same unchanged bands have in common.
+    pub fn looks(&self) -> Vec<(u64, SeenStat)> {
+        self.bands.iter().map(|(band, stat)| (*band, SeenStat::from(stat))).collect()
+    }
+}
+
+impl Bundle {
+    /// Looks at everything.
+    pub fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for item in self.dir.list()? {
+            let name = item.name.as_bytes();
+            if part_in_frame(name, item.kind) == Part::Foreign {
+                listing.foreign.push(escape(name));
+            }
+        }
+        for item in self.bands.list()? {
+            let name = item.name.as_bytes();
+            match part_in_bands(name, item.kind) {
+                Part::Band(band) => listing.bands.extend(self.bands.stat(&item.name)?.map(|stat| (band, stat))),
+                // What a stopped import left.
+                _ if is_temp_name(&item.name) => {}
+                _ => listing.foreign.push(format!("{BANDS_NAME}/{}", escape(name))),
+            }
+        }
+        listing.bands.sort_unstable_by_key(|(band, _)| *band);
+        listing.foreign.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Opens a band; `None` if it is not there.
+    pub fn open_band(&self, band: u64) -> io::Result<Option<(File, Stat)>> {
+        let Some(file) = present(self.bands.open(OsStr::new(&band_name(band))))? else { return Ok(None) };
+        let stat = stat_of_file(&file)?;
+        match stat.kind {
+            FileKind::File => Ok(Some((file, stat))),
+            _ => Err(io::Error::other(format!("the band {} is not a regular file", band_name(band)))),
+        }
+    }
+}
+
+/// Makes the frame of a bundle in an empty folder: everything but its bands. `Info.plist`, which makes it a bundle, comes
+/// last.
+pub fn make_frame(dir: &Arc<dyn Dir>, geometry: Geometry) -> io::Result<Bundle> {
+    let info = encode_info(&geometry).map_err(io::Error::other)?;
+    let bands = ensure_dir(dir.as_ref(), OsStr::new(BANDS_NAME), NEW_DIR_MODE)?;
+    write_atomic(dir.as_ref(), OsStr::new(TOKEN_NAME), NEW_FILE_MODE, &[])?;
+    for name in [INFO_COPY_NAME, INFO_NAME] {
+        write_atomic(dir.as_ref(), OsStr::new(name), NEW_FILE_MODE, &info)?;
+    }
+    Ok(Bundle { dir: Arc::clone(dir), bands, geometry })
+}
+
+/// Which part of a bundle something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The folder itself, the folder of bands, or a file beside it.
@@ -78,16 +155,29 @@ pub enum Part {
     Foreign,
 }
 
-/// Which part of the bundle at `bundle` the path below it is.
+fn part_in_frame(name: &[u8], kind: FileKind) -> Part {
+    let is_bands = name == BANDS_NAME.as_bytes();
+    match kind {
+        FileKind::Dir if is_bands => Part::Frame,
+        FileKind::File if !is_bands => Part::Frame,
+        _ => Part::Foreign,
+    }
+}
+
+fn part_in_bands(name: &[u8], kind: FileKind) -> Part {
+    match parse_band_name(name) {
+        Some(band) if kind == FileKind::File => Part::Band(band),
+        _ => Part::Foreign,
+    }
+}
+
+/// Which part of the bundle at `bundle` the path at or below it is.
 pub fn part_of(bundle: &RepoPath, path: &RepoPath, kind: FileKind) -> Part {
     let mut names = path.names().skip(bundle.names().count());
-    match (names.next(), names.next(), names.next(), kind) {
-        (None, _, _, FileKind::Dir) => Part::Frame,
-        (Some(name), None, _, FileKind::Dir) if name == BANDS_NAME.as_bytes() => Part::Frame,
-        (Some(name), None, _, FileKind::File) if name != BANDS_NAME.as_bytes() => Part::Frame,
-        (Some(folder), Some(name), None, FileKind::File) if folder == BANDS_NAME.as_bytes() => {
-            parse_band_name(name).map_or(Part::Foreign, Part::Band)
-        }
+    match (names.next(), names.next(), names.next()) {
+        (None, ..) if kind == FileKind::Dir => Part::Frame,
+        (Some(name), None, _) => part_in_frame(name, kind),
+        (Some(folder), Some(name), None) if folder == BANDS_NAME.as_bytes() => part_in_bands(name, kind),
         _ => Part::Foreign,
     }
 }

@@ -404,6 +404,12 @@ impl DiskFile for FaultFile {
         Ok(())
     }
 
+    fn clone_of(&self, _: &File) -> io::Result<()> {
+        lock(&self.state).step("clone", OsStr::new(""), true)?;
+        // What the clone holds would have to be read here; that a disk cannot clone is the harder case anyhow.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.step("sync", OsStr::new(""), false)?;

@@ -109,6 +109,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or grows the file; growth is a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes this empty file a clone of another: the same blocks, shared until one of the two is written to.
+    fn clone_of(&self, source: &File) -> io::Result<()>;
     /// Makes content and length durable.
     fn sync(&self) -> io::Result<()>;
     /// Sets permission bits, whatever the umask.

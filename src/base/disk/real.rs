@@ -210,6 +210,10 @@ impl DiskFile for RealFile {
         self.0.set_len(len)
     }
 
+    fn clone_of(&self, source: &File) -> io::Result<()> {
+        Ok(fs::ioctl_ficlone(&self.0, source)?)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -247,6 +251,19 @@ pub fn has_user_xattrs(file: &File) -> bool {
         Err(rustix::io::Errno::RANGE) => true,
         Err(_) => false,
     }
+}
+
+/// Can the file system of a folder clone files? Tried on two files without names.
+///
+/// # Errors
+/// It could not be tried: the folder cannot be written to, or there are no files without names.
+pub fn can_clone(dir: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let unnamed = || Ok::<_, io::Error>(File::from(fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?));
+    let (from, to) = (unnamed()?, unnamed()?);
+    // One block, because a clone of nothing always succeeds.
+    from.write_all_at(&[1; 4096], 0)?;
+    Ok(fs::ioctl_ficlone(&to, &from).is_ok())
 }
 
 /// The first range of data at or after `from`, skipping holes; `None` when only a hole is left.

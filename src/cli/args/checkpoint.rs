@@ -129,6 +129,9 @@ pub struct CreateArgs {
     /// Record only what is said here, not the work tree
     #[arg(long, conflicts_with = "bundle")]
     pub no_tree: bool,
+    /// Keep clones of the bands as well, where the file system can: they cost nothing and are restored at once
+    #[arg(long, requires = "bundle")]
+    pub snapshot: bool,
     /// Read every file, even if it looks as it did
     #[arg(long, conflicts_with = "no_tree")]
     pub paranoid: bool,

@@ -1,6 +1,7 @@
 //! What may be written on the command line, and its help. Here is what holds for every command; the files beside it have
 //! the arguments of each kind of command. Nothing here does anything.
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod history;
 pub mod parse;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use self::bundle::BundleCommand;
 use self::checkpoint::CheckpointCommand;
 use self::history::{BranchArgs, CatArgs, DiffArgs, ExportArgs, LogArgs, LsArgs, ShowArgs, TagArgs};
 use self::session::SessionCommand;
@@ -144,6 +146,9 @@ pub enum Command {
     /// Keep runs of work apart: each with a state, a log of events and checkpoints
     #[command(subcommand, after_help = session::AFTER_HELP)]
     Session(SessionCommand),
+    /// Make, fill, read and check sparse bundles: disk images kept as folders of bands
+    #[command(subcommand, after_help = bundle::AFTER_HELP)]
+    Bundle(BundleCommand),
     /// Take back the last commit, checkout, restore, change of a branch or tag, or deletion of checkpoints
     #[command(after_help = "What is in the work tree is saved as a checkpoint first, so nothing is lost.")]
     Undo(UndoArgs),

@@ -1,5 +1,6 @@
 //! Outcomes as text.
 
+pub mod bundle;
 pub mod changes;
 pub mod checkpoint;
 pub mod history;

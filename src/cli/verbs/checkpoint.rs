@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use digstore::model::checkpoint::{Area, MAX_STATE_LEN, Trigger};
+use digstore::model::path::RepoPath;
 use digstore::ops::checkpoint::{create, edit, list, restore, retention, transfer, watch};
-use digstore::ops::{Error, diff, session};
+use digstore::ops::{Error, bundle, diff, session};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::cli::args::checkpoint::{
 };
 use crate::cli::args::parse::marked_checkpoint;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::render::{changes, checkpoint as render, count, grouped};
+use crate::cli::render::{bundle as render_bundle, changes, checkpoint as render, count, grouped};
 
 /// Checkpoints that a list shows unless more are wanted.
 const LISTED: usize = 20;
@@ -85,6 +86,7 @@ fn options(label: Label, trigger: Trigger, state: Option<String>, area: Option<A
         state,
         area,
         paranoid: false,
+        snapshot: false,
         only_if_changed: false,
         min_interval: label.min_interval,
     }
@@ -110,6 +112,7 @@ fn create(app: &App, args: CreateArgs) -> Done {
     let options = create::Options {
         only_if_changed: args.auto,
         paranoid: args.paranoid,
+        snapshot: args.snapshot,
         ..options(args.label, trigger, state, area)
     };
     let outcome = create::create(&at.repo, &options, app.monitor())?;
@@ -117,6 +120,10 @@ fn create(app: &App, args: CreateArgs) -> Done {
     Ok(Report::new(&with_state(&outcome), text)
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))
+        })
+        .note(outcome.snapshot == Some(false), || {
+            "no snapshot was kept: the file system of the repository cannot clone the bands; the checkpoint is complete"
+                .to_owned()
         })
         .note(!outcome.foreign.is_empty(), || render::foreign(&outcome.foreign))
         .exit_if(outcome.unreadable > 0, Exit::Partial))
@@ -161,6 +168,13 @@ fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
     let second = args.targets.first().and_then(|word| word.to_str()).and_then(marked_checkpoint);
     let paths = args.targets.iter().skip(usize::from(second.is_some())).map(PathBuf::from);
     let paths: Vec<PathBuf> = paths.chain(args.paths.iter().cloned()).collect();
+    if let Some(bundle) = bundle_of(&at, [Some(args.old), second])? {
+        let inside = !args.style.stat;
+        let options = bundle::diff::Options { old: args.old, new: second, bundle, paths: at.paths(&paths)?, inside };
+        let outcome = bundle::diff::diff(&at.repo, &options, app.monitor())?;
+        let text = render_bundle::diff(&outcome, &args.style, app.paint);
+        return Ok(Report::new(&outcome, text));
+    }
     let options = diff::Options {
         old: side(args.old),
         new: second.map_or(Side::Disk, side),
@@ -171,6 +185,17 @@ fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
     let outcome = diff::diff(&at.repo, &options, app.monitor())?;
     let text = changes::diff(&outcome, &args.style, app.paint);
     Ok(Report::new(&outcome, text))
+}
+
+/// The bundle that one of the checkpoints is of.
+fn bundle_of(at: &Opened, numbers: [Option<u64>; 2]) -> Result<Option<RepoPath>, Failure> {
+    for number in numbers.into_iter().flatten() {
+        let checkpoint = digstore::ops::checkpoint::get(&at.repo.journal().read(), number)?;
+        if let Some(bundle) = checkpoint.bundle() {
+            return Ok(Some(bundle.clone()));
+        }
+    }
+    Ok(None)
 }
 
 fn restore(app: &App, args: &CheckpointRestoreArgs) -> Done {

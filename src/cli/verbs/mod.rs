@@ -1,6 +1,7 @@
 //! From arguments to a verb's options, and from its outcome to a report. One file for each kind of command; nothing is
 //! printed here but what is a stream by nature: the content of a file, events as they come.
 
+mod bundle;
 mod checkpoint;
 mod history;
 mod session;
@@ -41,6 +42,7 @@ pub fn run(app: &App, command: Command) -> Done {
         Command::Ls(args) => history::ls(app, &args),
         Command::Checkpoint(command) => checkpoint::run(app, command),
         Command::Session(command) => session::run(app, command),
+        Command::Bundle(command) => bundle::run(app, command),
         Command::Undo(args) => store::undo(app, &args),
         Command::Fsck(args) => store::fsck(app, &args),
         Command::Stats(args) => store::stats(app, &args),

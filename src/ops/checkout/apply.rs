@@ -71,7 +71,13 @@ pub fn carry_out(
         let shown = || repo.work().path().join(path.as_os_str());
         Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Create).on("create", shown())?;
     }
-    let written = write_files(repo, repo.work(), &plan.writes, WriteOptions { set_times }, monitor)?;
+    let written = write_files(
+        repo,
+        repo.work(),
+        &plan.writes,
+        WriteOptions { set_times, clones: plan.clones.as_ref() },
+        monitor,
+    )?;
     for (file, written) in plan.writes.iter().zip(&written) {
         note(file, written, &mut outcome, monitor);
     }

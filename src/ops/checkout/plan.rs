@@ -16,7 +16,7 @@ use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node, Tree};
 use crate::ops::compare::{WorkChange, same_content, work_changes};
-use crate::ops::materialize::{FileWrite, restored_mode};
+use crate::ops::materialize::{Clones, FileWrite, restored_mode};
 use crate::ops::scan::{Pair, pair, walk_tree};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result};
@@ -42,6 +42,8 @@ pub struct Scope {
 pub struct Plan {
     /// Unfinished files of a checkout that was stopped. They go first, or their folders could not be removed.
     pub leftovers: Vec<(RepoPath, FileKind)>,
+    /// Where copies of files to be written may be found.
+    pub clones: Option<Clones>,
     /// Removed, deepest first.
     pub removals: Vec<(RepoPath, FileKind)>,
     /// What the files among the removals looked like when it was decided that they may go.

@@ -1,5 +1,7 @@
 //! `checkpoint create`: the work tree, or a sparse bundle, as it is on disk, stored and recorded in one step.
 
+use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +9,11 @@ use serde::Serialize;
 
 use super::session;
 use crate::base::clock;
+use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::checkpoint::checkpoint_id;
 use crate::format::journal::Op;
+use crate::model::bundle::band_name;
 use crate::model::checkpoint::{
     Area, Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
 };
@@ -26,8 +30,9 @@ use crate::store::checkpoints::{self, Listing};
 use crate::store::journal::State;
 use crate::store::layer_writer::SealedLayer;
 use crate::store::sessions::Appender;
-use crate::store::worktable;
+use crate::store::{snapshots, worktable};
 use crate::world::bundle::Bundle;
+use crate::world::dirs::{Folders, IfAbsent};
 
 /// What to record.
 #[derive(Debug, Clone)]
@@ -46,6 +51,8 @@ pub struct Options {
     pub area: Option<Area>,
     /// Read every file, however it looks.
     pub paranoid: bool,
+    /// Keep clones of a bundle's bands, from which it can be restored at once, if the file system can clone.
+    pub snapshot: bool,
     /// Do nothing if the area is as it was.
     pub only_if_changed: bool,
     /// Do nothing if the last checkpoint of the session, or of all, is younger than this.
@@ -62,6 +69,7 @@ impl Default for Options {
             state: None,
             area: Some(Area::WorkTree),
             paranoid: false,
+            snapshot: false,
             only_if_changed: false,
             min_interval: None,
         }
@@ -99,6 +107,8 @@ pub struct Outcome {
     pub special_files: u64,
     /// What is in a bundle's folder and belongs to no bundle; it is not kept.
     pub foreign: Vec<RepoPath>,
+    /// Were the bands cloned? `None` if that was not asked for.
+    pub snapshot: Option<bool>,
     /// Work done.
     pub ingest: IngestStats,
 }
@@ -149,6 +159,8 @@ pub struct Saved {
     pub tree: TreeId,
     /// Paths that could not be read and are not in it as they are.
     pub unreadable: Vec<RepoPath>,
+    /// Unfinished files of stopped processes.
+    pub leftovers: Vec<(RepoPath, FileKind)>,
 }
 
 /// Stores an area before it is overwritten, unless it is stored already.
@@ -160,20 +172,21 @@ pub fn save(
     monitor: &dyn Monitor,
 ) -> Result<Saved> {
     let mut sink = Sink::small(repo);
-    let captured = capture(repo, &mut sink, what, monitor)?;
+    let mut captured = capture(repo, &mut sink, what, monitor)?;
     let (tree, unreadable) = (captured.tree, captured.unreadable.clone());
+    let leftovers = std::mem::take(&mut captured.leftovers);
     let stored_as = number_with(&repo.journal().read(), what.area, &captured)?;
     if let Some(number) = stored_as {
         // Looks may have changed where content has not.
         let (layers, mut ops, _) = sink.finish_small()?;
         ops.extend(captured.ops);
         repo.commit(lock, &layers, ops)?;
-        return Ok(Saved { number, tree, unreadable });
+        return Ok(Saved { number, tree, unreadable, leftovers });
     }
     let trigger = Trigger::Automatic(SAFETY.to_owned());
     let options = Options { message, trigger, ..Options::default() };
     let checkpoint = record(repo, lock, options, Stored::of(sink, what.area, captured)?)?;
-    Ok(Saved { number: checkpoint.number, tree, unreadable })
+    Ok(Saved { number: checkpoint.number, tree, unreadable, leftovers })
 }
 
 /// The checkpoint that the area is equal to, if it is there.
@@ -297,8 +310,22 @@ fn of_area(
     }
     let stored = Stored::of(sink, area, captured)?;
     outcome.ingest = stored.ingest;
-    outcome.checkpoint = Some(record(repo, lock, options, stored)?);
+    let wants_snapshot = options.snapshot;
+    let checkpoint = record(repo, lock, options, stored)?;
+    if let (true, Area::Bundle(path)) = (wants_snapshot, area) {
+        outcome.snapshot = Some(take_snapshot(repo, checkpoint.number, path).is_ok());
+    }
+    outcome.checkpoint = Some(checkpoint);
     Ok(outcome)
+}
+
+/// Clones the bands as they are now. If one has changed since the checkpoint, its clone is of no use and does no harm.
+fn take_snapshot(repo: &Repository, number: u64, bundle: &RepoPath) -> io::Result<()> {
+    let dir = repo.dir().ok_or(io::ErrorKind::Unsupported)?;
+    let opened = Folders::new(Arc::clone(repo.work())).open(bundle, IfAbsent::Fail).and_then(Bundle::open)?;
+    let bundle = opened.ok_or(io::ErrorKind::NotFound)?;
+    let names: Vec<OsString> = bundle.list()?.bands.iter().map(|(band, _)| band_name(*band).into()).collect();
+    snapshots::take(dir.as_ref(), number, bundle.bands().as_ref(), &names)
 }
 
 /// The one record that makes the checkpoint.

@@ -36,4 +36,6 @@ pub fn session_of(state: &State, checkpoint: &Checkpoint) -> Result<Option<Sessi
 }
 
 #[cfg(test)]
+mod bundle_tests;
+#[cfg(test)]
 mod tests;

@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::create::save;
 use super::{get, session_of};
 use crate::base::clock;
-use crate::base::disk::FileKind;
+use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
+use crate::model::bundle::BANDS_NAME;
 use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
 use crate::model::operation::{Operation, WorkStep};
@@ -22,15 +23,17 @@ use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node, Tree};
-use crate::ops::capture::{What, nothing, record};
+use crate::ops::capture::{What, looks_like, nothing, record};
 use crate::ops::checkout::apply::carry_out;
 use crate::ops::checkout::plan::Plan;
-use crate::ops::materialize::{FileWrite, Written};
+use crate::ops::materialize::{Clones, FileWrite, Written};
+use crate::ops::scan::walk_bundle;
+use crate::ops::status::is_version;
 use crate::ops::{Error, Result, diff};
 use crate::repo::trees::{self, TreeChange};
 use crate::repo::{RepoError, Repository, WriteLock};
 use crate::store::sessions::{self, Appender};
-use crate::store::{operations, staging, worktable};
+use crate::store::{operations, snapshots, staging, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::ignore::{FILE_NAME, MAX_FILE_BYTES, Rules};
 use crate::world::write::Expect;
@@ -100,6 +103,9 @@ pub fn target(repo: &Repository, number: u64) -> Result<(TreeId, Area)> {
 
 fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let number = options.number;
+    if let (tree, Area::Bundle(path)) = target(repo, number)? {
+        return preview_bundle(repo, options, &tree, &path, monitor);
+    }
     let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
     let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
     let changes = diff::changes(repo, &sides, monitor)?;
@@ -115,6 +121,39 @@ fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resul
     let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
     let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
     Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
+}
+
+/// Bands that do not look as when they were last stored count as different; they are not read.
+fn preview_bundle(
+    repo: &Repository,
+    options: &Options,
+    tree: &TreeId,
+    bundle: &RepoPath,
+    monitor: &dyn Monitor,
+) -> Result<Outcome> {
+    let (state, objects) = (repo.journal().read(), repo.objects());
+    let area = Area::Bundle(bundle.clone());
+    let (walked, _) = walk_bundle(repo, &state, bundle, monitor)?;
+    let mut on_disk: HashMap<RepoPath, Stat> =
+        walked.entries.into_iter().map(|entry| (entry.path, entry.stat)).collect();
+    let scopes = Scopes::or_everything(&options.paths);
+    on_disk.retain(|path, _| scopes.contains(path));
+    let mut outcome = Outcome { number: options.number, dry_run: true, ..Outcome::default() };
+    trees::visit(&objects, objects.tree(tree)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
+        if path.is_within(bundle) && scopes.contains(&path) {
+            let stat = on_disk.remove(&path);
+            let known = match worktable::get(&state, &area, &path)? {
+                Some(known) => Some(known),
+                None => staging::get(&state, &path)?,
+            };
+            let is_same = |stat: &Stat, known: &StagedEntry| looks_like(known, stat) && is_version(entry, known);
+            let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
+            outcome.written += u64::from(!stays);
+        }
+        Ok(())
+    })?;
+    outcome.removed = on_disk.len() as u64;
+    Ok(outcome)
 }
 
 /// The event that tells the checkpoint's session, if that is at work here.
@@ -174,7 +213,9 @@ pub fn replace(
     let kept = if *area == Area::WorkTree { left_out(repo, &then, &changes)? } else { HashSet::new() };
     changes.retain(|change| !kept.contains(&change.path));
     let looks = Looks::of(repo, area, &changes)?;
-    let plan = plan(changes, &looks);
+    let mut plan = plan(changes, &looks);
+    plan.clones = clones(repo, area, request.number)?;
+    plan.leftovers = saved.leftovers.into_iter().filter(|(path, _)| scopes.contains(path)).collect();
     let in_the_way = in_the_way(repo, &plan);
     if !in_the_way.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_the_way });
@@ -208,6 +249,13 @@ pub fn replace(
         dry_run: false,
     };
     Ok((outcome, ops))
+}
+
+/// Where clones of the bands are, if the checkpoint has a snapshot.
+fn clones(repo: &Repository, area: &Area, number: u64) -> Result<Option<Clones>> {
+    let (Area::Bundle(path), Some(dir)) = (area, repo.dir()) else { return Ok(None) };
+    let Some(dir) = snapshots::open(dir.as_ref(), number) else { return Ok(None) };
+    Ok(Some(Clones { dir, of: path.join(BANDS_NAME.as_bytes())? }))
 }
 
 fn unknown(path: &RepoPath, number: u64) -> Error {

@@ -7,6 +7,7 @@ use super::edit::drop_ops;
 use super::list::Line;
 use super::session;
 use crate::base::clock::{self, NANOS_PER_SEC, UnixNanos};
+use crate::base::disk::IoContext;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::checkpoint::Checkpoint;
@@ -16,7 +17,7 @@ use crate::ops::Result;
 use crate::ops::reclaim::{self, Live};
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
-use crate::store::{operations, worktable};
+use crate::store::{operations, snapshots, worktable};
 
 /// An hour.
 const HOUR_NS: i64 = 3600 * NANOS_PER_SEC;
@@ -158,6 +159,7 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
             outcome.freed_bytes = reclaim::sweep(repo, &lock, &live, monitor)?;
         }
         forget_in_journal(repo, &lock)?;
+        forget_snapshots(repo)?;
     }
     Ok(outcome)
 }
@@ -186,6 +188,12 @@ fn forget_bundles(repo: &Repository, lock: &WriteLock) -> Result<()> {
         repo.commit(lock, &[], ops)?;
     }
     Ok(())
+}
+
+fn forget_snapshots(repo: &Repository) -> Result<()> {
+    let Some(dir) = repo.dir() else { return Ok(()) };
+    let numbers: HashSet<u64> = checkpoints::numbers(&repo.journal().read())?.into_iter().collect();
+    Ok(snapshots::prune(dir.as_ref(), &|number| numbers.contains(&number)).on("clean", dir.path())?)
 }
 
 /// What deletions kept for `undo` is given up.

@@ -56,7 +56,7 @@ pub(super) fn write_tree(
             expect: Expect::Absent,
         })
         .collect();
-    for written in write_files(repo, dir, &files, WriteOptions { set_times: true }, monitor)? {
+    for written in write_files(repo, dir, &files, WriteOptions { set_times: true, clones: None }, monitor)? {
         if let Err(failure) = written {
             monitor.problem(&failure.message);
             outcome.failed += 1;
