@@ -53,7 +53,7 @@ impl Mount {
     /// Bytes in use, once everything is written.
     fn used(&self) -> u64 {
         run(Command::new("sync").arg("-f").arg(self.at())).unwrap();
-        let found = rustix::fs::statvfs(&self.at()).unwrap();
+        let found = rustix::fs::statvfs(self.at()).unwrap();
         (found.f_blocks - found.f_bfree) * found.f_frsize
     }
 }

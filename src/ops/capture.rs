@@ -9,7 +9,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use serde::Serialize;
@@ -89,8 +89,32 @@ pub struct Capture {
     pub foreign: Vec<RepoPath>,
     /// Unfinished files of stopped processes. They are not stored.
     pub leftovers: Vec<(RepoPath, FileKind)>,
+    /// How long it took.
+    pub times: Times,
     /// What to record about the looks of files, once the tree is committed.
     pub ops: Vec<Op>,
+}
+
+/// Where the time of a checkpoint went, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// Listing and looking at files, and finding out which ones to read.
+    pub look_ns: u64,
+    /// Waiting until a further change of a bundle would show in its times.
+    pub wait_ns: u64,
+    /// Reading, cutting and hashing files, and finding out which chunks are new.
+    pub read_ns: u64,
+    /// Compressing what is new, and sealing layers if it is much.
+    pub store_ns: u64,
+    /// The record in the journal, durable in strict mode.
+    pub record_ns: u64,
+}
+
+/// The time since `start`, in nanoseconds; `start` is now.
+pub fn lap(start: &mut Instant) -> u64 {
+    let now = Instant::now();
+    let passed = now.duration_since(std::mem::replace(start, now));
+    u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A path and what it is to be in the new tree.
@@ -128,28 +152,34 @@ const ATTEMPTS: usize = 3;
 /// Stores an area's content in `sink`.
 pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: &dyn Monitor) -> Result<Capture> {
     let tell = |problems: &[String]| problems.iter().for_each(|problem| monitor.problem(problem));
-    let mut read = HashMap::new();
+    let (mut read, mut times, mut start) = (HashMap::new(), Times::default(), Instant::now());
     let Area::Bundle(path) = what.area else {
         monitor.begin("looking for changes", None, None);
         let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor);
-        let captured = store(repo, sink, what, walked, &mut read, monitor)?;
+        times.look_ns = lap(&mut start);
+        let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
         tell(&captured.problems);
-        return Ok(captured);
+        return Ok(Capture { times, ..captured });
     };
     let look = || walk_bundle(repo, &repo.journal().read(), path, monitor);
     let mut found = look()?;
+    times.look_ns = lap(&mut start);
     if wait_for_clock(&found.0.entries) {
+        times.wait_ns = lap(&mut start);
         found = look()?;
+        times.look_ns += lap(&mut start);
     }
     let mut problems = Vec::new();
     for _ in 0..ATTEMPTS {
         let (walked, foreign) = found;
         let before = looks(&walked.entries);
-        let captured = store(repo, sink, what, walked, &mut read, monitor)?;
+        let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
+        start = Instant::now();
         found = look()?;
+        times.look_ns += lap(&mut start);
         // What was read at different times is one state only if nothing changed between the first look and the last.
         if captured.unreadable.is_empty() && before == looks(&found.0.entries) {
-            return Ok(Capture { foreign, ..captured });
+            return Ok(Capture { foreign, times, ..captured });
         }
         problems = captured.problems;
     }
@@ -188,9 +218,11 @@ fn store(
     what: What<'_>,
     walked: Walked,
     read: &mut HashMap<RepoPath, StagedEntry>,
+    times: &mut Times,
     monitor: &dyn Monitor,
 ) -> Result<Capture> {
     let What { area, paranoid, also } = what;
+    let mut start = Instant::now();
     let state = repo.journal().read();
     let base = if *area == Area::WorkTree { worktable::base(&state)? } else { None };
     let before = base.map_or_else(|| last_tree(&state, area), |base| Ok(Some(base)))?;
@@ -213,6 +245,7 @@ fn store(
             special_files: 0,
             foreign: Vec::new(),
             leftovers: walked.leftovers,
+            times: Times::default(),
             ops: listed_ops(&walked.listed),
         },
     };
@@ -223,6 +256,7 @@ fn store(
         return Err(Error::Interrupted);
     }
     let Finder { rows, mut capture, .. } = finder;
+    times.look_ns += lap(&mut start);
     if rows.is_empty() && base.is_some() {
         return Ok(capture);
     }
@@ -255,6 +289,7 @@ fn store(
     if *area == Area::WorkTree && base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(&capture.tree));
     }
+    times.read_ns += lap(&mut start);
     Ok(capture)
 }
 

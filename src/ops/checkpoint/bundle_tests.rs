@@ -16,6 +16,8 @@ use crate::base::monitor::{Monitor, Silent};
 use crate::model::bundle::Geometry;
 use crate::model::checkpoint::Area;
 use crate::model::path::RepoPath;
+use crate::ops::bundle::diff;
+use crate::ops::capture::Change;
 use crate::ops::testing::{TestRepo, path};
 use crate::ops::{Error, add, cat, fsck, undo};
 use crate::repo::Repository;
@@ -427,5 +429,71 @@ proptest! {
             }
         }
         prop_assert!(is_sound(&bundle.repo));
+    }
+}
+
+fn differences(bundle: &Bundle, old: u64, new: Option<u64>) -> diff::Outcome {
+    let options = diff::Options { old, new, bundle: path(BUNDLE), paths: Vec::new(), inside: false };
+    diff::diff(&bundle.repo, &options, &Silent).unwrap()
+}
+
+#[test]
+fn differences_are_named_by_band_and_sector() {
+    let bundle = Bundle::new();
+    let first = bundle.number();
+    bundle.poke("3", 70_000, 1);
+    bundle.poke("3", 0, 1);
+    bundle.write("8", &[5; 700]);
+    fs::remove_file(bundle.band("1")).unwrap();
+    bundle.write("c", &[0; 2000]);
+    fs::write(bundle.at("token"), "x").unwrap();
+    let expected = [("1", Change::Removed), ("3", Change::Modified), ("8", Change::Added), ("c", Change::Added)];
+    let on_disk = differences(&bundle, first, None);
+    let second = bundle.number();
+    let stored = differences(&bundle, first, Some(second));
+    assert_eq!(on_disk, stored, "what is on disk is what was stored of it");
+    let band = |name: &str| u64::from_str_radix(name, 16).unwrap() * BAND_LEN as u64;
+    let found: Vec<(&str, Change)> =
+        stored.bands.iter().map(|band| (std::str::from_utf8(band.path.file_name()).unwrap(), band.change)).collect();
+    assert_eq!(found, expected);
+    let ranges: Vec<Vec<(u64, u64)>> =
+        stored.bands.iter().map(|band| band.ranges.iter().map(|range| (range.start, range.len)).collect()).collect();
+    let sector = |at: u64| at / 512 * 512;
+    assert_eq!(ranges[0], [(band("1"), BAND_LEN as u64)]);
+    assert_eq!(ranges[1], [(band("3"), 512), (band("3") + sector(70_000), 512)]);
+    assert_eq!(ranges[2], [(band("8"), 700)]);
+    assert!(ranges[3].is_empty(), "a band of zeros came: the image is the same there");
+    assert_eq!(stored.frame, [(path(&format!("{BUNDLE}/token")), Change::Modified)]);
+    let back = differences(&bundle, second, Some(first));
+    assert_eq!(back.changed_bytes, stored.changed_bytes);
+    assert_eq!(differences(&bundle, second, None), diff::Outcome { bundle: path(BUNDLE), ..diff::Outcome::default() });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn differences_are_all_and_only_what_differs(writes in proptest::collection::vec((0..8u8, 0..BAND_LEN as u32, 0..3u8, 1..9000u16), 0..6)) {
+        let bundle = Bundle::new();
+        let image = |bundle: &Bundle| {
+            let mut image = vec![0; 16 * BAND_LEN];
+            for (name, bytes) in bundle.bands() {
+                let start = usize::from_str_radix(&name, 16).unwrap() * BAND_LEN;
+                image[start..start + bytes.len()].copy_from_slice(&bytes);
+            }
+            image
+        };
+        let (first, then) = (bundle.number(), image(&bundle));
+        for (band, at, byte, len) in writes {
+            let file = File::options().create(true).truncate(false).write(true).open(bundle.band(&format!("{band:x}"))).unwrap();
+            file.write_all_at(&vec![byte; usize::from(len).min(BAND_LEN - at as usize)], u64::from(at)).unwrap();
+        }
+        let now = image(&bundle);
+        let differ = |at: usize| then[at..at + 512] != now[at..at + 512];
+        let expected: Vec<usize> = (0..then.len()).step_by(512).filter(|at| differ(*at)).collect();
+        for outcome in [differences(&bundle, first, None), differences(&bundle, first, Some(bundle.number()))] {
+            let ranges = outcome.bands.iter().flat_map(|band| &band.ranges);
+            let found: Vec<usize> = ranges.flat_map(|range| (range.start..range.start + range.len).step_by(512)).map(|at| at as usize).collect();
+            prop_assert_eq!(&found, &expected);
+        }
     }
 }

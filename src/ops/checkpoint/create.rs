@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::model::checkpoint::{
 use crate::model::id::{CheckpointId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::session::{EventKind, Session, SessionName};
-use crate::ops::capture::{Capture, Change, What, capture};
+use crate::ops::capture::{Capture, Change, Times, What, capture, lap};
 use crate::ops::ingest::{IngestStats, Sink};
 use crate::ops::scan::open_bundle;
 use crate::ops::session::active;
@@ -111,6 +111,8 @@ pub struct Outcome {
     pub snapshot: Option<bool>,
     /// Work done.
     pub ingest: IngestStats,
+    /// Where the time went.
+    pub times: Times,
 }
 
 impl Outcome {
@@ -308,10 +310,14 @@ fn of_area(
         outcome.skipped = Some(Skipped::Unchanged);
         return Ok(outcome);
     }
+    outcome.times = captured.times;
+    let mut start = Instant::now();
     let stored = Stored::of(sink, area, captured)?;
     outcome.ingest = stored.ingest;
+    outcome.times.store_ns = lap(&mut start);
     let wants_snapshot = options.snapshot;
     let checkpoint = record(repo, lock, options, stored)?;
+    outcome.times.record_ns = lap(&mut start);
     if let (true, Area::Bundle(path)) = (wants_snapshot, area) {
         outcome.snapshot = Some(take_snapshot(repo, checkpoint.number, path).is_ok());
     }
