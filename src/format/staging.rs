@@ -29,6 +29,8 @@ pub const WORK_BASE_KEY: &[u8] = b"W";
 pub const WORK_PARENT_KEY: &[u8] = b"X";
 /// Prefix of entries that say what was on disk of a bundle, by path.
 pub const BUNDLE_PREFIX: &[u8] = b"B";
+/// Prefix of the trees that bundles were last stored as, by the path of the bundle.
+pub const BUNDLE_BASE_PREFIX: &[u8] = b"Z";
 /// Prefix of the numbers of the checkpoints that bundles were last equal to, by the path of the bundle.
 pub const BUNDLE_PARENT_PREFIX: &[u8] = b"Y";
 

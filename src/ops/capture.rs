@@ -161,7 +161,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         tell(&captured.problems);
         return Ok(Capture { times, ..captured });
     };
-    let look = || walk_bundle(repo, &repo.journal().read(), path, monitor);
+    let look = || walk_bundle(repo, path);
     let mut found = look()?;
     times.look_ns = lap(&mut start);
     if wait_for_clock(&found.0.entries) {
@@ -174,6 +174,10 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         let (walked, foreign) = found;
         let before = looks(&walked.entries);
         let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
+        if captured.changed.is_empty() && captured.unreadable.is_empty() && read.is_empty() {
+            // Everything was as it was last stored when the first look began.
+            return Ok(Capture { foreign, times, ..captured });
+        }
         start = Instant::now();
         found = look()?;
         times.look_ns += lap(&mut start);
@@ -224,7 +228,7 @@ fn store(
     let What { area, paranoid, also } = what;
     let mut start = Instant::now();
     let state = repo.journal().read();
-    let base = if *area == Area::WorkTree { worktable::base(&state)? } else { None };
+    let base = worktable::base(&state, area)?;
     let before = base.map_or_else(|| last_tree(&state, area), |base| Ok(Some(base)))?;
     let entries = with_extra(repo, walked.entries, also);
     let mut finder = Finder {
@@ -286,8 +290,8 @@ fn store(
     } else if !changes.is_empty() {
         capture.tree = commit::build(repo, sink, &old, &changes, 0)?;
     }
-    if *area == Area::WorkTree && base != Some(capture.tree) {
-        capture.ops.push(worktable::base_op(&capture.tree));
+    if base != Some(capture.tree) {
+        capture.ops.push(worktable::base_op(area, &capture.tree));
     }
     times.read_ns += lap(&mut start);
     Ok(capture)
@@ -412,7 +416,8 @@ impl Finder<'_> {
         let work_entry = work.map(|entry| entry.decode()).transpose()?;
         let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
         let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted);
-        let stored = work_entry.as_ref().or(staged_entry.as_ref()).filter(|entry| entry.node != StagedNode::Deleted);
+        let beside = staged_entry.as_ref().filter(|_| *self.area == Area::WorkTree);
+        let stored = work_entry.as_ref().or(beside).filter(|entry| entry.node != StagedNode::Deleted);
         let proves = |entry: &StagedEntry, stat: &Stat| {
             !(self.paranoid && stat.kind == FileKind::File) && looks_like(entry, stat)
         };
@@ -529,7 +534,7 @@ pub fn nothing() -> StagedEntry {
     StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation: 0 }
 }
 
-/// What the area's table has to say of a path: nothing where staging is right.
+/// What the area's table has to say of a path: nothing where staging is right, or of a bundle where nothing is.
 pub fn record(
     area: &Area,
     path: &RepoPath,
@@ -537,6 +542,7 @@ pub fn record(
     work: Option<&StagedEntry>,
     staged: Option<&StagedEntry>,
 ) -> Option<Op> {
+    let staged = staged.filter(|_| *area == Area::WorkTree);
     let right = match (new, staged) {
         (None, None) => true,
         (Some(new), Some(staged)) => {

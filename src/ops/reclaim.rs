@@ -49,7 +49,12 @@ fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
     let leave_out: HashSet<u64> = leave_out.iter().copied().collect();
     let state = repo.journal().read();
     let mut commits = refs::tips(&state)?;
-    let mut trees: Vec<TreeId> = worktable::base(&state)?.into_iter().collect();
+    let bundles = worktable::bundles(&state)?;
+    let areas: Vec<Area> = bundles.into_iter().map(|(path, _)| Area::Bundle(path)).chain([Area::WorkTree]).collect();
+    let mut trees: Vec<TreeId> = Vec::new();
+    for area in &areas {
+        trees.extend(worktable::base(&state, area)?);
+    }
     for operation in operations::list(&state)? {
         commits.extend(operation.refs.iter().flat_map(|step| [step.before, step.after]).flatten());
         for head in operation.head.iter().flat_map(|(before, after)| [before, after]) {
@@ -63,9 +68,7 @@ fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
     })?;
     let commits = commits.into_iter().map(|id| (id.into(), ObjectKind::Commit));
     let mut roots: Vec<Reference> = commits.chain(trees.into_iter().map(|id| (id.into(), ObjectKind::Tree))).collect();
-    let bundles = worktable::bundles(&state)?;
-    let areas = bundles.into_iter().map(|(path, _)| Area::Bundle(path)).chain([Area::WorkTree]);
-    let tables = areas.map(|area| worktable::entries(&state, &area)).chain([staging::entries(&state)]);
+    let tables = areas.iter().map(|area| worktable::entries(&state, area)).chain([staging::entries(&state)]);
     for entries in tables {
         let mut entries = entries?;
         while let Some((_, entry)) = entries.next()? {

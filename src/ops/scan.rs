@@ -1,21 +1,23 @@
 //! The work tree beside staging: what is on disk, what is tracked, and where they differ by their looks.
 
 use std::cmp::Ordering;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
 use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::base::disk::{FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
+use crate::model::bundle::{BANDS_NAME, band_name};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::{folders, staging};
-use crate::world::bundle::{Bundle, Part, part_of};
+use crate::world::bundle::{Bundle, list};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
 
@@ -72,26 +74,48 @@ pub fn open_bundle(repo: &Repository, path: &RepoPath) -> Result<Bundle> {
     })
 }
 
-/// Walks the bundle at a path, ignored or not. Nothing is there: nothing is found. Besides: what is in its folder and
-/// belongs to no bundle, without what is in that.
-pub fn walk_bundle(
-    repo: &Repository,
-    state: &State,
-    path: &RepoPath,
-    monitor: &dyn Monitor,
-) -> Result<(Walked, Vec<RepoPath>)> {
-    let mut walked = walk_tree(repo, state, &Scopes::new(std::slice::from_ref(path)), true, monitor);
-    let mut foreign: Vec<RepoPath> = Vec::new();
-    walked.entries.retain(|entry| {
-        if !entry.path.is_within(path) {
-            return false;
+/// What is in the bundle at a path, ignored or not, as a walk would find it; and what is in its folder and belongs to no
+/// bundle. Nothing is there: nothing is found.
+pub fn walk_bundle(repo: &Repository, path: &RepoPath) -> Result<(Walked, Vec<RepoPath>)> {
+    let shown = || repo.work().path().join(path.as_os_str());
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let dir = match folders.open(path, IfAbsent::Fail) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+        opened => opened.on("open the bundle", shown())?,
+    };
+    let listing = repo.pools().io().install(|| list(dir.as_ref())).on("look at the bundle", shown())?;
+    let mut walked = Walked::default();
+    if !path.is_root() {
+        let parent = folders.open_parent(path, IfAbsent::Fail).on("open the folder of", shown())?;
+        let stat = parent.stat(OsStr::from_bytes(path.file_name())).on("look at the bundle", shown())?;
+        walked.entries.extend(stat.map(|stat| WalkEntry { path: path.clone(), stat }));
+    }
+    let bands = path.join(BANDS_NAME.as_bytes())?;
+    let (before, after) =
+        listing.frame.split_at(listing.frame.partition_point(|(name, _)| name < OsStr::new(BANDS_NAME)));
+    let beside = |(name, stat): &(OsString, Stat)| -> Result<WalkEntry> {
+        Ok(WalkEntry { path: path.join(name.as_bytes())?, stat: *stat })
+    };
+    for file in before {
+        walked.entries.push(beside(file)?);
+    }
+    walked.entries.extend(listing.folder.map(|stat| WalkEntry { path: bands.clone(), stat }));
+    for (band, stat) in &listing.bands {
+        walked.entries.push(WalkEntry { path: bands.join(band_name(*band).as_bytes())?, stat: *stat });
+    }
+    for file in after {
+        walked.entries.push(beside(file)?);
+    }
+    let mut foreign = Vec::new();
+    for inner in &listing.foreign {
+        let inside = inner.path(path)?;
+        if repo.skip() != Some(&inside) {
+            foreign.push(inside);
         }
-        let is_part = part_of(path, &entry.path, entry.stat.kind) != Part::Foreign;
-        if !is_part && !foreign.last().is_some_and(|last| entry.path.is_within(last)) {
-            foreign.push(entry.path.clone());
-        }
-        is_part
-    });
+    }
+    for inner in &listing.leftovers {
+        walked.leftovers.push((inner.path(path)?, FileKind::File));
+    }
     Ok((walked, foreign))
 }
 
@@ -150,7 +174,6 @@ fn pair_of(path: RepoPath, entry: Option<StagedEntry>, disk: Option<Stat>) -> Pa
 
 /// A path as a user gives it, relative to `base` in the work tree, as a path from its root.
 pub fn repo_path(root: &Path, base: &Path, given: &Path) -> Result<RepoPath> {
-    use std::os::unix::ffi::OsStrExt;
     use std::path::Component;
     let outside = || Error::Refused {
         message: format!("'{}' is outside the work tree {}", given.display(), root.display()),

@@ -25,7 +25,7 @@ use crate::base::metrics::Metrics;
 use crate::base::pool::{self, Pools};
 use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
-use crate::model::checkpoint::{Listed, Query};
+use crate::model::checkpoint::{Area, Listed, Query};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
 use crate::store::cache::BlockCache;
@@ -305,7 +305,7 @@ impl Repository {
     /// Commits metadata, together with new layers: the one way in which the repository changes.
     pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
         if ops.iter().any(worktable::ends_base) {
-            ops.push(worktable::forget_base_op());
+            ops.push(worktable::forget_base_op(&Area::WorkTree));
         }
         self.commit_as_is(lock, layers, ops)
     }

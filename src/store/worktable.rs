@@ -1,17 +1,17 @@
-//! What checkpoints know of the work tree: where it differs from staging, and the tree that it was last stored as. And the
-//! same of each bundle that has checkpoints of its own.
+//! What checkpoints know of the looks of the work tree and of each bundle that has checkpoints of its own, and the tree that
+//! each was last stored as, its base.
 //!
-//! A table holds only paths for which staging's entry is not what was on disk: changed, new and missing ones. Staging
-//! and the work tree's table together say what the work tree was when the base was stored. Whatever changes staging forgets
-//! the base; the entries stay true as long as the files look the same. Bundles have no base.
+//! The table of the work tree holds only paths for which staging's entry is not what was on disk: changed, new and missing
+//! ones. Staging and this table together say what the work tree was when its base was stored, so whatever changes staging
+//! forgets the base. The table of a bundle says it alone. Entries stay true as long as the files look the same.
 
 use super::journal::State;
 use super::staging::Entries;
 use super::{StoreError, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
-    BUNDLE_PARENT_PREFIX, BUNDLE_PREFIX, STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY, WORK_PREFIX, decode_counter,
-    decode_staged, decode_tree_id, encode_staged, key, staged_path,
+    BUNDLE_BASE_PREFIX, BUNDLE_PARENT_PREFIX, BUNDLE_PREFIX, STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY,
+    WORK_PREFIX, decode_counter, decode_staged, decode_tree_id, encode_staged, key, staged_path,
 };
 use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
@@ -36,19 +36,26 @@ fn parent_key(area: &Area) -> Vec<u8> {
     }
 }
 
-/// The tree that the work tree was last stored as; `None` if what is known does not add up to one.
-pub fn base(state: &State) -> Result<Option<TreeId>, StoreError> {
-    state.get(WORK_BASE_KEY)?.map(|value| decode_tree_id(value).map_err(StoreError::in_journal)).transpose()
+fn base_key(area: &Area) -> Vec<u8> {
+    match area {
+        Area::WorkTree => WORK_BASE_KEY.to_vec(),
+        Area::Bundle(path) => key(BUNDLE_BASE_PREFIX, &path.sort_key()),
+    }
+}
+
+/// The tree that the area was last stored as; `None` if what is known does not add up to one.
+pub fn base(state: &State, area: &Area) -> Result<Option<TreeId>, StoreError> {
+    state.get(&base_key(area))?.map(|value| decode_tree_id(value).map_err(StoreError::in_journal)).transpose()
 }
 
 /// Sets the base.
-pub fn base_op(tree: &TreeId) -> Op {
-    Op::Put(WORK_BASE_KEY.to_vec(), tree.digest().to_vec())
+pub fn base_op(area: &Area, tree: &TreeId) -> Op {
+    Op::Put(base_key(area), tree.digest().to_vec())
 }
 
 /// Forgets the base.
-pub fn forget_base_op() -> Op {
-    Op::Delete(WORK_BASE_KEY.to_vec())
+pub fn forget_base_op(area: &Area) -> Op {
+    Op::Delete(base_key(area))
 }
 
 /// The number of the checkpoint that the area was last equal to.
@@ -61,7 +68,7 @@ pub fn parent_op(area: &Area, number: u64) -> Op {
     counter_op(&parent_key(area), number)
 }
 
-/// Does the operation change staging, so that the base is none any more?
+/// Does the operation change staging, so that the work tree has no base any more?
 pub fn ends_base(op: &Op) -> bool {
     op.key().starts_with(STAGED_PREFIX)
 }
@@ -100,7 +107,7 @@ pub fn bundles(state: &State) -> Result<Vec<(RepoPath, u64)>, StoreError> {
 /// Forgets everything that is recorded of a bundle: its next checkpoint reads all of it.
 pub fn forget_ops(state: &State, bundle: &RepoPath) -> Result<Vec<Op>, StoreError> {
     let area = Area::Bundle(bundle.clone());
-    let mut ops = vec![Op::Delete(parent_key(&area))];
+    let mut ops = vec![Op::Delete(parent_key(&area)), forget_base_op(&area)];
     let mut entries = entries(state, &area)?;
     while let Some((path, _)) = entries.next()? {
         ops.push(delete_op(&area, &path));

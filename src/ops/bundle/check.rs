@@ -43,7 +43,7 @@ pub struct Info {
 /// Describes a bundle; reads no band.
 pub fn info(bundle: &Path, _: &dyn Monitor) -> Result<Info> {
     let opened = open(bundle)?;
-    let Listing { bands, foreign } = opened.list().on("list the bundle", bundle)?;
+    let Listing { bands, foreign, .. } = opened.list().on("list the bundle", bundle)?;
     let geometry = opened.geometry();
     Ok(Info {
         bundle: bundle.to_path_buf(),
@@ -52,7 +52,7 @@ pub fn info(bundle: &Path, _: &dyn Monitor) -> Result<Info> {
         max_bands: geometry.band_count(),
         bands_len: bands.iter().map(|(_, stat)| stat.len).sum(),
         allocated_bytes: bands.iter().map(|(_, stat)| stat.allocated_bytes).sum(),
-        foreign,
+        foreign: foreign.iter().map(ToString::to_string).collect(),
         can_clone: can_clone(bundle).ok(),
     })
 }
@@ -95,8 +95,9 @@ pub fn verify(pools: &Pools, at: &Path, monitor: &dyn Monitor) -> Result<Verifie
     };
     let listing = bundle.list().on("list the bundle", at)?;
     let before = listing.looks();
+    let foreign = listing.foreign.iter().map(ToString::to_string).collect();
     let bytes = listing.bands.iter().map(|(_, stat)| stat.len).sum();
-    monitor.begin("checking", Some(before.len() as u64), Some(bytes));
+    monitor.begin("checking", Some(listing.bands.len() as u64), Some(bytes));
     let checked: Vec<(Option<String>, bool)> = pools.io().install(|| {
         let check = |(band, stat): &(u64, Stat)| {
             if monitor.cancelled() {
@@ -122,7 +123,7 @@ pub fn verify(pools: &Pools, at: &Path, monitor: &dyn Monitor) -> Result<Verifie
             hint: "pause what writes to the image, or unmount it, and try again",
         });
     }
-    Ok(Verified { bands: before.len() as u64, bytes, foreign: listing.foreign, ..outcome })
+    Ok(Verified { bands: listing.bands.len() as u64, bytes, foreign, ..outcome })
 }
 
 /// What the bundle says of itself, and its copy of that.

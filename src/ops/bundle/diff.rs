@@ -82,7 +82,7 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         Image::stored(repo, &tree, path)
     };
     let old = side(options.old)?;
-    let new = options.new.map_or_else(|| Image::on_disk(repo, path, monitor), side)?;
+    let new = options.new.map_or_else(|| Image::on_disk(repo, path), side)?;
     let geometry = new.geometry.or(old.geometry).ok_or_else(|| Error::Refused {
         message: format!("neither of the two says how the image of '{path}' is divided: Info.plist is missing"),
         hint: "'digstore cat @N:PATH' reads single bands",

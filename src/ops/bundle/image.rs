@@ -6,7 +6,6 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::base::disk::{FileKind, IoContext};
-use crate::base::monitor::Monitor;
 use crate::format::bundle::{MAX_INFO_LEN, decode_info};
 use crate::model::bundle::{BANDS_NAME, Geometry, INFO_NAME, parse_band_name};
 use crate::model::checkpoint::Area;
@@ -20,7 +19,7 @@ use crate::ops::scan::{open_bundle, walk_bundle};
 use crate::repo::{Repository, trees};
 use crate::store::objects::ObjectStore;
 use crate::store::{StoreError, staging, worktable};
-use crate::world::bundle::{Bundle, Part, part_of};
+use crate::world::bundle::Bundle;
 use crate::world::read;
 
 /// Where the bytes of a band are.
@@ -97,12 +96,13 @@ impl Image {
     }
 
     /// The image as it is on disk. Bands that look as they did when they were stored are taken from the repository.
-    pub fn on_disk(repo: &Repository, path: &RepoPath, monitor: &dyn Monitor) -> Result<Self> {
+    pub fn on_disk(repo: &Repository, path: &RepoPath) -> Result<Self> {
         let bundle = open_bundle(repo, path)?;
         let state = repo.journal().read();
         let area = Area::Bundle(path.clone());
-        let (walked, _) = walk_bundle(repo, &state, path, monitor)?;
+        let (walked, _) = walk_bundle(repo, path)?;
         let (mut bands, mut frame) = (BTreeMap::new(), BTreeMap::new());
+        let folder = path.join(BANDS_NAME.as_bytes())?;
         for entry in walked.entries {
             let known = match worktable::get(&state, &area, &entry.path)? {
                 Some(known) => Some(known),
@@ -112,12 +112,11 @@ impl Image {
                 Some(StagedNode::File { len, content }) => BandAt::Stored(content, len),
                 _ => BandAt::Disk(entry.stat.len),
             };
-            match part_of(path, &entry.path, entry.stat.kind) {
-                Part::Band(band) => drop(bands.insert(band, at)),
-                Part::Frame if entry.stat.kind == FileKind::File => {
-                    frame.insert(entry.path, at);
-                }
-                _ => {}
+            let in_bands = entry.path.parent().as_ref() == Some(&folder);
+            match parse_band_name(entry.path.file_name()).filter(|_| in_bands) {
+                Some(band) => drop(bands.insert(band, at)),
+                None if entry.stat.kind == FileKind::File => drop(frame.insert(entry.path, at)),
+                None => {}
             }
         }
         let geometry = Some(bundle.geometry());

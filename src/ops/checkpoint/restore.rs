@@ -104,7 +104,7 @@ pub fn target(repo: &Repository, number: u64) -> Result<(TreeId, Area)> {
 fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let number = options.number;
     if let (tree, Area::Bundle(path)) = target(repo, number)? {
-        return preview_bundle(repo, options, &tree, &path, monitor);
+        return preview_bundle(repo, options, &tree, &path);
     }
     let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
     let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
@@ -124,16 +124,10 @@ fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resul
 }
 
 /// Bands that do not look as when they were last stored count as different; they are not read.
-fn preview_bundle(
-    repo: &Repository,
-    options: &Options,
-    tree: &TreeId,
-    bundle: &RepoPath,
-    monitor: &dyn Monitor,
-) -> Result<Outcome> {
+fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &RepoPath) -> Result<Outcome> {
     let (state, objects) = (repo.journal().read(), repo.objects());
     let area = Area::Bundle(bundle.clone());
-    let (walked, _) = walk_bundle(repo, &state, bundle, monitor)?;
+    let (walked, _) = walk_bundle(repo, bundle)?;
     let mut on_disk: HashMap<RepoPath, Stat> =
         walked.entries.into_iter().map(|entry| (entry.path, entry.stat)).collect();
     let scopes = Scopes::or_everything(&options.paths);
@@ -225,11 +219,9 @@ pub fn replace(
     let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
     let is_whole = whole && done.failed == 0;
     ops.extend(is_whole.then(|| worktable::parent_op(area, request.number)));
-    if *area == Area::WorkTree {
-        // What stays though the target does not have it makes the disk more than the target.
-        let equals_target = is_whole && kept.is_empty();
-        ops.push(if equals_target { worktable::base_op(target) } else { worktable::forget_base_op() });
-    }
+    // What stays though the target does not have it makes the disk more than the target.
+    let equals_target = is_whole && kept.is_empty();
+    ops.push(if equals_target { worktable::base_op(area, target) } else { worktable::forget_base_op(area) });
     let paths = if whole { vec![root] } else { request.paths };
     if let Some(summary) = request.summary
         && done.written + done.removed > 0

@@ -75,7 +75,7 @@ fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result
     repo.journal().catch_up()?;
     let state = repo.journal().read();
     let walked = match area {
-        Some(Area::Bundle(path)) => walk_bundle(repo, &state, path, monitor)?.0,
+        Some(Area::Bundle(path)) => walk_bundle(repo, path)?.0,
         _ => walk_tree(repo, &state, &Scopes::everything(), false, monitor),
     };
     let mut hasher = crc32fast::Hasher::new();
