@@ -3,7 +3,7 @@
 
     stress/bundle.py --data DIR [--rounds 50] [--rival-rounds 5] [--write-report]
 
-Makes an ext4 image of 10 GiB from about 10,000 files, 1 GB (the kernel's source and the libraries of the Rust toolchain),
+Makes an ext4 image of 10 GiB from about 10,000 files, 1 GB (the kernel's source and the binaries of the Rust toolchain),
 as a bundle with bands of 4 MiB. Then, again and again, 1, 5 or 20 files inside the image are edited with `debugfs -w`, the
 blocks that changed are written back to the bands in place, as a mounted image would, and a checkpoint is made by a new
 process, durable when it ends. The rivals that are installed store the same folder after the same edits. Then the same with
@@ -38,7 +38,8 @@ BAND = 4 * MIB
 BLOCK = 4096
 IMAGE_LEN = 10 << 30
 SOURCE_FILES = 9_500
-BINARY_BYTES = 900 * MIB
+# Files of the toolchain from this length on are its binaries and libraries.
+BINARY_MIN_BYTES = 300_000
 EDITS = (1, 5, 20)
 MANY_BANDS = 10_000
 # Bands that are full among the many; the edits of the larger bundle go there.
@@ -73,12 +74,9 @@ def make_tree(data):
             shutil.copyfile(kernel / name, target)
         sysroot = Path(run("rustc", "--print", "sysroot")[0].decode().strip())
         (folder / "bin").mkdir()
-        left = BINARY_BYTES
-        for number, name in enumerate(datasets.regular_files(sysroot / "lib")):
-            size = (sysroot / "lib" / name).stat().st_size
-            if size <= left:
-                shutil.copyfile(sysroot / "lib" / name, folder / "bin" / f"{number}-{Path(name).name}")
-                left -= size
+        for number, name in enumerate(datasets.regular_files(sysroot)):
+            if (sysroot / name).stat().st_size >= BINARY_MIN_BYTES:
+                shutil.copyfile(sysroot / name, folder / "bin" / f"{number}-{Path(name).name}")
 
     return datasets.made_once(data / "bundle-tree", build)
 

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use digstore::base::size::ByteSize;
 use digstore::ops::bundle::Created;
 use digstore::ops::bundle::check::{Info, Verified};
-use digstore::ops::bundle::copy::{Exported, Imported};
 use digstore::ops::bundle::diff::{BandChange, Outcome};
+use digstore::ops::bundle::export::Exported;
+use digstore::ops::bundle::import::Imported;
 use digstore::ops::capture::Change;
 
 use super::{Paint, count, grouped, printable};

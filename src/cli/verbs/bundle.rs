@@ -1,7 +1,7 @@
 //! `digstore bundle`.
 
 use digstore::base::pool::Pools;
-use digstore::ops::bundle::{self, check, copy};
+use digstore::ops::bundle::{self, check, export, import};
 
 use super::{Done, unless_quiet};
 use crate::cli::app::{App, Report};
@@ -27,14 +27,14 @@ pub fn run(app: &App, command: BundleCommand) -> Done {
         }
         BundleCommand::Import { image, bundle, band_size, replace } => {
             let (image, bundle) = (app.base.join(image), app.base.join(bundle));
-            let options = copy::ImportOptions { image, bundle, band_len: band_size.map(|size| size.0), replace };
-            let outcome = copy::import(&pools, &options, app.monitor())?;
+            let options = import::ImportOptions { image, bundle, band_len: band_size.map(|size| size.0), replace };
+            let outcome = import::import(&pools, &options, app.monitor())?;
             let text = unless_quiet(app, || render::imported(&outcome));
             Ok(Report::new(&outcome, text))
         }
         BundleCommand::Export { bundle, image, force } => {
-            let options = copy::ExportOptions { bundle: app.base.join(bundle), image: app.base.join(image), force };
-            let outcome = copy::export(&pools, &options, app.monitor())?;
+            let options = export::ExportOptions { bundle: app.base.join(bundle), image: app.base.join(image), force };
+            let outcome = export::export(&pools, &options, app.monitor())?;
             let text = unless_quiet(app, || render::exported(&outcome));
             Ok(Report::new(&outcome, text))
         }

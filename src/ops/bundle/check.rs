@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::copy::for_data;
 use super::open;
-use crate::base::disk::real::{can_clone, next_data};
+use crate::base::disk::real::can_clone;
 use crate::base::disk::{Dir, IoContext, Stat, open_root};
 use crate::base::monitor::Monitor;
 use crate::base::pool::Pools;
 use crate::model::bundle::{Geometry, INFO_COPY_NAME, INFO_NAME, band_name};
 use crate::ops::{Error, Result};
-use crate::transform::chunker::{ZERO_BLOCK_LEN, is_zero};
+use crate::transform::chunker::is_zero;
 use crate::world::bundle::{Bundle, Listing, read_info};
-use crate::world::read;
 
 /// What a bundle is.
 #[derive(Debug, Clone, Serialize)]
@@ -170,16 +170,10 @@ fn check_band(bundle: &Bundle, band: u64) -> io::Result<(Option<String>, bool)> 
 
 /// Reads all of a file: are there only zeros in it?
 fn reads_as_zeros(file: &File, len: u64) -> io::Result<bool> {
-    let (mut window, mut at, mut all) = (Vec::new(), 0, true);
-    while let Some((start, end)) = next_data(file, at, len)? {
-        at = start;
-        while at < end {
-            window.clear();
-            let step = (end - at).min(16 * ZERO_BLOCK_LEN as u64);
-            read::append_range(file, at, step as usize, &mut window)?;
-            all &= is_zero(&window);
-            at += step;
-        }
-    }
+    let mut all = true;
+    for_data(file, 0..len, &mut |_, bytes| {
+        all &= is_zero(bytes);
+        Ok(true)
+    })?;
     Ok(all)
 }

@@ -4,9 +4,11 @@
 //! `capture` and `ingest`.
 
 pub mod check;
-pub mod copy;
+mod copy;
 pub mod diff;
+pub mod export;
 mod image;
+pub mod import;
 pub mod inside;
 #[cfg(test)]
 mod tests;

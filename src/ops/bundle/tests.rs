@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::check::{Fault, info, verify};
-use super::copy::{ExportOptions, ImportOptions, Imported, export, import};
+use super::export::{ExportOptions, export};
+use super::import::{ImportOptions, Imported, import};
 use super::{CreateOptions, create};
 use crate::base::monitor::{Recording, Silent};
 use crate::base::pool::Pools;

@@ -5,7 +5,9 @@
 
 pub mod create;
 pub mod edit;
+mod ignored;
 pub mod list;
+mod preview;
 pub mod restore;
 pub mod retention;
 pub mod transfer;

@@ -1,16 +1,14 @@
 //! `checkpoint restore`: the work tree, or a bundle, as a checkpoint has it, after what is there now was saved.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-
 use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::create::save;
+use super::ignored::{in_the_way, left_out};
+use super::preview::{check_paths, preview};
 use super::{get, session_of};
 use crate::base::clock;
-use crate::base::disk::{FileKind, Stat};
+use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::bundle::BANDS_NAME;
@@ -18,24 +16,19 @@ use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
 use crate::model::operation::{Operation, WorkStep};
 use crate::model::path::RepoPath;
-use crate::model::recipe::Piece;
 use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Entry, Node, Tree};
-use crate::ops::capture::{What, looks_like, nothing, record};
+use crate::model::tree::{Entry, Node};
+use crate::ops::capture::{What, nothing, record};
 use crate::ops::checkout::apply::carry_out;
 use crate::ops::checkout::plan::Plan;
 use crate::ops::materialize::{Clones, FileWrite, Written};
-use crate::ops::scan::walk_bundle;
-use crate::ops::status::is_version;
-use crate::ops::{Error, Result, diff};
+use crate::ops::{Error, Result};
 use crate::repo::trees::{self, TreeChange};
 use crate::repo::{RepoError, Repository, WriteLock};
 use crate::store::sessions::{self, Appender};
 use crate::store::{operations, snapshots, staging, worktable};
-use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::ignore::{FILE_NAME, MAX_FILE_BYTES, Rules};
 use crate::world::write::Expect;
 
 /// What to restore.
@@ -75,6 +68,7 @@ pub struct Outcome {
 /// Restores the work tree, a folder or a file.
 pub fn restore(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("checkpoint.restore");
+    check_paths(repo, options)?;
     if options.dry_run {
         return preview(repo, options, monitor);
     }
@@ -99,55 +93,6 @@ pub fn target(repo: &Repository, number: u64) -> Result<(TreeId, Area)> {
     let checkpoint = get(&repo.journal().read(), number)?;
     let target = checkpoint.tree().zip(checkpoint.area());
     Ok(target.ok_or(RepoError::CheckpointWithoutTree { number })?)
-}
-
-fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let number = options.number;
-    if let (tree, Area::Bundle(path)) = target(repo, number)? {
-        return preview_bundle(repo, options, &tree, &path);
-    }
-    let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
-    let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
-    let changes = diff::changes(repo, &sides, monitor)?;
-    let then = repo.tree_of(&repo.resolve_point(&format!("@{number}"))?)?;
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    for path in options.paths.iter().filter(|path| !path.is_root()) {
-        let name = OsStr::from_bytes(path.file_name());
-        let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
-        if on_disk.is_none() && trees::lookup(&repo.objects(), &then, path)?.is_none() {
-            return Err(unknown(path, number));
-        }
-    }
-    let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
-    let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
-    Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
-}
-
-/// Bands that do not look as when they were last stored count as different; they are not read.
-fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &RepoPath) -> Result<Outcome> {
-    let (state, objects) = (repo.journal().read(), repo.objects());
-    let area = Area::Bundle(bundle.clone());
-    let (walked, _) = walk_bundle(repo, bundle)?;
-    let mut on_disk: HashMap<RepoPath, Stat> =
-        walked.entries.into_iter().map(|entry| (entry.path, entry.stat)).collect();
-    let scopes = Scopes::or_everything(&options.paths);
-    on_disk.retain(|path, _| scopes.contains(path));
-    let mut outcome = Outcome { number: options.number, dry_run: true, ..Outcome::default() };
-    trees::visit(&objects, objects.tree(tree)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
-        if path.is_within(bundle) && scopes.contains(&path) {
-            let stat = on_disk.remove(&path);
-            let known = match worktable::get(&state, &area, &path)? {
-                Some(known) => Some(known),
-                None => staging::get(&state, &path)?,
-            };
-            let is_same = |stat: &Stat, known: &StagedEntry| looks_like(known, stat) && is_version(entry, known);
-            let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
-            outcome.written += u64::from(!stays);
-        }
-        Ok(())
-    })?;
-    outcome.removed = on_disk.len() as u64;
-    Ok(outcome)
 }
 
 /// The event that tells the checkpoint's session, if that is at work here.
@@ -195,9 +140,6 @@ pub fn replace(
     let mut changes = trees::diff(&objects, &now, &then)?;
     // Folders that lead to a bundle are no part of it.
     changes.retain(|change| scopes.contains(&change.path) && change.path.is_within(&root));
-    if request.summary.is_some() {
-        check_paths(repo, &request, &now, &then)?;
-    }
     let unsaved = Scopes::new(&saved.unreadable);
     let in_danger: Vec<RepoPath> =
         changes.iter().map(|change| &change.path).filter(|path| unsaved.contains(path)).cloned().collect();
@@ -248,89 +190,6 @@ fn clones(repo: &Repository, area: &Area, number: u64) -> Result<Option<Clones>>
     let (Area::Bundle(path), Some(dir)) = (area, repo.dir()) else { return Ok(None) };
     let Some(dir) = snapshots::open(dir.as_ref(), number) else { return Ok(None) };
     Ok(Some(Clones { dir, of: path.join(BANDS_NAME.as_bytes())? }))
-}
-
-fn unknown(path: &RepoPath, number: u64) -> Error {
-    Error::NoSuchPath { path: path.clone(), place: format!("in @{number}") }
-}
-
-/// Every path asked for must be on one of the two sides, or it was a mistake.
-fn check_paths(repo: &Repository, request: &Request, now: &Arc<Tree>, then: &Arc<Tree>) -> Result<()> {
-    let objects = repo.objects();
-    for path in request.paths.iter().filter(|path| !path.is_root()) {
-        let is_known = trees::lookup(&objects, then, path)?.is_some() || trees::lookup(&objects, now, path)?.is_some();
-        if !is_known {
-            return Err(unknown(path, request.number));
-        }
-    }
-    Ok(())
-}
-
-/// Files where something is to be written, though nothing was saved there: ignored ones.
-fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
-    let goes: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).collect();
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    let absent = plan.writes.iter().filter(|file| file.expect == Expect::Absent).map(|file| &file.path);
-    let new_folders = plan.folders.iter();
-    let mut found = Vec::new();
-    for path in absent.chain(new_folders).filter(|path| !goes.contains(path)) {
-        let name = OsStr::from_bytes(path.file_name());
-        let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
-        let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);
-        if stat.is_some() && !is_folder {
-            found.push(path.clone());
-        }
-    }
-    found
-}
-
-/// Paths that would go, but that the target's own ignore rules leave out: when it was made they may have been there.
-fn left_out(repo: &Repository, then: &Arc<Tree>, changes: &[TreeChange]) -> Result<HashSet<RepoPath>> {
-    let mut rules: HashMap<RepoPath, Rules> = HashMap::new();
-    let mut found: HashSet<RepoPath> = HashSet::new();
-    for change in changes.iter().filter(|change| change.new.is_none()) {
-        let Some(folder) = change.path.parent() else { continue };
-        let is_dir = matches!(&change.old, Some(Entry { node: Node::Dir { .. }, .. }));
-        let inside_ignored = found.contains(&folder);
-        if inside_ignored || rules_of(repo, then, &folder, &mut rules)?.ignores(&change.path, is_dir) {
-            found.insert(change.path.clone());
-        }
-    }
-    Ok(found)
-}
-
-/// The ignore rules that hold in a folder of a tree.
-fn rules_of(
-    repo: &Repository,
-    tree: &Arc<Tree>,
-    folder: &RepoPath,
-    known: &mut HashMap<RepoPath, Rules>,
-) -> Result<Rules> {
-    if let Some(rules) = known.get(folder) {
-        return Ok(rules.clone());
-    }
-    let above = match folder.parent().filter(|_| !folder.is_root()) {
-        Some(parent) => rules_of(repo, tree, &parent, known)?,
-        None => Rules::default(),
-    };
-    let objects = repo.objects();
-    let file = folder.join(FILE_NAME.as_bytes())?;
-    let rules = match trees::lookup(&objects, tree, &file)?.map(|entry| entry.node) {
-        Some(Node::File { len, content }) if len <= MAX_FILE_BYTES => {
-            let mut text = Vec::new();
-            objects.pieces(&content, len, &mut |piece| {
-                if let Piece::Chunk { id, .. } = piece {
-                    text.extend_from_slice(&objects.chunk(&id)?);
-                }
-                Ok(())
-            })?;
-            // Rules that cannot be read leave nothing out.
-            above.with(folder, &text).unwrap_or_else(|_| above.clone())
-        }
-        _ => above,
-    };
-    known.insert(folder.clone(), rules.clone());
-    Ok(rules)
 }
 
 /// What is recorded of the paths that change.

@@ -6,15 +6,19 @@
 //!
 //! Bands belong together: a bundle is stored as it was at one moment, or not at all.
 
+mod find;
+
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::ingest::{Captured, Sink, Source, ingest};
+use self::find::{Entry, Finder, Now, Row, file_entry, settle};
+pub use self::find::{looks_like, nothing, record};
+use super::ingest::{Sink, Source, ingest};
 use super::scan::{listed_ops, walk_bundle, walk_tree};
 use super::status::is_version;
 use super::{Error, Result, commit};
@@ -27,13 +31,12 @@ use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{RACY_WINDOW_NS, SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Meta, Tree};
+use crate::model::staging::{RACY_WINDOW_NS, SeenStat, StagedEntry};
+use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
-use crate::store::staging::{self, Encoded};
-use crate::store::{folders, worktable};
+use crate::store::worktable;
 use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{WalkEntry, Walked};
@@ -115,35 +118,6 @@ pub fn lap(start: &mut Instant) -> u64 {
     let now = Instant::now();
     let passed = now.duration_since(std::mem::replace(start, now));
     u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A path and what it is to be in the new tree.
-type Entry = (RepoPath, StagedEntry);
-
-/// A path that is not plainly as it was, or, without a base, any path.
-struct Row {
-    path: RepoPath,
-    /// What it was when last stored.
-    old: Option<StagedEntry>,
-    /// What the work table says; kept while it is right.
-    work: Option<StagedEntry>,
-    /// What staging says, if it is not a removal.
-    staged: Option<StagedEntry>,
-    now: Now,
-}
-
-/// What a path is now.
-enum Now {
-    /// Known by its looks.
-    Known(StagedEntry),
-    /// A file to be read.
-    Read(Stat),
-    /// A link or folder.
-    Node(StagedNode, Stat),
-    /// Nothing.
-    Gone,
-    /// It cannot be looked at.
-    Unreadable,
 }
 
 /// A bundle that changes while it is read is read again this often before that is reported.
@@ -351,211 +325,4 @@ fn with_extra(repo: &Repository, mut entries: Vec<WalkEntry>, also: &[RepoPath])
         entries.dedup_by(|a, b| a.path == b.path);
     }
     entries
-}
-
-/// Does the file look exactly as this entry says? Folders have only a mode.
-pub fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
-    match entry.node {
-        StagedNode::Dir => stat.kind == FileKind::Dir && entry.meta.mode == stat.mode,
-        _ => entry.is_unchanged(stat),
-    }
-}
-
-/// Goes through disk, work table and staging together.
-struct Finder<'a> {
-    area: &'a Area,
-    paranoid: bool,
-    /// What was read in an earlier attempt.
-    read: &'a HashMap<RepoPath, StagedEntry>,
-    folders: Folders,
-    hidden: Scopes,
-    all: bool,
-    rows: Vec<Row>,
-    capture: Capture,
-}
-
-impl Finder<'_> {
-    fn find(&mut self, state: &State, entries: Vec<WalkEntry>) -> Result<()> {
-        let mut all_work = worktable::entries(state, self.area)?;
-        let mut all_staged = staging::entries_below(state, &self.area.root())?;
-        let (mut work, mut staged) = (all_work.next_encoded()?, all_staged.next_encoded()?);
-        let mut on_disk = entries.into_iter().peekable();
-        loop {
-            // The lower of the two recorded entries, or both if they are of one path.
-            let order = match (&work, &staged) {
-                (Some(work), Some(staged)) => work.cmp_entry(staged),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                _ => std::cmp::Ordering::Greater,
-            };
-            let recorded = if order.is_lt() { work } else { staged };
-            let beside = match (recorded, on_disk.peek()) {
-                (None, None) => return Ok(()),
-                (Some(recorded), Some(found)) => recorded.cmp_path(&found.path),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-            };
-            let disk = if beside.is_ge() { on_disk.next() } else { None };
-            let (mut in_table, mut in_staging) = (None, None);
-            if beside.is_le() && order.is_le() {
-                in_table = std::mem::replace(&mut work, all_work.next_encoded()?);
-            }
-            if beside.is_le() && order.is_ge() {
-                in_staging = std::mem::replace(&mut staged, all_staged.next_encoded()?);
-            }
-            self.look(in_table, in_staging, disk)?;
-        }
-    }
-
-    fn look(&mut self, work: Option<Encoded<'_>>, staged: Option<Encoded<'_>>, disk: Option<WalkEntry>) -> Result<()> {
-        let path = |disk: Option<WalkEntry>| match (disk, &work, &staged) {
-            (Some(found), ..) => Ok(found.path),
-            (None, Some(entry), _) | (None, None, Some(entry)) => entry.path(),
-            (None, None, None) => Ok(RepoPath::root()),
-        };
-        let stat = disk.as_ref().map(|found| found.stat);
-        let work_entry = work.map(|entry| entry.decode()).transpose()?;
-        let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
-        let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted);
-        let beside = staged_entry.as_ref().filter(|_| *self.area == Area::WorkTree);
-        let stored = work_entry.as_ref().or(beside).filter(|entry| entry.node != StagedNode::Deleted);
-        let proves = |entry: &StagedEntry, stat: &Stat| {
-            !(self.paranoid && stat.kind == FileKind::File) && looks_like(entry, stat)
-        };
-        if let (Some(stored), Some(stat)) = (stored, &stat)
-            && proves(stored, stat)
-        {
-            self.capture.unchanged += 1;
-            if self.all {
-                let (old, now) = (Some(stored.clone()), Now::Known(stored.clone()));
-                self.rows.push(Row { path: path(disk)?, old, work: work_entry, staged: staged_entry, now });
-            }
-            return Ok(());
-        }
-        if stored.is_none() && stat.is_none() {
-            return Ok(());
-        }
-        let (old, path) = (stored.cloned(), path(disk)?);
-        let now = match stat {
-            None if self.hidden.contains(&path) => Now::Unreadable,
-            None => Now::Gone,
-            Some(stat) => match (self.read.get(&path), &staged_entry) {
-                (Some(read), _) if looks_like(read, &stat) => Now::Known(read.clone()),
-                (_, Some(staged)) if proves(staged, &stat) => Now::Known(staged.clone()),
-                _ => self.kind_now(&path, stat),
-            },
-        };
-        self.rows.push(Row { path, old, work: work_entry, staged: staged_entry, now });
-        Ok(())
-    }
-
-    fn kind_now(&mut self, path: &RepoPath, stat: Stat) -> Now {
-        match stat.kind {
-            FileKind::File => Now::Read(stat),
-            FileKind::Dir => Now::Node(StagedNode::Dir, stat),
-            FileKind::Symlink => {
-                let name = OsStr::from_bytes(path.file_name());
-                match self.folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
-                    Ok(target) => Now::Node(StagedNode::Symlink { target: target.into_vec() }, stat),
-                    Err(error) => {
-                        self.capture.problems.push(format!("cannot read the link {path}: {error}"));
-                        self.capture.unreadable.push(path.clone());
-                        Now::Unreadable
-                    }
-                }
-            }
-            FileKind::Other => {
-                self.capture.special_files += 1;
-                Now::Gone
-            }
-        }
-    }
-}
-
-fn entry(node: StagedNode, stat: &Stat, racy: bool) -> StagedEntry {
-    let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
-    StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 }
-}
-
-/// A file that was read.
-fn file_entry(captured: &Captured) -> StagedEntry {
-    let Captured { content, stat, racy, .. } = captured;
-    entry(StagedNode::File { len: stat.len, content: *content }, stat, *racy)
-}
-
-/// What a path is in the new tree, and what is recorded of it.
-fn settle(
-    area: &Area,
-    row: Row,
-    read: Option<std::result::Result<Captured, String>>,
-    all: bool,
-    capture: &mut Capture,
-    changes: &mut Vec<Entry>,
-) {
-    let Row { path, old, work, staged, now } = row;
-    let new = match (now, read) {
-        (Now::Known(entry), _) => Some(entry),
-        (Now::Node(node, stat), _) => Some(entry(node, &stat, is_racy(&stat, clock::now()))),
-        (_, Some(Ok(captured))) => Some(file_entry(&captured)),
-        (_, Some(Err(why))) => {
-            capture.problems.push(why);
-            capture.unreadable.push(path.clone());
-            old.clone()
-        }
-        (Now::Unreadable | Now::Read(_), None) => old.clone(),
-        (Now::Gone, None) => None,
-    };
-    // Where only times differ, the recorded time stays: it is that of the content.
-    let new = new.map(|new| match &old {
-        Some(old) if old.same_version(&new) => StagedEntry { meta: Meta { mode: new.meta.mode, ..old.meta }, ..new },
-        _ => new,
-    });
-    let was_folder = old.as_ref().is_some_and(|old| old.node == StagedNode::Dir);
-    if was_folder && new.as_ref().is_none_or(|new| new.node != StagedNode::Dir) {
-        capture.ops.push(folders::delete_op(&path));
-    }
-    capture.ops.extend(record(area, &path, new.as_ref(), work.as_ref(), staged.as_ref()));
-    let change = match (&old, &new) {
-        (None, None) => return,
-        (None, Some(_)) => Change::Added,
-        (Some(_), None) => Change::Removed,
-        (Some(old), Some(new)) if old.same_version(new) && !all => return,
-        (Some(_), Some(_)) if all => Change::Added,
-        (Some(_), Some(_)) => Change::Modified,
-    };
-    if !(all && new.is_none()) {
-        changes.push((path.clone(), new.unwrap_or_else(nothing)));
-        capture.changed.push((path, change));
-    }
-}
-
-/// The entry of a path at which nothing is.
-pub fn nothing() -> StagedEntry {
-    let meta = Meta { mode: 0, mtime_ns: 0 };
-    StagedEntry { node: StagedNode::Deleted, meta, seen: SeenStat::default(), racy: false, generation: 0 }
-}
-
-/// What the area's table has to say of a path: nothing where staging is right, or of a bundle where nothing is.
-pub fn record(
-    area: &Area,
-    path: &RepoPath,
-    new: Option<&StagedEntry>,
-    work: Option<&StagedEntry>,
-    staged: Option<&StagedEntry>,
-) -> Option<Op> {
-    let staged = staged.filter(|_| *area == Area::WorkTree);
-    let right = match (new, staged) {
-        (None, None) => true,
-        (Some(new), Some(staged)) => {
-            staged.same_version(new) && (new.node == StagedNode::Dir || staged.seen == new.seen && !staged.racy)
-        }
-        _ => false,
-    };
-    if right {
-        return work.map(|_| worktable::delete_op(area, path));
-    }
-    let wanted = match new {
-        Some(new) => StagedEntry { generation: 0, ..new.clone() },
-        None => nothing(),
-    };
-    (work != Some(&wanted)).then(|| worktable::put_op(area, path, &wanted))
 }

@@ -1,0 +1,82 @@
+//! What a restore would do.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::restore::{Options, Outcome, target};
+use crate::base::disk::Stat;
+use crate::base::monitor::Monitor;
+use crate::model::checkpoint::Area;
+use crate::model::id::TreeId;
+use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
+use crate::model::staging::StagedEntry;
+use crate::ops::capture::looks_like;
+use crate::ops::scan::walk_bundle;
+use crate::ops::status::is_version;
+use crate::ops::{Error, Result, diff};
+use crate::repo::{Repository, trees};
+use crate::store::{staging, worktable};
+use crate::world::dirs::{Folders, IfAbsent};
+
+/// Every path asked for must be in the checkpoint or on disk, or it was a mistake; of a bundle, it must be part of it.
+pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
+    let number = options.number;
+    let (tree, area) = target(repo, number)?;
+    let (objects, root) = (repo.objects(), area.root());
+    let then = objects.tree(&tree)?;
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    for path in options.paths.iter().filter(|path| !path.is_root()) {
+        let name = OsStr::from_bytes(path.file_name());
+        let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let concerns_it = path.is_within(&root) || root.is_within(path);
+        if !concerns_it || on_disk.is_none() && trees::lookup(&objects, &then, path)?.is_none() {
+            return Err(Error::NoSuchPath { path: path.clone(), place: format!("in @{number}") });
+        }
+    }
+    Ok(())
+}
+
+/// What would be written and removed.
+pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let number = options.number;
+    if let (tree, Area::Bundle(path)) = target(repo, number)? {
+        return preview_bundle(repo, options, &tree, &path);
+    }
+    let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
+    let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
+    let changes = diff::changes(repo, &sides, monitor)?;
+    let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
+    let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
+    Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
+}
+
+/// Bands that do not look as when they were last stored count as different; they are not read.
+fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &RepoPath) -> Result<Outcome> {
+    let (state, objects) = (repo.journal().read(), repo.objects());
+    let area = Area::Bundle(bundle.clone());
+    let (walked, _) = walk_bundle(repo, bundle)?;
+    let mut on_disk: HashMap<RepoPath, Stat> =
+        walked.entries.into_iter().map(|entry| (entry.path, entry.stat)).collect();
+    let scopes = Scopes::or_everything(&options.paths);
+    on_disk.retain(|path, _| scopes.contains(path));
+    let mut outcome = Outcome { number: options.number, dry_run: true, ..Outcome::default() };
+    trees::visit(&objects, objects.tree(tree)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
+        if path.is_within(bundle) && scopes.contains(&path) {
+            let stat = on_disk.remove(&path);
+            let known = match worktable::get(&state, &area, &path)? {
+                Some(known) => Some(known),
+                None => staging::get(&state, &path)?,
+            };
+            let is_same = |stat: &Stat, known: &StagedEntry| looks_like(known, stat) && is_version(entry, known);
+            let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
+            outcome.written += u64::from(!stays);
+        }
+        Ok(())
+    })?;
+    outcome.removed = on_disk.len() as u64;
+    Ok(outcome)
+}
