@@ -97,7 +97,7 @@ fn what_is_printed_about_checkpoints() {
 fn create_says_what_changed_or_why_not() {
     let place = three();
     let table: [(&[&str], &str); 5] = [
-        (&["--auto"], "Skipped: the work tree is as it was"),
+        (&["--auto"], "Skipped: everything is as it was"),
         (&["--auto", "--kind", "tool-call", "--min-interval", "1000"], "Skipped: the last checkpoint is younger"),
         (&["--scheduled", "--min-interval", "0"], "@4 no path changed"),
         (&["--no-tree", "--state-file", "s.json"], "@5 recorded, without the work tree"),

@@ -91,6 +91,9 @@ pub enum Error {
         /// Its value; none if it is not set.
         found: Option<Vec<u8>>,
     },
+    /// A bundle that did not hold still while it was read.
+    #[error("the bundle '{0}' kept changing while it was read; nothing was recorded")]
+    KeptChanging(RepoPath),
     /// Something about the request that no other variant says.
     #[error("{message}")]
     Refused {
@@ -138,7 +141,7 @@ impl Error {
         match self {
             Self::Repo(error) => error.kind(),
             Self::RefName(_) | Self::SessionName(_) => ErrorKind::Usage,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::KeptChanging(_) => ErrorKind::Conflict,
             Self::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Failed,
         }
@@ -167,6 +170,7 @@ impl Error {
             Self::SessionExists(_) => "session-exists",
             Self::SessionNotActive { .. } => "session-not-active",
             Self::Conflict { .. } => "conflict",
+            Self::KeptChanging(_) => "kept-changing",
             Self::Refused { .. } => "refused",
             Self::Interrupted => "interrupted",
         }
@@ -195,6 +199,7 @@ impl Error {
             }
             Self::SessionNotActive { .. } => Some("what ended stays as it is; begin another session"),
             Self::Conflict { .. } => Some("read the value again and decide anew"),
+            Self::KeptChanging(_) => Some("pause what writes to the image, or unmount it, and try again"),
             Self::Refused { hint, .. } => Some(hint),
             _ => None,
         }

@@ -6,16 +6,18 @@ use clap::Subcommand;
 use digstore::base::size::ByteSize;
 
 pub const AFTER_HELP: &str = "\
-A sparse bundle is a disk image kept as a folder of files of one size, its bands. Bands that are all zeros are left out,
-so an image of 10 GiB with one file system of 1 GiB in it takes 1 GiB. macOS makes them; so does this command.
+A sparse bundle is a disk image kept as a folder of files of one size, its bands. Bands that are
+all zeros are left out, so an image of 10 GiB with 1 GiB of data in it takes 1 GiB. macOS makes
+bundles; so do these commands, which need no repository:
 
-  digstore bundle import disk.img disk.sparsebundle      a bundle of a raw image
-  digstore checkpoint create disk.sparsebundle           saves what changed in it, in milliseconds
-  digstore checkpoint diff @1 @2                         which bytes, and which files inside
-  digstore checkpoint restore @1                         as it was; what was there is saved first
-  digstore bundle export disk.sparsebundle disk.img      the raw image again
+  digstore bundle import disk.img disk.sparsebundle    a bundle of a raw image
+  digstore bundle export disk.sparsebundle disk.img    the raw image again
 
-Nothing here needs a repository.";
+In a repository:
+
+  digstore checkpoint create disk.sparsebundle         saves what changed in it, in milliseconds
+  digstore checkpoint diff @1 @2                       which bytes, and which files inside
+  digstore checkpoint restore @1                       as it was; what was there is saved first";
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum BundleCommand {

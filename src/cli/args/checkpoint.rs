@@ -20,6 +20,7 @@ It is on no branch, has a number that is given once, and costs what has changed.
   digstore checkpoint diff @12             what has changed since
   digstore checkpoint restore @12 src      a folder as it was; what was there is saved first
   digstore checkpoint restore @12          all of it; files made since go away
+  digstore checkpoint create a.sparsebundle    a disk image alone; see 'digstore bundle --help'
   digstore undo                            that was wrong
 
 Numbers are revisions, too: digstore cat @12:notes.txt, digstore diff @12 HEAD.";

@@ -127,7 +127,7 @@ pub fn diff(outcome: &Outcome, style: &DiffStyle, paint: Paint) -> String {
     }
     if let Some(why) = &outcome.files_unreadable {
         let why = printable(why);
-        let _ = writeln!(text, "Files inside the image cannot be named: no ext2, ext3 or ext4 was found ({why})");
+        let _ = writeln!(text, "Files inside the image cannot be named; it holds no ext2, ext3 or ext4: {why}");
     }
     text
 }

@@ -30,7 +30,7 @@ pub fn create(outcome: &create::Outcome, list: bool, paint: Paint) -> String {
     let Some(checkpoint) = &outcome.checkpoint else {
         return match outcome.skipped {
             Some(Skipped::Recent) => "Skipped: the last checkpoint is younger than that.\n".to_owned(),
-            _ => "Skipped: nothing has changed.\n".to_owned(),
+            _ => "Skipped: everything is as it was.\n".to_owned(),
         };
     };
     let lists = [("added", &outcome.added), ("modified", &outcome.modified), ("removed", &outcome.removed)];

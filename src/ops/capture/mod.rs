@@ -130,21 +130,25 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
     let Area::Bundle(path) = what.area else {
         monitor.begin("looking for changes", None, None);
         let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor);
-        times.look_ns = lap(&mut start);
+        times.look_ns += lap(&mut start);
         let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
         tell(&captured.problems);
         return Ok(Capture { times, ..captured });
     };
-    let look = || walk_bundle(repo, path);
-    let mut found = look()?;
-    times.look_ns = lap(&mut start);
-    if wait_for_clock(&found.0.entries) {
-        times.wait_ns = lap(&mut start);
-        found = look()?;
-        times.look_ns += lap(&mut start);
-    }
     let mut problems = Vec::new();
     for _ in 0..ATTEMPTS {
+        start = Instant::now();
+        let mut found = walk_bundle(repo, path)?;
+        times.look_ns += lap(&mut start);
+        if let Some(rest) = rest_of_grain(&found.0.entries) {
+            std::thread::sleep(rest);
+            times.wait_ns += lap(&mut start);
+            found = walk_bundle(repo, path)?;
+            times.look_ns += lap(&mut start);
+            if rest_of_grain(&found.0.entries).is_some() {
+                continue;
+            }
+        }
         let (walked, foreign) = found;
         let before = looks(&walked.entries);
         let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
@@ -153,20 +157,20 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
             return Ok(Capture { foreign, times, ..captured });
         }
         start = Instant::now();
-        found = look()?;
-        times.look_ns += lap(&mut start);
         // What was read at different times is one state only if nothing changed between the first look and the last.
-        if captured.unreadable.is_empty() && before == looks(&found.0.entries) {
+        let held_still = before == looks(&walk_bundle(repo, path)?.0.entries);
+        times.look_ns += lap(&mut start);
+        if held_still && captured.unreadable.is_empty() {
             return Ok(Capture { foreign, times, ..captured });
         }
-        problems = captured.problems;
+        problems = if held_still { captured.problems } else { Vec::new() };
+    }
+    if problems.is_empty() {
+        return Err(Error::KeptChanging(path.clone()));
     }
     tell(&problems);
-    let (message, hint) = match problems.is_empty() {
-        true => ("kept changing while it was read", "pause what writes to the image, or unmount it, and try again"),
-        false => ("could not be read as a whole", "a bundle is recorded whole or not at all; see what is said above"),
-    };
-    Err(Error::Refused { message: format!("the bundle '{path}' {message}; nothing was recorded"), hint })
+    let message = format!("the bundle '{path}' could not be read as a whole; nothing was recorded");
+    Err(Error::Refused { message, hint: "a bundle is recorded whole or not at all; see what is said above" })
 }
 
 /// What two looks at the same unchanged files have in common.
@@ -176,17 +180,13 @@ fn looks(entries: &[WalkEntry]) -> Vec<(RepoPath, u32, Option<SeenStat>)> {
     entries.iter().map(|entry| (entry.path.clone(), entry.stat.mode, seen(&entry.stat))).collect()
 }
 
-/// Waits until a further change of what changed last would show in its times. Says whether it had to.
-fn wait_for_clock(entries: &[WalkEntry]) -> bool {
+/// How long it takes until a further change of what changed last would show in its times; `None` if it would by now.
+fn rest_of_grain(entries: &[WalkEntry]) -> Option<Duration> {
     let files = entries.iter().filter(|entry| entry.stat.kind == FileKind::File);
-    let newest = files.map(|entry| entry.stat.mtime_ns.max(entry.stat.ctime_ns)).max().unwrap_or(i64::MIN);
-    let left = newest.saturating_add(RACY_WINDOW_NS).saturating_sub(clock::now());
+    let newest = files.map(|entry| entry.stat.mtime_ns.max(entry.stat.ctime_ns)).max()?;
+    let rest = newest.saturating_add(RACY_WINDOW_NS).saturating_sub(clock::now());
     // A time in the future says nothing about when it was set.
-    let must_wait = (0..=RACY_WINDOW_NS).contains(&left);
-    if must_wait {
-        std::thread::sleep(Duration::from_nanos(left.unsigned_abs() + 1));
-    }
-    must_wait
+    (0..=RACY_WINDOW_NS).contains(&rest).then(|| Duration::from_nanos(rest.unsigned_abs() + 1))
 }
 
 /// Stores what a walk found. `read` has what was read already, and gets what is read now.

@@ -325,7 +325,7 @@ fn a_bundle_that_changes_while_it_is_read_is_read_again_or_refused() {
         let meddler = Meddler { bundle: &bundle, left: AtomicU64::new(changes) };
         let made = create::create(&bundle.repo, &bundle.options(), &meddler);
         if is_refused {
-            assert!(matches!(made, Err(Error::Refused { .. })));
+            assert!(matches!(made, Err(Error::KeptChanging(_))));
             assert_eq!(bundle.number(), 2, "no number was given");
             continue;
         }

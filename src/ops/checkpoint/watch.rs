@@ -41,8 +41,8 @@ pub fn watch(
         // At rest: twice the same. What was stored like this already is left alone.
         if last == Some(now) && stored != Some(now) {
             let outcome = match create(repo, &wanted, monitor) {
-                // Somebody else is writing; the next look is soon enough.
-                Err(Error::Repo(RepoError::Locked { .. })) => {
+                // Somebody else is writing, to the repository or to the bundle; the next look is soon enough.
+                Err(Error::Repo(RepoError::Locked { .. }) | Error::KeptChanging(_)) => {
                     wait(options.interval, monitor);
                     continue;
                 }
