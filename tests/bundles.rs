@@ -48,7 +48,10 @@ fn a_round_with_a_bundle() {
     assert_eq!(place.read("disk.sparsebundle/bands/1"), was);
     place.ok(&["undo"]);
     assert_eq!(place.read("disk.sparsebundle/bands/1"), now);
-    assert_eq!(place.ok(&["ls", "@1:disk.sparsebundle/bands"]), "1\nb\n");
+    assert_eq!(
+        place.ok(&["ls", "@1:disk.sparsebundle/bands"]),
+        "disk.sparsebundle/bands/1\ndisk.sparsebundle/bands/b\n"
+    );
     assert_eq!(place.json(&["checkpoint", "list"])["checkpoints"][0]["bundle"], "disk.sparsebundle");
     place.ok(&["bundle", "export", "disk.sparsebundle", "out.img"]);
     assert_eq!(place.read("out.img")[MIB + 5000], now[5000]);
@@ -81,5 +84,7 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
     assert!(run.code == 4 && run.out.contains("fault bands/ff: it lies beyond the end"), "{run:?}");
     symlink("/etc/passwd", place.tree.join("disk.sparsebundle/bands/3")).unwrap();
     let run = place.run(&["checkpoint", "create", "disk.sparsebundle"]);
-    assert!(run.code == 0 && run.err.contains("left out") && run.err.contains("bands/3"), "{run:?}");
+    assert!(run.code == 3 && run.err.contains("disk.sparsebundle/bands/3 is no regular file"), "{run:?}");
+    let run = place.run(&["bundle", "export", "disk.sparsebundle", "other.img"]);
+    assert!(run.code == 1 && run.err.contains("bands/3 is no regular file"), "{run:?}");
 }

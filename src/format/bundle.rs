@@ -1,5 +1,7 @@
 //! `Info.plist`: what a sparse bundle is. The format is Apple's; XML and binary lists are read, XML is written.
 
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+
 use plist::{Dictionary, Value};
 
 use super::FormatError;
@@ -19,10 +21,35 @@ const STORE_VERSION: u64 = 1;
 const LIST_VERSION_KEY: &str = "CFBundleInfoDictionaryVersion";
 const LIST_VERSION: &str = "6.0";
 
+/// Binary lists begin with this.
+const BINARY_MAGIC: &[u8] = b"bplist0";
+
 const WHAT: &str = "the property list of a bundle";
 
 fn invalid(why: impl ToString) -> FormatError {
     DecodeError::Invalid { what: WHAT, why: why.to_string() }.into()
+}
+
+/// Bytes read of one list at most. A binary list may refer to the same values again and again, each time they are read.
+const MAX_READ: u64 = 4 * MAX_INFO_LEN;
+
+/// A list that can be read only for so long.
+struct Bounded<'a> {
+    bytes: Cursor<&'a [u8]>,
+    left: u64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(into.len().max(1) as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.bytes.read(into)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(to)
+    }
 }
 
 /// Reads an `Info.plist`. [`FormatError::Foreign`]: it is a property list, and of something else.
@@ -30,7 +57,13 @@ pub fn decode_info(bytes: &[u8]) -> Result<Geometry, FormatError> {
     if bytes.len() as u64 > MAX_INFO_LEN {
         return Err(invalid(format!("it is longer than {MAX_INFO_LEN} bytes")));
     }
-    let list: Value = Value::from_reader(std::io::Cursor::new(bytes)).map_err(invalid)?;
+    // The library's own words are for programmers.
+    let unreadable = |_| invalid("it is damaged, or no property list");
+    let list = if bytes.starts_with(BINARY_MAGIC) {
+        Value::from_reader(Bounded { bytes: Cursor::new(bytes), left: MAX_READ }).map_err(unreadable)?
+    } else {
+        Value::from_reader_xml(Cursor::new(bytes)).map_err(unreadable)?
+    };
     let list = list.as_dictionary().ok_or(FormatError::Foreign("sparse bundle"))?;
     if list.get(TYPE_KEY).and_then(Value::as_string) != Some(TYPE) {
         return Err(FormatError::Foreign("sparse bundle"));
@@ -126,6 +159,27 @@ mod tests {
         let decode = move || decode_info(deep.as_bytes()).is_err();
         let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(decode).unwrap();
         assert!(thread.join().unwrap());
+    }
+
+    /// Arrays of references to the next array: a few kilobytes that stand for 200 to the power of eight values.
+    #[test]
+    fn a_list_that_unfolds_without_end_is_refused() {
+        const WIDTH: usize = 200;
+        const DEPTH: usize = 8;
+        let mut bytes = b"bplist00".to_vec();
+        let mut offsets = Vec::new();
+        for level in 0..DEPTH {
+            offsets.push(bytes.len() as u16);
+            bytes.extend([0xaf, 0x10, WIDTH as u8]);
+            bytes.extend(std::iter::repeat_n(level as u8 + 1, WIDTH));
+        }
+        offsets.push(bytes.len() as u16);
+        bytes.push(0x09);
+        let table = bytes.len() as u64;
+        offsets.iter().for_each(|offset| bytes.extend(offset.to_be_bytes()));
+        bytes.extend([0, 0, 0, 0, 0, 0, 2, 1]);
+        [offsets.len() as u64, 0, table].iter().for_each(|number| bytes.extend(number.to_be_bytes()));
+        assert!(matches!(decode_info(&bytes), Err(FormatError::Decode(_))));
     }
 
     proptest! {

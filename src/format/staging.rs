@@ -125,9 +125,13 @@ pub fn staged_key(path: &RepoPath) -> Vec<u8> {
     key(STAGED_PREFIX, &path.sort_key())
 }
 
-/// The path of a staging entry's key.
-pub fn staged_path(key: &[u8]) -> Result<RepoPath, FormatError> {
-    let subject = key.get(STAGED_PREFIX.len()..).unwrap_or_default();
+/// What the keys of a bundle's table have between their prefix and the path: no path has two zero bytes in a row.
+pub fn bundle_table(bundle: &RepoPath) -> Vec<u8> {
+    key(&bundle.sort_key(), &[0, 0])
+}
+
+/// The path at the end of a key.
+pub fn path_of_key(subject: &[u8]) -> Result<RepoPath, FormatError> {
     RepoPath::from_sort_key(subject)
         .map_err(|why| DecodeError::Invalid { what: "a staging entry", why: why.to_string() }.into())
 }
@@ -253,7 +257,7 @@ mod tests {
         fn any_bytes_decode_without_panic(bytes: Vec<u8>) {
             let _ = decode_staged(&bytes);
             let _ = decode_head(&bytes);
-            let _ = staged_path(&bytes);
+            let _ = path_of_key(&bytes);
         }
     }
 }

@@ -37,6 +37,15 @@ pub fn is_racy(stat: &Stat, now: UnixNanos) -> bool {
     newest.saturating_add(window) >= now
 }
 
+/// When a further change of the file would show in its times for sure, if that is later than `now`.
+pub fn grain_ends(stat: &Stat, now: UnixNanos) -> Option<UnixNanos> {
+    let coarse = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
+    let window = if coarse { COARSE_RACY_WINDOW_NS } else { RACY_WINDOW_NS };
+    // A time in the future says nothing about when it was set.
+    let newest = [stat.mtime_ns, stat.ctime_ns].into_iter().filter(|time| *time <= now).max()?;
+    Some(newest.saturating_add(window)).filter(|end| *end >= now)
+}
+
 /// What a tracked path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StagedNode {

@@ -17,7 +17,7 @@ use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::{folders, staging};
-use crate::world::bundle::{Bundle, list};
+use crate::world::bundle::{Bundle, Inner, list};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
 
@@ -75,8 +75,8 @@ pub fn open_bundle(repo: &Repository, path: &RepoPath) -> Result<Bundle> {
 }
 
 /// What is in the bundle at a path, ignored or not, as a walk would find it; and what is in its folder and belongs to no
-/// bundle. Nothing is there: nothing is found.
-pub fn walk_bundle(repo: &Repository, path: &RepoPath) -> Result<(Walked, Vec<RepoPath>)> {
+/// bundle, for people. Nothing is there: nothing is found.
+pub fn walk_bundle(repo: &Repository, path: &RepoPath) -> Result<(Walked, Vec<String>)> {
     let shown = || repo.work().path().join(path.as_os_str());
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let dir = match folders.open(path, IfAbsent::Fail) {
@@ -106,15 +106,14 @@ pub fn walk_bundle(repo: &Repository, path: &RepoPath) -> Result<(Walked, Vec<Re
     for file in after {
         walked.entries.push(beside(file)?);
     }
-    let mut foreign = Vec::new();
-    for inner in &listing.foreign {
-        let inside = inner.path(path)?;
-        if repo.skip() != Some(&inside) {
-            foreign.push(inside);
-        }
+    let inside = |inner: &Inner| if path.is_root() { inner.to_string() } else { format!("{path}/{inner}") };
+    let is_foreign = |inner: &&Inner| repo.skip().is_none_or(|skip| inner.path(path).ok().as_ref() != Some(skip));
+    let foreign = listing.foreign.iter().filter(is_foreign).map(inside).collect();
+    for misfit in &listing.misfits {
+        walked.problems.push(format!("{} is no regular file, so it is no band; it is left out", inside(misfit)));
     }
-    for inner in &listing.leftovers {
-        walked.leftovers.push((inner.path(path)?, FileKind::File));
+    for (inner, kind) in &listing.leftovers {
+        walked.leftovers.push((inner.path(path)?, *kind));
     }
     Ok((walked, foreign))
 }

@@ -6,7 +6,7 @@ use super::StoreError;
 use super::journal::Scan;
 use super::journal::State;
 use crate::format::journal::Op;
-use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, staged_key, staged_path};
+use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, path_of_key, staged_key};
 use crate::model::path::RepoPath;
 use crate::model::staging::{StagedEntry, StagedNode};
 
@@ -35,6 +35,8 @@ pub fn is_tracked(state: &State, path: &RepoPath) -> Result<bool, StoreError> {
 #[derive(Debug)]
 pub struct Entries<'a> {
     scan: Scan<'a>,
+    /// What the keys begin with; the paths come behind it.
+    table: Vec<u8>,
     /// Sort key of the path at and below which they are.
     within: Vec<u8>,
 }
@@ -46,7 +48,7 @@ pub fn entries(state: &State) -> Result<Entries<'_>, StoreError> {
 
 /// Starts at the first entry at or below a path.
 pub fn entries_below<'a>(state: &'a State, path: &RepoPath) -> Result<Entries<'a>, StoreError> {
-    Entries::within(state, STAGED_PREFIX, path)
+    Entries::within(state, STAGED_PREFIX, &[], path)
 }
 
 /// The entries at and below a path.
@@ -69,42 +71,44 @@ impl Entries<'_> {
 }
 
 impl<'a> Entries<'a> {
-    /// Starts at the first entry at or below a path, whose keys are paths behind `prefix`, one byte.
-    pub(super) fn within(state: &'a State, prefix: &'a [u8], path: &RepoPath) -> Result<Self, StoreError> {
-        let within = path.sort_key();
-        Ok(Self { scan: state.scan_from(prefix, &key(prefix, &within))?, within })
+    /// Starts at the first entry at or below a path. The keys of the table are `prefix`, `rest`, and the path.
+    pub(super) fn within(state: &'a State, prefix: &'a [u8], rest: &[u8], path: &RepoPath) -> Result<Self, StoreError> {
+        let (table, within) = (key(prefix, rest), path.sort_key());
+        Ok(Self { scan: state.scan_from(prefix, &key(&table, &within))?, table, within })
     }
 
     /// The next entry as it lies there.
     pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, StoreError> {
         let Some((key, value)) = self.scan.next()? else { return Ok(None) };
-        let rest = key.get(STAGED_PREFIX.len()..).and_then(|subject| subject.strip_prefix(self.within.as_slice()));
-        let is_within = rest.is_some_and(|rest| self.within.is_empty() || matches!(rest.first(), None | Some(0)));
-        Ok(is_within.then_some(Encoded { key, value }))
+        let Some(path) = key.strip_prefix(self.table.as_slice()) else { return Ok(None) };
+        let below = path.strip_prefix(self.within.as_slice());
+        let is_within = below.is_some_and(|below| self.within.is_empty() || matches!(below.first(), None | Some(0)));
+        Ok(is_within.then_some(Encoded { path, value }))
     }
 }
 
 /// An entry that is decoded only where that is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoded<'a> {
-    key: &'a [u8],
+    /// Its sort key.
+    path: &'a [u8],
     value: &'a [u8],
 }
 
 impl Encoded<'_> {
     /// Where the entry's path stands beside that of another one, of this table or another.
     pub fn cmp_entry(&self, other: &Encoded<'_>) -> Ordering {
-        self.key.get(STAGED_PREFIX.len()..).cmp(&other.key.get(STAGED_PREFIX.len()..))
+        self.path.cmp(other.path)
     }
 
     /// Where the entry's path stands beside another one.
     pub fn cmp_path(&self, path: &RepoPath) -> Ordering {
-        path.cmp_sort_key(self.key.get(STAGED_PREFIX.len()..).unwrap_or_default()).reverse()
+        path.cmp_sort_key(self.path).reverse()
     }
 
     /// The entry's path.
     pub fn path(&self) -> Result<RepoPath, StoreError> {
-        staged_path(self.key).map_err(StoreError::in_journal)
+        path_of_key(self.path).map_err(StoreError::in_journal)
     }
 
     /// What is recorded.

@@ -11,22 +11,24 @@ use super::{StoreError, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
     BUNDLE_BASE_PREFIX, BUNDLE_PARENT_PREFIX, BUNDLE_PREFIX, STAGED_PREFIX, WORK_BASE_KEY, WORK_PARENT_KEY,
-    WORK_PREFIX, decode_counter, decode_staged, decode_tree_id, encode_staged, key, staged_path,
+    WORK_PREFIX, bundle_table, decode_counter, decode_staged, decode_tree_id, encode_staged, key, path_of_key,
 };
 use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
 use crate::model::path::RepoPath;
 use crate::model::staging::StagedEntry;
 
-fn prefix(area: &Area) -> &'static [u8] {
+/// What the keys of an area's table begin with.
+fn table(area: &Area) -> (&'static [u8], Vec<u8>) {
     match area {
-        Area::WorkTree => WORK_PREFIX,
-        Area::Bundle(_) => BUNDLE_PREFIX,
+        Area::WorkTree => (WORK_PREFIX, Vec::new()),
+        Area::Bundle(path) => (BUNDLE_PREFIX, bundle_table(path)),
     }
 }
 
 fn entry_key(area: &Area, path: &RepoPath) -> Vec<u8> {
-    key(prefix(area), &path.sort_key())
+    let (prefix, rest) = table(area);
+    [prefix, &rest, &path.sort_key()].concat()
 }
 
 fn parent_key(area: &Area) -> Vec<u8> {
@@ -90,7 +92,8 @@ pub fn get(state: &State, area: &Area, path: &RepoPath) -> Result<Option<StagedE
 
 /// Starts at the first entry of an area, in tree order.
 pub fn entries<'a>(state: &'a State, area: &Area) -> Result<Entries<'a>, StoreError> {
-    Entries::within(state, prefix(area), &area.root())
+    let (prefix, rest) = table(area);
+    Entries::within(state, prefix, &rest, &area.root())
 }
 
 /// The bundles that something is recorded of, with the numbers of the checkpoints that they were last equal to.
@@ -98,7 +101,8 @@ pub fn bundles(state: &State) -> Result<Vec<(RepoPath, u64)>, StoreError> {
     let mut found = Vec::new();
     let mut scan = state.scan(BUNDLE_PARENT_PREFIX)?;
     while let Some((key, value)) = scan.next()? {
-        let path = staged_path(key).map_err(StoreError::in_journal)?;
+        let subject = key.get(BUNDLE_PARENT_PREFIX.len()..).unwrap_or_default();
+        let path = path_of_key(subject).map_err(StoreError::in_journal)?;
         found.push((path, decode_counter(value).map_err(StoreError::in_journal)?));
     }
     Ok(found)

@@ -119,8 +119,10 @@ pub struct Listing {
     pub bands: Vec<(u64, Stat)>,
     /// What no bundle has: it is not looked into.
     pub foreign: Vec<Inner>,
-    /// Unfinished files of stopped processes.
-    pub leftovers: Vec<Inner>,
+    /// What stands where a band should and is no regular file. It is not followed.
+    pub misfits: Vec<Inner>,
+    /// Unfinished files of stopped processes, and what kind of file they are.
+    pub leftovers: Vec<(Inner, FileKind)>,
 }
 
 impl Listing {
@@ -143,8 +145,10 @@ pub fn list(dir: &dyn Dir) -> io::Result<Listing> {
         let is_bands = name == BANDS_NAME;
         match kind {
             FileKind::Dir if is_bands || name == CONTROL_DIR => {}
-            _ if is_temp_name(&name) => listing.leftovers.push(Inner { in_bands: false, name }),
-            FileKind::File if !is_bands => listing.frame.extend(dir.stat(&name)?.map(|stat| (name, stat))),
+            _ if is_temp_name(&name) => listing.leftovers.push((Inner { in_bands: false, name }, kind)),
+            FileKind::File if !is_bands && RepoPath::root().join(name.as_bytes()).is_ok() => {
+                listing.frame.extend(dir.stat(&name)?.map(|stat| (name, stat)));
+            }
             _ => listing.foreign.push(Inner { in_bands: false, name }),
         }
     }
@@ -153,7 +157,8 @@ pub fn list(dir: &dyn Dir) -> io::Result<Listing> {
     for DirItem { name, kind } in bands.list()? {
         match parse_band_name(name.as_bytes()) {
             Some(band) if kind == FileKind::File => found.push((name, band)),
-            _ if is_temp_name(&name) => listing.leftovers.push(Inner { in_bands: true, name }),
+            Some(_) => listing.misfits.push(Inner { in_bands: true, name }),
+            _ if is_temp_name(&name) => listing.leftovers.push((Inner { in_bands: true, name }, kind)),
             _ => listing.foreign.push(Inner { in_bands: true, name }),
         }
     }
@@ -167,6 +172,7 @@ pub fn list(dir: &dyn Dir) -> io::Result<Listing> {
     listing.bands = looked?.into_iter().flatten().collect();
     listing.frame.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     listing.foreign.sort_unstable();
+    listing.misfits.sort_unstable();
     Ok(listing)
 }
 

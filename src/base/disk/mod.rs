@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::process::ProcessMark;
 pub use real::open_root;
 
 /// What a directory entry is.
@@ -136,6 +137,23 @@ pub fn temp_name() -> OsString {
 /// Is this the name of an unfinished file?
 pub fn is_temp_name(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes())
+}
+
+/// The process that made an unfinished file of this name. Names that only begin like one belong to somebody.
+fn temp_owner(name: &OsStr) -> Option<u32> {
+    let (pid, number) = name.to_str()?.strip_prefix(TEMP_PREFIX)?.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    pid.parse().ok()
+}
+
+/// Is this the name of a file that another process left unfinished, and is that process gone?
+pub fn is_abandoned(name: &OsStr) -> bool {
+    temp_owner(name).is_some_and(|pid| pid != std::process::id() && ProcessMark::of(pid).is_none())
+}
+
+/// The same, or of an earlier process that had the number of this one: what this process writes, it finishes or removes.
+pub fn is_leftover(name: &OsStr) -> bool {
+    is_abandoned(name) || temp_owner(name) == Some(std::process::id())
 }
 
 /// Writes a file so that, whatever happens, either the old content or the new is there under `name`.

@@ -218,7 +218,7 @@ impl From<SeverityArg> for Severity {
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "A checkpoint stays if at least one rule keeps it. Without a rule all stay, and only the space of \
-    what was deleted before is given back."
+    what was deleted before is given back. Checkpoints of each bundle are counted for themselves."
 )]
 pub struct CompactArgs {
     /// Keep the N newest

@@ -61,9 +61,9 @@ pub fn create(outcome: &create::Outcome, list: bool, paint: Paint) -> String {
 }
 
 /// What lies in a bundle's folder and was left out.
-pub fn foreign(paths: &[RepoPath]) -> String {
+pub fn foreign(paths: &[String]) -> String {
     const SHOWN: usize = 5;
-    let mut names: Vec<String> = paths.iter().take(SHOWN).map(ToString::to_string).collect();
+    let mut names: Vec<String> = paths.iter().take(SHOWN).cloned().collect();
     if paths.len() > SHOWN {
         names.push(format!("{} more", grouped((paths.len() - SHOWN) as u64)));
     }
@@ -158,6 +158,9 @@ pub fn restore(outcome: &restore::Outcome, at: &Opened, paths: &[RepoPath], pain
     let (written, removed) = (count(outcome.written, "path"), grouped(outcome.removed));
     if outcome.dry_run {
         return format!("Would restore{what} from {number}: {written} written, {removed} removed.\n");
+    }
+    if outcome.written + outcome.removed + outcome.failed == 0 {
+        return format!("Nothing to restore: all is as {number} has it.\n");
     }
     let mut text = format!("Restored{what} from {number}: {written} written, {removed} removed.\n");
     if let Some(saved) = outcome.saved {

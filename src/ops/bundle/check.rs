@@ -117,6 +117,10 @@ pub fn verify(pools: &Pools, at: &Path, monitor: &dyn Monitor) -> Result<Verifie
         outcome.zero_bands += u64::from(is_zero);
         outcome.faults.extend(what.map(|what| Fault { path: format!("bands/{}", band_name(*band)), what }));
     }
+    for misfit in &listing.misfits {
+        let what = "it has the name of a band and is no regular file".to_owned();
+        outcome.faults.push(Fault { path: misfit.to_string(), what });
+    }
     if bundle.list().on("list the bundle", at)?.looks() != before {
         return Err(Error::Refused {
             message: format!("'{}' was changed while it was checked", at.display()),

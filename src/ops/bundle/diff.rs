@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::image::{BandAt, Image, Whole};
 use super::inside::{FileInside, differing};
 use crate::base::monitor::Monitor;
-use crate::model::bundle::{BANDS_NAME, SECTOR_LEN, band_name};
+use crate::model::bundle::{BANDS_NAME, Geometry, SECTOR_LEN, band_name};
 use crate::model::path::RepoPath;
-use crate::model::recipe::Piece;
 use crate::model::scopes::Scopes;
 use crate::ops::capture::Change;
 use crate::ops::compare::same_content;
@@ -98,7 +97,8 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         if monitor.cancelled() || !scopes.contains(&path) {
             return Ok(None);
         }
-        let mut ranges = ranges_of_band(&old, &new, *band)?;
+        // A band beyond the end of the image has no bytes of it.
+        let mut ranges = ranges_of_band([&old, &new], *band, geometry, monitor)?;
         ranges.iter_mut().for_each(|range| range.start += band * geometry.band_len);
         monitor.advance(1, geometry.len_of(*band));
         let change = match (old.bands.get(band), new.bands.get(band)) {
@@ -133,28 +133,35 @@ fn is_on_disk(at: Option<&BandAt>) -> bool {
     matches!(at, Some(BandAt::Disk(_)))
 }
 
-/// The bytes of a band that differ.
-fn ranges_of_band(old: &Image, new: &Image, band: u64) -> Result<Vec<ImageRange>> {
-    let (before, after) = (old.pieces(band)?, new.pieces(band)?);
-    let was = |at: u64| before.binary_search_by_key(&at, |(start, ..)| *start).ok().and_then(|place| before.get(place));
-    let is_same = |at: u64, piece: &Option<Piece>| piece.is_some() && was(at).is_some_and(|(_, was, _)| was == piece);
-    let end = |pieces: &[(u64, Option<Piece>, u64)]| pieces.last().map_or(0, |(at, _, len)| at + len);
-    let mut suspects: Vec<Range<u64>> =
-        after.iter().filter(|(at, piece, _)| !is_same(*at, piece)).map(|(at, _, len)| *at..at + len).collect();
-    // What was there beyond the end that it has now.
-    suspects.push(end(&after)..end(&before));
+/// The bytes of a band that differ, as far as the image reaches.
+fn ranges_of_band(sides: [&Image; 2], band: u64, geometry: Geometry, monitor: &dyn Monitor) -> Result<Vec<ImageRange>> {
+    let [before, after] = [sides[0].data(band)?, sides[1].data(band)?];
+    // What is in neither is zeros in both.
+    let mut suspects: Vec<Range<u64>> = Vec::new();
+    for (own, other) in [(&before, &after), (&after, &before)] {
+        for (at, data) in own {
+            let same = data.is_stored() && other.get(at) == Some(data);
+            suspects.extend((!same).then(|| *at..(at + data.len()).min(geometry.len_of(band))));
+        }
+    }
+    suspects.sort_unstable_by_key(|range| range.start);
     let (mut found, mut a, mut b) = (Vec::new(), Vec::new(), Vec::new());
+    let mut done = 0;
     for suspect in suspects {
-        let mut at = suspect.start;
+        let mut at = suspect.start.max(done);
         while at < suspect.end {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
             let len = (suspect.end - at).min(ZERO_BLOCK_LEN as u64) as usize;
             a.clear();
             b.clear();
-            old.read_band(band, at, len, &mut a)?;
-            new.read_band(band, at, len, &mut b)?;
+            sides[0].read_band(band, at, len, &mut a)?;
+            sides[1].read_band(band, at, len, &mut b)?;
             add_differing_sectors(at, &a, &b, &mut found);
             at += len as u64;
         }
+        done = done.max(suspect.end);
     }
     Ok(found)
 }

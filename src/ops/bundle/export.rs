@@ -10,6 +10,7 @@ use super::{exists, open, parent_of};
 use crate::base::disk::{DiskFile, IoContext};
 use crate::base::monitor::Monitor;
 use crate::base::pool::Pools;
+use crate::model::bundle::band_name;
 use crate::ops::{Error, Result};
 use crate::world::bundle::Bundle;
 use crate::world::write::{Expect, NewFile};
@@ -48,6 +49,12 @@ pub fn export(pools: &Pools, options: &ExportOptions, monitor: &dyn Monitor) -> 
         return Err(exists(&options.image, "choose another name, or replace it with --force"));
     }
     let listing = bundle.list().on("list the bundle", &options.bundle)?;
+    if let Some(misfit) = listing.misfits.first() {
+        return Err(Error::Refused {
+            message: format!("'{}' cannot be exported: {misfit} is no regular file", options.bundle.display()),
+            hint: "put the band in its place, or remove what is there: an absent band is zeros",
+        });
+    }
     let bands: Vec<u64> =
         listing.bands.iter().map(|(band, _)| *band).filter(|band| *band < geometry.band_count()).collect();
     let new = NewFile::create(parent, FILE_MODE).on("create", &options.image)?;
@@ -59,7 +66,8 @@ pub fn export(pools: &Pools, options: &ExportOptions, monitor: &dyn Monitor) -> 
             if monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
-            export_band(&bundle, *band, new.file()).on("export", &options.bundle)?;
+            let at = || bundle.bands().path().join(band_name(*band));
+            export_band(&bundle, *band, new.file()).on("export", at())?;
             monitor.advance(1, geometry.len_of(*band));
             Ok(())
         })

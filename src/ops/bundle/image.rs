@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::base::disk::real::next_data;
 use crate::base::disk::{FileKind, IoContext};
 use crate::format::bundle::{MAX_INFO_LEN, decode_info};
 use crate::model::bundle::{BANDS_NAME, Geometry, INFO_NAME, parse_band_name};
 use crate::model::checkpoint::Area;
+use crate::model::id::ChunkId;
 use crate::model::path::RepoPath;
 use crate::model::recipe::Piece;
 use crate::model::staging::StagedNode;
@@ -37,6 +39,30 @@ impl BandAt {
         match self {
             Self::Stored(_, len) | Self::Disk(len) => *len,
         }
+    }
+}
+
+/// Bytes of a band that are no hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// A chunk of this length.
+    Chunk(ChunkId, u32),
+    /// So many bytes of which nothing is known.
+    OnDisk(u64),
+}
+
+impl Data {
+    /// How many bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Chunk(_, len) => u64::from(*len),
+            Self::OnDisk(len) => *len,
+        }
+    }
+
+    /// Is it known what they are?
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Chunk(..))
     }
 }
 
@@ -123,22 +149,33 @@ impl Image {
         Ok(Self { objects: repo.objects(), bundle: Some(bundle), geometry, bands, frame })
     }
 
-    /// The pieces of a band with their places; one for all of it if it is not stored.
-    pub fn pieces(&self, band: u64) -> Result<Vec<(u64, Option<Piece>, u64)>> {
-        let mut pieces = Vec::new();
-        match self.bands.get(&band) {
-            None => {}
-            Some(BandAt::Disk(len)) => pieces.push((0, None, *len)),
-            Some(BandAt::Stored(content, len)) => {
+    /// What a band has beside holes, by its place.
+    pub fn data(&self, band: u64) -> Result<BTreeMap<u64, Data>> {
+        let mut found = BTreeMap::new();
+        match (self.bands.get(&band), &self.bundle) {
+            (Some(BandAt::Stored(content, len)), _) => {
                 let mut at = 0u64;
                 self.objects.pieces(content, *len, &mut |piece| {
-                    pieces.push((at, Some(piece), piece.len()));
-                    at += piece.len();
+                    if let Piece::Chunk { id, len } = piece {
+                        found.insert(at, Data::Chunk(id, len));
+                    }
+                    at = at.saturating_add(piece.len());
                     Ok(())
                 })?;
             }
+            (Some(BandAt::Disk(_)), Some(bundle)) => {
+                let shown = bundle.bands().path();
+                if let Some((file, stat)) = bundle.open_band(band).on("read a band in", shown)? {
+                    let mut at = 0;
+                    while let Some((start, end)) = next_data(&file, at, stat.len).on("read a band in", shown)? {
+                        found.insert(start, Data::OnDisk(end - start));
+                        at = end;
+                    }
+                }
+            }
+            _ => {}
         }
-        Ok(pieces)
+        Ok(found)
     }
 
     /// Appends bytes of a band; what is not there reads as zeros.

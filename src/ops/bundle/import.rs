@@ -113,7 +113,8 @@ fn not_sectors(message: String) -> Error {
 }
 
 fn open_image(at: &Path) -> Result<(File, Stat)> {
-    let (parent, name) = parent_of(at)?;
+    // A link that the user names is meant.
+    let (parent, name) = parent_of(&at.canonicalize().on("find the image", at)?)?;
     let file = parent.open(&name).on("open the image", at)?;
     let stat = stat_of_file(&file).on("look at the image", at)?;
     if stat.kind != FileKind::File {
@@ -195,7 +196,8 @@ fn fill(
             if monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
-            import_band(bundle, geometry, image, *band, counts).on("import", shown)?;
+            let at = || bundle.bands().path().join(band_name(*band));
+            import_band(bundle, geometry, image, *band, counts).on("import into", at())?;
             monitor.advance(1, geometry.len_of(*band));
             Ok(())
         })

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Error, Result};
-use crate::base::disk::{Dir, IoContext, open_root, temp_name};
+use crate::base::disk::{Dir, FileKind, IoContext, is_abandoned, open_root, temp_name};
 use crate::base::monitor::Monitor;
 use crate::model::bundle::{Geometry, MAX_NEW_BAND_LEN, MIN_NEW_BAND_LEN};
 use crate::world::bundle::{Bundle, make_frame};
@@ -65,7 +65,7 @@ fn new_geometry(image_len: u64, band_len: u64) -> Result<Geometry> {
         });
     }
     Geometry::new(image_len, band_len)
-        .map_err(|message| Error::Refused { message, hint: "the length of an image is a multiple of 512 bytes" })
+        .map_err(|message| Error::Refused { message, hint: "lengths of images and bands are multiples of 512 bytes" })
 }
 
 /// Makes a bundle under a temporary name, fills it, and gives it its own.
@@ -73,6 +73,12 @@ fn make(at: &Path, geometry: Geometry, fill: &mut dyn FnMut(&Bundle) -> Result<(
     let (parent, name) = parent_of(at)?;
     if parent.stat(&name).on("look at", at)?.is_some() {
         return Err(exists(at, "choose another name, or remove it first"));
+    }
+    // What a killed import left may be as large as an image.
+    for item in parent.list().on("list the folder of", at)?.iter().filter(|item| is_abandoned(&item.name)) {
+        if item.kind == FileKind::Dir {
+            remove_all(parent.as_ref(), &item.name);
+        }
     }
     let temp = temp_name();
     parent.create_dir(&temp, DIR_MODE).on("create", at)?;

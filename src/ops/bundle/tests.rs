@@ -141,7 +141,7 @@ fn what_is_wrong_with_a_bundle_is_named() {
         (|_| {}, &[]),
         (|bundle| fs::remove_file(bundle.join("bands/1")).unwrap(), &[]),
         (|bundle| fs::write(bundle.join("bands/notes.txt"), "x").unwrap(), &[]),
-        (|bundle| symlink("/etc/passwd", bundle.join("bands/7")).unwrap(), &[]),
+        (|bundle| symlink("/etc/passwd", bundle.join("bands/7")).unwrap(), &["bands/7"]),
         (|bundle| fs::write(bundle.join("bands/4"), "x").unwrap(), &["bands/4"]),
         (|bundle| fs::write(bundle.join("bands/1"), vec![1; MIB as usize + 1]).unwrap(), &["bands/1"]),
         (|bundle| fs::write(bundle.join("Info.bckup"), "x").unwrap(), &["Info.bckup"]),

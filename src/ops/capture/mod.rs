@@ -31,7 +31,7 @@ use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{RACY_WINDOW_NS, SeenStat, StagedEntry};
+use crate::model::staging::{SeenStat, StagedEntry, grain_ends};
 use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
@@ -89,7 +89,7 @@ pub struct Capture {
     /// Devices, sockets and pipes, which cannot be stored.
     pub special_files: u64,
     /// What is in a bundle's folder and belongs to no bundle. It is not stored.
-    pub foreign: Vec<RepoPath>,
+    pub foreign: Vec<String>,
     /// Unfinished files of stopped processes. They are not stored.
     pub leftovers: Vec<(RepoPath, FileKind)>,
     /// How long it took.
@@ -154,6 +154,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
         if captured.changed.is_empty() && captured.unreadable.is_empty() && read.is_empty() {
             // Everything was as it was last stored when the first look began.
+            tell(&captured.problems);
             return Ok(Capture { foreign, times, ..captured });
         }
         start = Instant::now();
@@ -161,6 +162,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         let held_still = before == looks(&walk_bundle(repo, path)?.0.entries);
         times.look_ns += lap(&mut start);
         if held_still && captured.unreadable.is_empty() {
+            tell(&captured.problems);
             return Ok(Capture { foreign, times, ..captured });
         }
         problems = if held_still { captured.problems } else { Vec::new() };
@@ -182,11 +184,10 @@ fn looks(entries: &[WalkEntry]) -> Vec<(RepoPath, u32, Option<SeenStat>)> {
 
 /// How long it takes until a further change of what changed last would show in its times; `None` if it would by now.
 fn rest_of_grain(entries: &[WalkEntry]) -> Option<Duration> {
+    let now = clock::now();
     let files = entries.iter().filter(|entry| entry.stat.kind == FileKind::File);
-    let newest = files.map(|entry| entry.stat.mtime_ns.max(entry.stat.ctime_ns)).max()?;
-    let rest = newest.saturating_add(RACY_WINDOW_NS).saturating_sub(clock::now());
-    // A time in the future says nothing about when it was set.
-    (0..=RACY_WINDOW_NS).contains(&rest).then(|| Duration::from_nanos(rest.unsigned_abs() + 1))
+    let end = files.filter_map(|entry| grain_ends(&entry.stat, now)).max()?;
+    Some(Duration::from_nanos(end.abs_diff(now) + 1))
 }
 
 /// Stores what a walk found. `read` has what was read already, and gets what is read now.

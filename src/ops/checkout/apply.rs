@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::plan::{Plan, Scope};
 use super::{Error, Outcome, Result};
 use crate::base::clock;
-use crate::base::disk::{FileKind, IoContext, Stat};
+use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
@@ -86,7 +86,8 @@ pub fn carry_out(
 }
 
 fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Result<()> {
-    for (path, kind) in &plan.leftovers {
+    let abandoned = |(path, _): &&(RepoPath, FileKind)| is_leftover(OsStr::from_bytes(path.file_name()));
+    for (path, kind) in plan.leftovers.iter().filter(abandoned) {
         // Nobody asked for these to go and nobody sees them; the next checkout tries again.
         let _ = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| remove(dir.as_ref(), path, *kind));
     }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::create::{self, Options, Outcome, Skipped};
 use super::{edit, get, restore, retention, transfer};
 use crate::base::disk::open_root;
-use crate::base::monitor::{Monitor, Silent};
+use crate::base::monitor::{Monitor, Recording, Silent};
 use crate::model::bundle::Geometry;
 use crate::model::checkpoint::Area;
 use crate::model::path::RepoPath;
@@ -225,9 +225,14 @@ fn what_no_bundle_has_is_reported_and_left_alone() {
     fs::create_dir_all(bundle.band("8/deep")).unwrap();
     fs::write(bundle.band("8/deep/0"), "x").unwrap();
     fs::write(bundle.at("lock"), "").unwrap();
-    let outcome = bundle.save();
-    let foreign = ["bands/7", "bands/8", "bands/notes.txt"].map(|name| path(&format!("{BUNDLE}/{name}")));
+    fs::create_dir(bundle.at(".DigStore")).unwrap();
+    fs::write(bundle.at(".digstore"), "x").unwrap();
+    let monitor = Recording::default();
+    let outcome = create::create(&bundle.repo, &bundle.options(), &monitor).unwrap();
+    let foreign = [".DigStore", ".digstore", "bands/notes.txt"].map(|name| format!("{BUNDLE}/{name}"));
     assert_eq!(outcome.foreign, foreign);
+    // What stands where a band should is worse than foreign.
+    assert_eq!(monitor.problems.lock().unwrap().len(), 2);
     let number = outcome.checkpoint.unwrap().number;
     bundle.poke("0", 0, 1);
     bundle.go_to(number);
@@ -496,4 +501,61 @@ proptest! {
             prop_assert_eq!(&found, &expected);
         }
     }
+}
+
+#[test]
+fn a_bundle_in_a_bundle_has_records_of_its_own() {
+    let bundle = Bundle::new();
+    let inner = path(&format!("{BUNDLE}/inner"));
+    let at = bundle.at("inner");
+    fs::create_dir(&at).unwrap();
+    make_frame(&open_root(&at).unwrap(), Geometry::new(4 << 20, 1 << 20).unwrap()).unwrap();
+    fs::write(at.join("bands/0"), noise(40, 5000)).unwrap();
+    fs::write(at.join("bands/1"), noise(41, 5000)).unwrap();
+    let save_inner = || {
+        let options = Options { area: Some(Area::Bundle(inner.clone())), ..Options::default() };
+        create::create(&bundle.repo, &options, &Silent).unwrap()
+    };
+    let first = save_inner().checkpoint.unwrap().number;
+    let outer = bundle.save();
+    assert_eq!((outer.removed.len(), outer.foreign.len()), (0, 1));
+    fs::remove_file(at.join("bands/1")).unwrap();
+    let second = save_inner();
+    assert_eq!((second.removed.len(), second.added.len(), second.ingest.files), (1, 0, 0));
+    assert_eq!(bundle.save().removed.len(), 0);
+    bundle.go_to(first);
+    assert_eq!(fs::read(at.join("bands/1")).unwrap(), noise(41, 5000));
+    bundle.go_to(second.checkpoint.unwrap().number);
+    assert!(!at.join("bands/1").exists());
+}
+
+#[test]
+fn each_bundle_is_kept_for_itself() {
+    let bundle = Bundle::new();
+    let other = Options { area: Some(Area::WorkTree), ..Options::default() };
+    let first = bundle.number();
+    create::create(&bundle.repo, &other, &Silent).unwrap();
+    create::create(&bundle.repo, &other, &Silent).unwrap();
+    let recent = Options { min_interval: Some(Duration::from_secs(1000)), ..bundle.options() };
+    assert_eq!(create::create(&bundle.repo, &recent, &Silent).unwrap().skipped, Some(Skipped::Recent));
+    let policy = retention::Policy { newest: Some(1), ..retention::Policy::default() };
+    let outcome =
+        retention::compact(&bundle.repo, &retention::Options { policy, ..Default::default() }, &Silent).unwrap();
+    assert_eq!((outcome.removed.len(), outcome.kept), (1, 2));
+    assert!(get(&bundle.repo.journal().read(), first).is_ok());
+}
+
+#[test]
+fn long_holes_are_compared_without_reading_them() {
+    let bundle = Bundle::new();
+    let first = bundle.number();
+    let file = File::create(bundle.band("8")).unwrap();
+    file.set_len(1 << 42).unwrap();
+    file.write_all_at(b"x", 3000).unwrap();
+    fs::write(bundle.band("ffffffffffffffff"), "beyond").unwrap();
+    let on_disk = differences(&bundle, first, None);
+    let second = bundle.number();
+    assert_eq!(differences(&bundle, first, Some(second)), on_disk);
+    let found: Vec<usize> = on_disk.bands.iter().map(|band| band.ranges.len()).collect();
+    assert_eq!((found, on_disk.changed_bytes), (vec![1, 0], 512));
 }

@@ -106,7 +106,7 @@ pub struct Outcome {
     /// Devices, sockets and pipes, which are not kept.
     pub special_files: u64,
     /// What is in a bundle's folder and belongs to no bundle; it is not kept.
-    pub foreign: Vec<RepoPath>,
+    pub foreign: Vec<String>,
     /// Were the bands cloned? `None` if that was not asked for.
     pub snapshot: Option<bool>,
     /// Work done.
@@ -250,10 +250,15 @@ fn is_recent(state: &State, options: &Options, interval: Duration) -> Result<boo
         Some(name) => Listing::Session(session(state, name)?.id),
         None => Listing::All,
     };
+    let bundle = match &options.area {
+        Some(Area::Bundle(path)) => Some(path),
+        _ => None,
+    };
     let mut last = None;
     checkpoints::visit_back(state, &listing, None, &mut |checkpoint| {
-        last = Some(checkpoint.origin.time_ns);
-        Ok(false)
+        // Each bundle has a row of its own.
+        last = Some(checkpoint.origin.time_ns).filter(|_| checkpoint.bundle() == bundle);
+        Ok(last.is_none())
     })?;
     let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
     // A last one in the future says that the clock was set back, and nothing about its age.

@@ -14,6 +14,7 @@ use crate::model::id::TreeId;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::StagedEntry;
+use crate::model::tree::Node;
 use crate::ops::capture::looks_like;
 use crate::ops::scan::walk_bundle;
 use crate::ops::status::is_version;
@@ -73,7 +74,9 @@ fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &
             };
             let is_same = |stat: &Stat, known: &StagedEntry| looks_like(known, stat) && is_version(entry, known);
             let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
-            outcome.written += u64::from(!stays);
+            // Modes of folders are set without being counted, as when it is done.
+            let is_folder = matches!(entry.node, Node::Dir { .. });
+            outcome.written += u64::from(!stays && !is_folder);
         }
         Ok(())
     })?;

@@ -1,6 +1,6 @@
 //! `checkpoint compact`: which checkpoints stay, and giving back the space of those that go.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::edit::drop_ops;
@@ -12,6 +12,7 @@ use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::operation::Operation;
+use crate::model::path::RepoPath;
 use crate::model::session::SessionName;
 use crate::ops::Result;
 use crate::ops::reclaim::{self, Live};
@@ -86,18 +87,21 @@ impl Policy {
         if !self.has_rules() {
             return Vec::new();
         }
-        let mut hours = HashSet::new();
-        let keep = |(place, checkpoint): (usize, &Checkpoint)| {
-            let newest = self.newest.is_some_and(|newest| place < newest);
+        // Those of a bundle are a row of their own.
+        let mut rows: HashMap<Option<RepoPath>, (usize, HashSet<(i64, i64)>)> = HashMap::new();
+        let keep = |checkpoint: &Checkpoint| {
+            let (place, hours) = rows.entry(checkpoint.bundle().cloned()).or_default();
+            let newest = self.newest.is_some_and(|newest| *place < newest);
+            *place += 1;
             let tagged = match &self.tagged {
                 Tagged::None => false,
                 Tagged::Any => !checkpoint.tags.is_empty(),
                 Tagged::Of(tags) => checkpoint.tags.iter().any(|tag| tags.contains(tag)),
             };
-            let thin = self.thin && keeps_by_age(checkpoint.origin.time_ns, now, &mut hours);
+            let thin = self.thin && keeps_by_age(checkpoint.origin.time_ns, now, hours);
             (!(newest || tagged || thin)).then_some(checkpoint.number)
         };
-        all.iter().enumerate().filter_map(keep).collect()
+        all.iter().filter_map(keep).collect()
     }
 }
 
