@@ -86,6 +86,12 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
         message: format!("neither of the two says how the image of '{path}' is divided: Info.plist is missing"),
         hint: "'digstore cat @N:PATH' reads single bands",
     })?;
+    if old.geometry.is_some_and(|old| old.band_len != geometry.band_len) {
+        return Err(Error::Refused {
+            message: format!("the image of '{path}' is divided into bands of another length at the two points"),
+            hint: "restore the older point elsewhere, and compare the images that 'bundle export' writes",
+        });
+    }
     let scopes = Scopes::or_everything(&options.paths);
     let numbers: BTreeSet<u64> = old.bands.keys().chain(new.bands.keys()).copied().collect();
     let differ = |band: &u64| old.bands.get(band) != new.bands.get(band) || is_on_disk(new.bands.get(band));
@@ -141,7 +147,7 @@ fn ranges_of_band(sides: [&Image; 2], band: u64, geometry: Geometry, monitor: &d
     for (own, other) in [(&before, &after), (&after, &before)] {
         for (at, data) in own {
             let same = data.is_stored() && other.get(at) == Some(data);
-            suspects.extend((!same).then(|| *at..(at + data.len()).min(geometry.len_of(band))));
+            suspects.extend((!same).then(|| *at..at.saturating_add(data.len()).min(geometry.len_of(band))));
         }
     }
     suspects.sort_unstable_by_key(|range| range.start);
