@@ -252,6 +252,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_tables_of_bundles_are_apart() {
+        let path = |text: &str| RepoPath::parse(text.as_bytes()).unwrap();
+        assert_eq!(bundle_table(&path("a/b")), b"a\0b\0\0");
+        assert_eq!(bundle_table(&RepoPath::root()), b"\0\0");
+        // One bundle in another, and both in a work tree that is a bundle: no table is part of another's.
+        let tables = ["", "a", "a/x"].map(|bundle| bundle_table(&path(bundle)));
+        for (number, table) in tables.iter().enumerate() {
+            let entry = key(table, &path("a/x/0").sort_key());
+            let others = tables.iter().enumerate().filter(|(other, _)| *other != number);
+            assert!(others.into_iter().all(|(_, other)| !entry.starts_with(other)));
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: Vec<u8>) {

@@ -17,7 +17,7 @@ use crate::model::staging::{StagedEntry, StagedNode};
 use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::{folders, staging};
-use crate::world::bundle::{Bundle, Inner, list};
+use crate::world::bundle::{Bundle, Inner, Listing, is_unchanged, list};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
 
@@ -74,17 +74,36 @@ pub fn open_bundle(repo: &Repository, path: &RepoPath) -> Result<Bundle> {
     })
 }
 
-/// What is in the bundle at a path, ignored or not, as a walk would find it; and what is in its folder and belongs to no
-/// bundle, for people. Nothing is there: nothing is found.
-pub fn walk_bundle(repo: &Repository, path: &RepoPath) -> Result<(Walked, Vec<String>)> {
+/// Looks at the bundle at a path. Nothing is there: nothing is found.
+pub fn list_bundle(repo: &Repository, path: &RepoPath) -> Result<Listing> {
     let shown = || repo.work().path().join(path.as_os_str());
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    let dir = match folders.open(path, IfAbsent::Fail) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+    let dir = match Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Fail) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Listing::default()),
         opened => opened.on("open the bundle", shown())?,
     };
-    let listing = repo.pools().io().install(|| list(dir.as_ref())).on("look at the bundle", shown())?;
+    Ok(repo.pools().io().install(|| list(dir.as_ref())).on("look at the bundle", shown())?)
+}
+
+/// Does the bundle at a path look as it did?
+pub fn bundle_held_still(repo: &Repository, path: &RepoPath, before: &Listing) -> Result<bool> {
+    let shown = || repo.work().path().join(path.as_os_str());
+    let dir = match Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Fail) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(*before == Listing::default()),
+        opened => opened.on("open the bundle", shown())?,
+    };
+    let look = || is_unchanged(dir.as_ref(), before, repo.trusts_folder_times());
+    Ok(repo.pools().io().install(look).on("look at the bundle", shown())?)
+}
+
+/// What is in the bundle at a path, ignored or not, as a walk would find it; and what is in its folder and belongs to no
+/// bundle, for people.
+pub fn walk_bundle(repo: &Repository, path: &RepoPath, listing: &Listing) -> Result<(Walked, Vec<String>)> {
+    let shown = || repo.work().path().join(path.as_os_str());
+    let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut walked = Walked::default();
+    if *listing == Listing::default() {
+        return Ok((walked, Vec::new()));
+    }
     if !path.is_root() {
         let parent = folders.open_parent(path, IfAbsent::Fail).on("open the folder of", shown())?;
         let stat = parent.stat(OsStr::from_bytes(path.file_name())).on("look at the bundle", shown())?;

@@ -134,24 +134,44 @@ impl Listing {
     }
 }
 
+/// Does everything look as it did? Names are listed again only if the times of folders do not tell when they come and go.
+pub fn is_unchanged(dir: &dyn Dir, before: &Listing, trusts_folder_times: bool) -> io::Result<bool> {
+    if !trusts_folder_times {
+        return Ok(list(dir)?.looks() == before.looks());
+    }
+    let times = |stat: Option<Stat>| stat.map(|stat| SeenStat::from(&stat));
+    let holds = |dir: &dyn Dir, name: &OsStr, was: &Stat| -> io::Result<bool> {
+        let now = dir.stat(name)?;
+        Ok(times(now) == Some(SeenStat::from(was)) && now.is_some_and(|now| now.mode == was.mode))
+    };
+    if times(dir.stat(OsStr::new(BANDS_NAME))?) != times(before.folder) {
+        return Ok(false);
+    }
+    let frame = list_frame(dir)?;
+    if frame.frame.len() != before.frame.len() {
+        return Ok(false);
+    }
+    for (name, was) in &before.frame {
+        if !holds(dir, name, was)? {
+            return Ok(false);
+        }
+    }
+    let Some(bands) = present(dir.open_dir(OsStr::new(BANDS_NAME)))? else { return Ok(before.bands.is_empty()) };
+    let same = |(band, was): &(u64, Stat)| holds(bands.as_ref(), OsStr::new(&band_name(*band)), was);
+    let all: io::Result<Vec<bool>> = if before.bands.len() > BANDS_PER_TASK {
+        before.bands.par_iter().with_min_len(BANDS_PER_TASK / 2).map(same).collect()
+    } else {
+        before.bands.iter().map(same).collect()
+    };
+    Ok(all?.into_iter().all(|same| same))
+}
+
 /// Bands that a thread looks at in one go; a `lstat` takes about two microseconds.
 const BANDS_PER_TASK: usize = 512;
 
 /// Looks at everything in a bundle's folder, whether it is a bundle or not; large ones by the threads of the current pool.
 pub fn list(dir: &dyn Dir) -> io::Result<Listing> {
-    let mut listing = Listing { folder: dir.stat(OsStr::new(BANDS_NAME))?, ..Listing::default() };
-    listing.folder = listing.folder.filter(|stat| stat.kind == FileKind::Dir);
-    for DirItem { name, kind } in dir.list()? {
-        let is_bands = name == BANDS_NAME;
-        match kind {
-            FileKind::Dir if is_bands || name == CONTROL_DIR => {}
-            _ if is_temp_name(&name) => listing.leftovers.push((Inner { in_bands: false, name }, kind)),
-            FileKind::File if !is_bands && RepoPath::root().join(name.as_bytes()).is_ok() => {
-                listing.frame.extend(dir.stat(&name)?.map(|stat| (name, stat)));
-            }
-            _ => listing.foreign.push(Inner { in_bands: false, name }),
-        }
-    }
+    let mut listing = list_frame(dir)?;
     let Some(bands) = present(dir.open_dir(OsStr::new(BANDS_NAME)))? else { return Ok(listing) };
     let mut found: Vec<(OsString, u64)> = Vec::new();
     for DirItem { name, kind } in bands.list()? {
@@ -170,9 +190,27 @@ pub fn list(dir: &dyn Dir) -> io::Result<Listing> {
         found.iter().map(look).collect()
     };
     listing.bands = looked?.into_iter().flatten().collect();
-    listing.frame.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     listing.foreign.sort_unstable();
     listing.misfits.sort_unstable();
+    Ok(listing)
+}
+
+/// What is beside the folder of bands, and the looks of that folder before anything in it is looked at.
+fn list_frame(dir: &dyn Dir) -> io::Result<Listing> {
+    let mut listing = Listing { folder: dir.stat(OsStr::new(BANDS_NAME))?, ..Listing::default() };
+    listing.folder = listing.folder.filter(|stat| stat.kind == FileKind::Dir);
+    for DirItem { name, kind } in dir.list()? {
+        let is_bands = name == BANDS_NAME;
+        match kind {
+            FileKind::Dir if is_bands || name == CONTROL_DIR => {}
+            _ if is_temp_name(&name) => listing.leftovers.push((Inner { in_bands: false, name }, kind)),
+            FileKind::File if !is_bands && RepoPath::root().join(name.as_bytes()).is_ok() => {
+                listing.frame.extend(dir.stat(&name)?.map(|stat| (name, stat)));
+            }
+            _ => listing.foreign.push(Inner { in_bands: false, name }),
+        }
+    }
+    listing.frame.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(listing)
 }
 

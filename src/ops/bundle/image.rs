@@ -17,7 +17,7 @@ use crate::model::staging::StagedNode;
 use crate::model::tree::{Content, Entry, Node, Tree};
 use crate::ops::Result;
 use crate::ops::capture::looks_like;
-use crate::ops::scan::{open_bundle, walk_bundle};
+use crate::ops::scan::{list_bundle, open_bundle, walk_bundle};
 use crate::repo::{Repository, trees};
 use crate::store::objects::ObjectStore;
 use crate::store::{StoreError, staging, worktable};
@@ -126,7 +126,7 @@ impl Image {
         let bundle = open_bundle(repo, path)?;
         let state = repo.journal().read();
         let area = Area::Bundle(path.clone());
-        let (walked, _) = walk_bundle(repo, path)?;
+        let (walked, _) = walk_bundle(repo, path, &list_bundle(repo, path)?)?;
         let (mut bands, mut frame) = (BTreeMap::new(), BTreeMap::new());
         let folder = path.join(BANDS_NAME.as_bytes())?;
         for entry in walked.entries {

@@ -19,11 +19,11 @@ use serde::Serialize;
 use self::find::{Entry, Finder, Now, Row, file_entry, settle};
 pub use self::find::{looks_like, nothing, record};
 use super::ingest::{Sink, Source, ingest};
-use super::scan::{listed_ops, walk_bundle, walk_tree};
+use super::scan::{bundle_held_still, list_bundle, listed_ops, walk_bundle, walk_tree};
 use super::status::is_version;
 use super::{Error, Result, commit};
 use crate::base::clock;
-use crate::base::disk::{FileKind, Stat};
+use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::format::object::encode_tree;
@@ -31,13 +31,13 @@ use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{SeenStat, StagedEntry, grain_ends};
+use crate::model::staging::{StagedEntry, grain_ends};
 use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
 use crate::store::worktable;
-use crate::world::bundle::BandPaths;
+use crate::world::bundle::{BandPaths, Listing};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{WalkEntry, Walked};
 
@@ -138,19 +138,19 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
     let mut problems = Vec::new();
     for _ in 0..ATTEMPTS {
         start = Instant::now();
-        let mut found = walk_bundle(repo, path)?;
+        let mut before = list_bundle(repo, path)?;
         times.look_ns += lap(&mut start);
-        if let Some(rest) = rest_of_grain(&found.0.entries) {
+        if let Some(rest) = rest_of_grain(&before) {
             std::thread::sleep(rest);
             times.wait_ns += lap(&mut start);
-            found = walk_bundle(repo, path)?;
+            before = list_bundle(repo, path)?;
             times.look_ns += lap(&mut start);
-            if rest_of_grain(&found.0.entries).is_some() {
+            if rest_of_grain(&before).is_some() {
                 continue;
             }
         }
-        let (walked, foreign) = found;
-        let before = looks(&walked.entries);
+        let (walked, foreign) = walk_bundle(repo, path, &before)?;
+        times.look_ns += lap(&mut start);
         let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
         if captured.changed.is_empty() && captured.unreadable.is_empty() && read.is_empty() {
             // Everything was as it was last stored when the first look began.
@@ -159,7 +159,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         }
         start = Instant::now();
         // What was read at different times is one state only if nothing changed between the first look and the last.
-        let held_still = before == looks(&walk_bundle(repo, path)?.0.entries);
+        let held_still = bundle_held_still(repo, path, &before)?;
         times.look_ns += lap(&mut start);
         if held_still && captured.unreadable.is_empty() {
             tell(&captured.problems);
@@ -175,18 +175,11 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
     Err(Error::Refused { message, hint: "a bundle is recorded whole or not at all; see what is said above" })
 }
 
-/// What two looks at the same unchanged files have in common.
-fn looks(entries: &[WalkEntry]) -> Vec<(RepoPath, u32, Option<SeenStat>)> {
-    // The times of a folder say nothing that the names in it do not say.
-    let seen = |stat: &Stat| (stat.kind == FileKind::File).then(|| SeenStat::from(stat));
-    entries.iter().map(|entry| (entry.path.clone(), entry.stat.mode, seen(&entry.stat))).collect()
-}
-
 /// How long it takes until a further change of what changed last would show in its times; `None` if it would by now.
-fn rest_of_grain(entries: &[WalkEntry]) -> Option<Duration> {
+fn rest_of_grain(listing: &Listing) -> Option<Duration> {
     let now = clock::now();
-    let files = entries.iter().filter(|entry| entry.stat.kind == FileKind::File);
-    let end = files.filter_map(|entry| grain_ends(&entry.stat, now)).max()?;
+    let (bands, frame) = (listing.bands.iter().map(|(_, stat)| stat), listing.frame.iter().map(|(_, stat)| stat));
+    let end = bands.chain(frame).chain(&listing.folder).filter_map(|stat| grain_ends(stat, now)).max()?;
     Some(Duration::from_nanos(end.abs_diff(now) + 1))
 }
 

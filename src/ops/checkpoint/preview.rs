@@ -16,7 +16,7 @@ use crate::model::scopes::Scopes;
 use crate::model::staging::StagedEntry;
 use crate::model::tree::Node;
 use crate::ops::capture::looks_like;
-use crate::ops::scan::walk_bundle;
+use crate::ops::scan::{list_bundle, walk_bundle};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result, diff};
 use crate::repo::{Repository, trees};
@@ -59,7 +59,7 @@ pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
 fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &RepoPath) -> Result<Outcome> {
     let (state, objects) = (repo.journal().read(), repo.objects());
     let area = Area::Bundle(bundle.clone());
-    let (walked, _) = walk_bundle(repo, bundle)?;
+    let (walked, _) = walk_bundle(repo, bundle, &list_bundle(repo, bundle)?)?;
     let mut on_disk: HashMap<RepoPath, Stat> =
         walked.entries.into_iter().map(|entry| (entry.path, entry.stat)).collect();
     let scopes = Scopes::or_everything(&options.paths);

@@ -6,7 +6,7 @@ use super::create::{self, create};
 use crate::base::monitor::Monitor;
 use crate::model::checkpoint::Area;
 use crate::model::scopes::Scopes;
-use crate::ops::scan::{walk_bundle, walk_tree};
+use crate::ops::scan::{list_bundle, walk_bundle, walk_tree};
 use crate::ops::{Error, Result};
 use crate::repo::{RepoError, Repository};
 
@@ -75,7 +75,7 @@ fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result
     repo.journal().catch_up()?;
     let state = repo.journal().read();
     let walked = match area {
-        Some(Area::Bundle(path)) => walk_bundle(repo, path)?.0,
+        Some(Area::Bundle(path)) => walk_bundle(repo, path, &list_bundle(repo, path)?)?.0,
         _ => walk_tree(repo, &state, &Scopes::everything(), false, monitor),
     };
     let mut hasher = crc32fast::Hasher::new();

@@ -57,11 +57,15 @@ fn how_files_are_read_does_not_change_what_is_stored() {
     }
 }
 
+const BANDS_GOLDEN: u32 = 530787470;
+
 #[test]
 fn bands_are_cut_at_the_same_places_however_they_are_read() {
     let settings = Settings { cpu_threads: 2, ..Settings::default() };
     let band = super::Cut::Band { before: None };
     let whole = ingested_as(settings.clone(), band);
+    let ids: String = whole.iter().map(|content| format!("{content:?}")).collect();
+    assert_eq!(crc32fast::hash(ids.as_bytes()), BANDS_GOLDEN, "golden checksum of how bands are cut");
     assert_ne!(whole, ingested(settings.clone()), "they are cut differently from other files");
     let classes = SizeClasses { medium: 0, ..settings.classes };
     let streamed = ingested_as(Settings { classes, read_len: 64 << 10, in_flight_len: 1, ..settings }, band);
