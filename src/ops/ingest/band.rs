@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use super::dispatch::info;
 use super::hashed::ReadInfo;
@@ -79,17 +80,17 @@ pub fn read_band(folders: &mut Folders, path: &RepoPath, before: &Before<'_>) ->
     let dir = folders.open_parent(path, IfAbsent::Fail)?;
     let (file, stat) = read::open(dir.as_ref(), path)?;
     let mut reader = Reader { before, band: Band { pieces: Vec::new(), fresh: Vec::new() }, hole: 0, at: 0 };
-    let mut window = Vec::with_capacity(WINDOW_LEN);
+    let mut window = vec![0; WINDOW_LEN];
     while let Some((start, end)) = next_data(&file, reader.at, stat.len)? {
         // Zero blocks are aligned, extents need not be: a block that is data in part is read.
         let start = (start / ZERO_BLOCK_LEN as u64 * ZERO_BLOCK_LEN as u64).max(reader.at);
         let end = end.next_multiple_of(ZERO_BLOCK_LEN as u64).min(stat.len);
         reader.skip(start - reader.at);
         while reader.at < end {
-            window.clear();
-            let len = (end - reader.at).min(WINDOW_LEN as u64);
-            read::append_range(&file, reader.at, len as usize, &mut window)?;
-            window.chunks(ZERO_BLOCK_LEN).for_each(|block| reader.block(block));
+            let len = (end - reader.at).min(WINDOW_LEN as u64) as usize;
+            let Some(room) = window.get_mut(..len) else { break };
+            file.read_exact_at(room, reader.at)?;
+            room.chunks(ZERO_BLOCK_LEN).for_each(|block| reader.block(block));
         }
     }
     reader.skip(stat.len - reader.at);
