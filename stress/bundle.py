@@ -10,7 +10,7 @@ process, durable when it ends. The rivals that are installed store the same fold
 10,000 bands, the restore of the point before, and clones on a file system that has them.
 
 What was stored is restored and compared by hash before a time is reported. With --write-report the table goes to
-docs/benchmarks/bundle.md. Takes half an hour, and 20 GB of room.
+docs/benchmarks/bundle.md. Takes five to ten minutes on two cores, and 20 GB of room.
 """
 
 import argparse
