@@ -19,7 +19,7 @@ pub const MIN_NEW_BAND_LEN: u64 = 1 << 20;
 pub const MAX_NEW_BAND_LEN: u64 = 64 << 20;
 /// Band of a bundle that is made here unless another is asked for.
 pub const DEFAULT_BAND_LEN: u64 = 4 << 20;
-/// Greatest band that is taken for one. macOS makes bands of up to 128 MiB by itself and of any size when asked.
+/// Greatest band that is taken for one, of whatever program: far beyond any in use, and far from overflowing.
 pub const MAX_BAND_LEN: u64 = 1 << 40;
 /// Longest image: what file systems and their offsets can hold.
 pub const MAX_IMAGE_LEN: u64 = i64::MAX as u64;

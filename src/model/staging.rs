@@ -31,19 +31,19 @@ pub const COARSE_RACY_WINDOW_NS: i64 = 2_500_000_000;
 
 /// Could a change right after `now` leave the stat as it is? Then the stat proves nothing and content must be compared.
 pub fn is_racy(stat: &Stat, now: UnixNanos) -> bool {
-    let newest = stat.mtime_ns.max(stat.ctime_ns);
+    stat.mtime_ns.max(stat.ctime_ns).saturating_add(window_of(stat)) >= now
+}
+
+fn window_of(stat: &Stat) -> i64 {
     let coarse = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
-    let window = if coarse { COARSE_RACY_WINDOW_NS } else { RACY_WINDOW_NS };
-    newest.saturating_add(window) >= now
+    if coarse { COARSE_RACY_WINDOW_NS } else { RACY_WINDOW_NS }
 }
 
 /// When a further change of the file would show in its times for sure, if that is later than `now`.
 pub fn grain_ends(stat: &Stat, now: UnixNanos) -> Option<UnixNanos> {
-    let coarse = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
-    let window = if coarse { COARSE_RACY_WINDOW_NS } else { RACY_WINDOW_NS };
     // A time in the future says nothing about when it was set.
     let newest = [stat.mtime_ns, stat.ctime_ns].into_iter().filter(|time| *time <= now).max()?;
-    Some(newest.saturating_add(window)).filter(|end| *end >= now)
+    Some(newest.saturating_add(window_of(stat))).filter(|end| *end >= now)
 }
 
 /// What a tracked path is.
@@ -103,6 +103,14 @@ impl StagedEntry {
             && self.meta.mode == stat.mode
     }
 
+    /// The same of whatever is there: folders have only a mode.
+    pub fn looks_like(&self, stat: &Stat) -> bool {
+        match self.node {
+            StagedNode::Dir => stat.kind == FileKind::Dir && self.meta.mode == stat.mode,
+            _ => self.is_unchanged(stat),
+        }
+    }
+
     /// The same file as `other` but for times.
     pub fn same_version(&self, other: &StagedEntry) -> bool {
         self.node == other.node
@@ -129,5 +137,17 @@ mod tests {
         let whole_second = 9_998_000_000_000;
         assert!(is_racy(&stat(whole_second, whole_second), whole_second + 2_000_000_000));
         assert!(!is_racy(&stat(whole_second, whole_second), whole_second + 3_000_000_000));
+    }
+
+    #[test]
+    fn the_grain_of_a_fresh_time_ends_whatever_the_other_time_says() {
+        let now = 10_000_000_000_123;
+        let end = Some(now - 5 + RACY_WINDOW_NS);
+        assert_eq!(grain_ends(&stat(now - 5, 1), now), end);
+        assert_eq!(grain_ends(&stat(now + 1_000_000_001, now - 5), now), end, "an mtime in the future");
+        assert_eq!(grain_ends(&stat(now - RACY_WINDOW_NS - 1, 1), now), None);
+        assert_eq!(grain_ends(&stat(now + 1, now + 1), now), None);
+        let whole_second = 9_999_000_000_000;
+        assert_eq!(grain_ends(&stat(whole_second, whole_second), now), Some(whole_second + COARSE_RACY_WINDOW_NS));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Error, Result};
-use crate::base::disk::{FileKind, IoContext, Stat};
+use crate::base::disk::{IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::bundle::{BANDS_NAME, band_name};
@@ -37,13 +37,7 @@ pub struct Pair {
 impl Pair {
     /// Does the file on disk look exactly as when it was recorded?
     pub fn looks_unchanged(&self) -> bool {
-        match (&self.staged, &self.disk) {
-            (Some(staged), Some(disk)) if staged.node == StagedNode::Dir => {
-                disk.kind == FileKind::Dir && staged.meta.mode == disk.mode
-            }
-            (Some(staged), Some(disk)) => staged.is_unchanged(disk),
-            _ => false,
-        }
+        matches!((&self.staged, &self.disk), (Some(staged), Some(disk)) if staged.looks_like(disk))
     }
 }
 

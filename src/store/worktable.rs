@@ -6,7 +6,7 @@
 //! forgets the base. The table of a bundle says it alone. Entries stay true as long as the files look the same.
 
 use super::journal::State;
-use super::staging::Entries;
+use super::staging::{self, Entries};
 use super::{StoreError, counter_op};
 use crate::format::journal::Op;
 use crate::format::staging::{
@@ -88,6 +88,14 @@ pub fn delete_op(area: &Area, path: &RepoPath) -> Op {
 /// A path's entry.
 pub fn get(state: &State, area: &Area, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
     state.get(&entry_key(area, path))?.map(|value| decode_staged(value).map_err(StoreError::in_journal)).transpose()
+}
+
+/// What is recorded of a path's looks: in the area's table, or else in staging.
+pub fn known(state: &State, area: &Area, path: &RepoPath) -> Result<Option<StagedEntry>, StoreError> {
+    match get(state, area, path)? {
+        Some(entry) => Ok(Some(entry)),
+        None => staging::get(state, path),
+    }
 }
 
 /// Starts at the first entry of an area, in tree order.

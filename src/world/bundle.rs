@@ -139,25 +139,16 @@ pub fn is_unchanged(dir: &dyn Dir, before: &Listing, trusts_folder_times: bool) 
     if !trusts_folder_times {
         return Ok(list(dir)?.looks() == before.looks());
     }
+    let now = list_frame(dir)?;
     let times = |stat: Option<Stat>| stat.map(|stat| SeenStat::from(&stat));
-    let holds = |dir: &dyn Dir, name: &OsStr, was: &Stat| -> io::Result<bool> {
-        let now = dir.stat(name)?;
-        Ok(times(now) == Some(SeenStat::from(was)) && now.is_some_and(|now| now.mode == was.mode))
-    };
-    if times(dir.stat(OsStr::new(BANDS_NAME))?) != times(before.folder) {
+    if times(now.folder) != times(before.folder) || now.looks().1 != before.looks().1 {
         return Ok(false);
-    }
-    let frame = list_frame(dir)?;
-    if frame.frame.len() != before.frame.len() {
-        return Ok(false);
-    }
-    for (name, was) in &before.frame {
-        if !holds(dir, name, was)? {
-            return Ok(false);
-        }
     }
     let Some(bands) = present(dir.open_dir(OsStr::new(BANDS_NAME)))? else { return Ok(before.bands.is_empty()) };
-    let same = |(band, was): &(u64, Stat)| holds(bands.as_ref(), OsStr::new(&band_name(*band)), was);
+    let same = |(band, was): &(u64, Stat)| -> io::Result<bool> {
+        let now = bands.stat(OsStr::new(&band_name(*band)))?;
+        Ok(now.is_some_and(|now| now.mode == was.mode && SeenStat::from(&now) == SeenStat::from(was)))
+    };
     let all: io::Result<Vec<bool>> = if before.bands.len() > BANDS_PER_TASK {
         before.bands.par_iter().with_min_len(BANDS_PER_TASK / 2).map(same).collect()
     } else {

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::disk::real::stat_of_file;
+use crate::base::disk::real::{next_data, stat_of_file};
 use crate::base::disk::{Dir, FileKind, Stat};
 use crate::model::path::RepoPath;
+use crate::transform::chunker::ZERO_BLOCK_LEN;
 
 /// Files opened for reading since the program started. Tests prove with it that unchanged files are not opened.
 static FILES_OPENED: AtomicU64 = AtomicU64::new(0);
@@ -36,6 +37,14 @@ pub fn is_same(file: &File, before: &Stat) -> io::Result<bool> {
     let now = stat_of_file(file)?;
     let times = |stat: &Stat| (stat.len, stat.mtime_ns, stat.ctime_ns, stat.ino);
     Ok(times(&now) == times(before))
+}
+
+/// The next zero blocks at or after `from`, itself the start of one, that are not all hole. Blocks are aligned, extents need
+/// not be: a block that is data in part is one of them.
+pub fn next_blocks(file: &File, from: u64, len: u64) -> io::Result<Option<(u64, u64)>> {
+    let block = ZERO_BLOCK_LEN as u64;
+    let aligned = |(start, end): (u64, u64)| ((start / block * block).max(from), end.next_multiple_of(block).min(len));
+    Ok(next_data(file, from, len)?.map(aligned))
 }
 
 /// Appends a range of the file to `into`; an end that comes too early is an error, because the length was known.

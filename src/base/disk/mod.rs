@@ -231,3 +231,23 @@ impl<T> IoContext<T> for io::Result<T> {
         self.map_err(|source| DiskError { action, path: path.as_ref().to_path_buf(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_gone_process_left_is_abandoned() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let of = |pid: u32| OsString::from(format!("{TEMP_PREFIX}{pid}-3"));
+        let (own, running) = (temp_name(), of(child.id()));
+        assert!(!is_abandoned(&running) && !is_leftover(&running), "it is being written");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_abandoned(&running) && is_leftover(&running));
+        assert!(!is_abandoned(&own) && is_leftover(&own));
+        for name in [".digstore-tmp-notes", ".digstore-tmp-1", ".digstore-tmp-1-x", "a"] {
+            assert!(!is_leftover(OsStr::new(name)), "{name} belongs to somebody");
+        }
+    }
+}

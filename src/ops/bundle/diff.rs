@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -126,7 +125,7 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     let frame = frame_changes(repo, &old, &new, &scopes)?;
     let mut outcome = Outcome { bundle: path.clone(), bands, changed_bytes, frame, ..Outcome::default() };
     if options.inside && outcome.changed_bytes > 0 {
-        let [old, new] = [old, new].map(|image| Whole::new(Arc::new(image), geometry));
+        let [old, new] = [old, new].map(|image| Whole::new(image, geometry));
         match differing(old, new, monitor) {
             Ok(files) => outcome.files = Some(files),
             Err(why) => outcome.files_unreadable = Some(why),

@@ -1,14 +1,15 @@
 //! The image of a bundle at one point: as a checkpoint has it, or as it is on disk.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use crate::base::disk::real::next_data;
-use crate::base::disk::{FileKind, IoContext};
+use crate::base::disk::{IoContext, Stat};
 use crate::format::bundle::{MAX_INFO_LEN, decode_info};
-use crate::model::bundle::{BANDS_NAME, Geometry, INFO_NAME, parse_band_name};
+use crate::model::bundle::{BANDS_NAME, Geometry, INFO_NAME, band_name, parse_band_name};
 use crate::model::checkpoint::Area;
 use crate::model::id::ChunkId;
 use crate::model::path::RepoPath;
@@ -16,11 +17,10 @@ use crate::model::recipe::Piece;
 use crate::model::staging::StagedNode;
 use crate::model::tree::{Content, Entry, Node, Tree};
 use crate::ops::Result;
-use crate::ops::capture::looks_like;
-use crate::ops::scan::{list_bundle, open_bundle, walk_bundle};
+use crate::ops::scan::{list_bundle, open_bundle};
 use crate::repo::{Repository, trees};
 use crate::store::objects::ObjectStore;
-use crate::store::{StoreError, staging, worktable};
+use crate::store::{StoreError, worktable};
 use crate::world::bundle::Bundle;
 use crate::world::read;
 
@@ -67,7 +67,7 @@ impl Data {
 }
 
 /// An image.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Image {
     objects: Arc<ObjectStore>,
     /// On disk.
@@ -126,24 +126,23 @@ impl Image {
         let bundle = open_bundle(repo, path)?;
         let state = repo.journal().read();
         let area = Area::Bundle(path.clone());
-        let (walked, _) = walk_bundle(repo, path, &list_bundle(repo, path)?)?;
+        let listing = list_bundle(repo, path)?;
+        let place = |path: &RepoPath, stat: &Stat| -> Result<BandAt> {
+            let known = worktable::known(&state, &area, path)?.filter(|known| known.is_unchanged(stat));
+            Ok(match known.map(|known| known.node) {
+                Some(StagedNode::File { len, content }) => BandAt::Stored(content, len),
+                _ => BandAt::Disk(stat.len),
+            })
+        };
         let (mut bands, mut frame) = (BTreeMap::new(), BTreeMap::new());
         let folder = path.join(BANDS_NAME.as_bytes())?;
-        for entry in walked.entries {
-            let known = match worktable::get(&state, &area, &entry.path)? {
-                Some(known) => Some(known),
-                None => staging::get(&state, &entry.path)?,
-            };
-            let at = match known.filter(|known| looks_like(known, &entry.stat)).map(|known| known.node) {
-                Some(StagedNode::File { len, content }) => BandAt::Stored(content, len),
-                _ => BandAt::Disk(entry.stat.len),
-            };
-            let in_bands = entry.path.parent().as_ref() == Some(&folder);
-            match parse_band_name(entry.path.file_name()).filter(|_| in_bands) {
-                Some(band) => drop(bands.insert(band, at)),
-                None if entry.stat.kind == FileKind::File => drop(frame.insert(entry.path, at)),
-                None => {}
-            }
+        for (band, stat) in &listing.bands {
+            bands.insert(*band, place(&folder.join(band_name(*band).as_bytes())?, stat)?);
+        }
+        for (name, stat) in &listing.frame {
+            let path = path.join(name.as_bytes())?;
+            let at = place(&path, stat)?;
+            frame.insert(path, at);
         }
         let geometry = Some(bundle.geometry());
         Ok(Self { objects: repo.objects(), bundle: Some(bundle), geometry, bands, frame })
@@ -229,14 +228,14 @@ const PAGES_KEPT: usize = 4096;
 
 /// An image as one stretch of bytes, for readers of file systems.
 pub struct Whole {
-    image: Arc<Image>,
+    image: Image,
     geometry: Geometry,
     pages: HashMap<u64, Vec<u8>>,
 }
 
 impl Whole {
     /// Of an image that says how it is divided.
-    pub fn new(image: Arc<Image>, geometry: Geometry) -> Self {
+    pub fn new(image: Image, geometry: Geometry) -> Self {
         Self { image, geometry, pages: HashMap::new() }
     }
 

@@ -26,7 +26,6 @@ pub struct FileInside {
 /// What tells two states of a file apart.
 #[derive(PartialEq, Eq)]
 struct Looks {
-    is_dir: bool,
     file_type: FileType,
     mode: u16,
     owner: (u32, u32),
@@ -39,7 +38,6 @@ impl Looks {
     fn of(found: &Metadata) -> Self {
         let modified = found.modified();
         Self {
-            is_dir: found.is_dir(),
             file_type: found.file_type(),
             mode: found.mode(),
             owner: (found.uid(), found.gid()),
@@ -90,7 +88,7 @@ fn files(image: Whole, monitor: &dyn Monitor) -> Result<Files, Ext4Error> {
             let looks = Looks::of(&entry.metadata()?);
             let path = entry.path();
             let path: &[u8] = path.as_ref();
-            if looks.is_dir && path.len() < MAX_PATH_LEN {
+            if looks.file_type.is_dir() && path.len() < MAX_PATH_LEN {
                 folders.push(path.to_vec());
             }
             files.insert(path.to_vec(), looks);

@@ -51,14 +51,6 @@ pub enum Now {
     Unreadable,
 }
 
-/// Does the file look exactly as this entry says? Folders have only a mode.
-pub fn looks_like(entry: &StagedEntry, stat: &Stat) -> bool {
-    match entry.node {
-        StagedNode::Dir => stat.kind == FileKind::Dir && entry.meta.mode == stat.mode,
-        _ => entry.is_unchanged(stat),
-    }
-}
-
 /// Goes through disk, work table and staging together.
 pub struct Finder<'a> {
     pub area: &'a Area,
@@ -118,7 +110,7 @@ impl Finder<'_> {
         let beside = staged_entry.as_ref().filter(|_| *self.area == Area::WorkTree);
         let stored = work_entry.as_ref().or(beside).filter(|entry| entry.node != StagedNode::Deleted);
         let proves = |entry: &StagedEntry, stat: &Stat| {
-            !(self.paranoid && stat.kind == FileKind::File) && looks_like(entry, stat)
+            !(self.paranoid && stat.kind == FileKind::File) && entry.looks_like(stat)
         };
         if let (Some(stored), Some(stat)) = (stored, &stat)
             && proves(stored, stat)
@@ -138,7 +130,7 @@ impl Finder<'_> {
             None if self.hidden.contains(&path) => Now::Unreadable,
             None => Now::Gone,
             Some(stat) => match (self.read.get(&path), &staged_entry) {
-                (Some(read), _) if looks_like(read, &stat) => Now::Known(read.clone()),
+                (Some(read), _) if read.looks_like(&stat) => Now::Known(read.clone()),
                 (_, Some(staged)) if proves(staged, &stat) => Now::Known(staged.clone()),
                 _ => self.kind_now(&path, stat),
             },

@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use self::find::{Entry, Finder, Now, Row, file_entry, settle};
-pub use self::find::{looks_like, nothing, record};
+pub use self::find::{nothing, record};
 use super::ingest::{Sink, Source, ingest};
 use super::scan::{bundle_held_still, list_bundle, listed_ops, walk_bundle, walk_tree};
 use super::status::is_version;

@@ -14,7 +14,7 @@ use super::{edit, get, restore, retention, transfer};
 use crate::base::disk::open_root;
 use crate::base::monitor::{Monitor, Recording, Silent};
 use crate::model::bundle::Geometry;
-use crate::model::checkpoint::Area;
+use crate::model::checkpoint::{Area, Checkpoint, Origin};
 use crate::model::path::RepoPath;
 use crate::ops::bundle::diff;
 use crate::ops::capture::Change;
@@ -284,12 +284,12 @@ fn a_tree_with_a_bundle_shares_its_chunks() {
 #[test]
 fn a_work_tree_that_is_a_bundle_is_saved_as_one() {
     let bundle = Bundle::new();
-    let store = tempfile::tempdir().unwrap();
     let work = open_root(&bundle.at("")).unwrap();
     let repo = Repository::in_memory(work, crate::ops::testing::settings()).unwrap();
-    drop(store);
     let checkpoint = create::create(&repo, &Options::default(), &Silent).unwrap().checkpoint.unwrap();
     assert_eq!(checkpoint.bundle(), Some(&RepoPath::root()));
+    let recent = Options { min_interval: Some(Duration::from_secs(1000)), ..Options::default() };
+    assert_eq!(create::create(&repo, &recent, &Silent).unwrap().skipped, Some(Skipped::Recent));
     bundle.poke("0", 0, 1);
     let now = bundle.bands();
     let options = restore::Options { number: checkpoint.number, ..restore::Options::default() };
@@ -543,6 +543,15 @@ fn each_bundle_is_kept_for_itself() {
         retention::compact(&bundle.repo, &retention::Options { policy, ..Default::default() }, &Silent).unwrap();
     assert_eq!((outcome.removed.len(), outcome.kept), (1, 2));
     assert!(get(&bundle.repo.journal().read(), first).is_ok());
+    // Of one day long ago, one of each is kept.
+    let old: Vec<Checkpoint> = [first, bundle.number()]
+        .map(|number| get(&bundle.repo.journal().read(), number).unwrap())
+        .into_iter()
+        .chain([get(&bundle.repo.journal().read(), 3).unwrap()])
+        .map(|one| Checkpoint { origin: Origin { time_ns: 1, ..one.origin }, ..one })
+        .collect();
+    let thin = retention::Policy { thin: true, ..retention::Policy::default() };
+    assert_eq!(thin.select(&old, i64::MAX).len(), 1);
 }
 
 #[test]

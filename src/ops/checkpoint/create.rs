@@ -124,14 +124,14 @@ impl Outcome {
 /// Makes a checkpoint.
 pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("checkpoint.create");
-    let options = checked(options)?;
+    let options = Options { area: area_of(repo, options)?, ..checked(options)? };
     let lock = repo.lock("checkpoint create")?;
     if let Some(interval) = options.min_interval
         && is_recent(&repo.journal().read(), &options, interval)?
     {
         return Ok(Outcome::skipped(Skipped::Recent));
     }
-    let outcome = match area_of(repo, &options)? {
+    let outcome = match options.area.clone() {
         Some(area) => of_area(repo, &lock, options, &area, monitor)?,
         None => {
             let checkpoint = record(repo, &lock, options, Stored::default())?;
@@ -254,16 +254,16 @@ fn is_recent(state: &State, options: &Options, interval: Duration) -> Result<boo
         Some(Area::Bundle(path)) => Some(path),
         _ => None,
     };
+    let (now, interval) = (clock::now(), i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX));
     let mut last = None;
     checkpoints::visit_back(state, &listing, None, &mut |checkpoint| {
         // Each bundle has a row of its own.
-        last = Some(checkpoint.origin.time_ns).filter(|_| checkpoint.bundle() == bundle);
-        Ok(last.is_none())
+        let age = now.saturating_sub(checkpoint.origin.time_ns);
+        last = Some(age).filter(|_| checkpoint.bundle() == bundle);
+        Ok(last.is_none() && age < interval)
     })?;
-    let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
     // A last one in the future says that the clock was set back, and nothing about its age.
-    let age = last.map(|last| clock::now().saturating_sub(last));
-    Ok(age.is_some_and(|age| (0..interval).contains(&age)))
+    Ok(last.is_some_and(|age| (0..interval).contains(&age)))
 }
 
 /// What was stored for a checkpoint.
@@ -305,6 +305,7 @@ fn of_area(
         unreadable: captured.unreadable.len() as u64,
         special_files: captured.special_files,
         foreign: std::mem::take(&mut captured.foreign),
+        times: captured.times,
         ..Outcome::default()
     };
     if options.only_if_changed && number_with(&repo.journal().read(), area, &captured)?.is_some() {
@@ -315,7 +316,6 @@ fn of_area(
         outcome.skipped = Some(Skipped::Unchanged);
         return Ok(outcome);
     }
-    outcome.times = captured.times;
     let mut start = Instant::now();
     let stored = Stored::of(sink, area, captured)?;
     outcome.ingest = stored.ingest;

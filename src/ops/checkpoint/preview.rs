@@ -15,18 +15,20 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::StagedEntry;
 use crate::model::tree::Node;
-use crate::ops::capture::looks_like;
 use crate::ops::scan::{list_bundle, walk_bundle};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result, diff};
 use crate::repo::{Repository, trees};
-use crate::store::{staging, worktable};
+use crate::store::worktable;
 use crate::world::dirs::{Folders, IfAbsent};
 
 /// Every path asked for must be in the checkpoint or on disk, or it was a mistake; of a bundle, it must be part of it.
 pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
     let number = options.number;
     let (tree, area) = target(repo, number)?;
+    if options.paths.is_empty() {
+        return Ok(());
+    }
     let (objects, root) = (repo.objects(), area.root());
     let then = objects.tree(&tree)?;
     let mut folders = Folders::new(Arc::clone(repo.work()));
@@ -68,11 +70,8 @@ fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &
     trees::visit(&objects, objects.tree(tree)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
         if path.is_within(bundle) && scopes.contains(&path) {
             let stat = on_disk.remove(&path);
-            let known = match worktable::get(&state, &area, &path)? {
-                Some(known) => Some(known),
-                None => staging::get(&state, &path)?,
-            };
-            let is_same = |stat: &Stat, known: &StagedEntry| looks_like(known, stat) && is_version(entry, known);
+            let known = worktable::known(&state, &area, &path)?;
+            let is_same = |stat: &Stat, known: &StagedEntry| known.looks_like(stat) && is_version(entry, known);
             let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
             // Modes of folders are set without being counted, as when it is done.
             let is_folder = matches!(entry.node, Node::Dir { .. });

@@ -259,10 +259,7 @@ fn list_disk(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Resul
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut listing = Vec::new();
     for WalkEntry { path, stat } in walked.entries {
-        let known = match worktable::get(&state, &Area::WorkTree, &path)? {
-            Some(entry) => Some(entry),
-            None => staging::get(&state, &path)?,
-        };
+        let known = worktable::known(&state, &Area::WorkTree, &path)?;
         let version = match known.filter(|entry| entry.is_unchanged(&stat)) {
             Some(entry) => of_staged(&entry),
             None => look(&mut folders, &path, &stat, monitor),

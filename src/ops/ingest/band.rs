@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 
 use super::dispatch::info;
 use super::hashed::ReadInfo;
-use crate::base::disk::real::next_data;
 use crate::model::path::RepoPath;
 use crate::model::recipe::Piece;
 use crate::model::tree::Content;
@@ -81,10 +80,7 @@ pub fn read_band(folders: &mut Folders, path: &RepoPath, before: &Before<'_>) ->
     let (file, stat) = read::open(dir.as_ref(), path)?;
     let mut reader = Reader { before, band: Band { pieces: Vec::new(), fresh: Vec::new() }, hole: 0, at: 0 };
     let mut window = vec![0; WINDOW_LEN];
-    while let Some((start, end)) = next_data(&file, reader.at, stat.len)? {
-        // Zero blocks are aligned, extents need not be: a block that is data in part is read.
-        let start = (start / ZERO_BLOCK_LEN as u64 * ZERO_BLOCK_LEN as u64).max(reader.at);
-        let end = end.next_multiple_of(ZERO_BLOCK_LEN as u64).min(stat.len);
+    while let Some((start, end)) = read::next_blocks(&file, reader.at, stat.len)? {
         reader.skip(start - reader.at);
         while reader.at < end {
             let len = (end - reader.at).min(WINDOW_LEN as u64) as usize;

@@ -10,7 +10,7 @@ use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
 use super::{Cut, Source};
 use crate::base::clock;
-use crate::base::disk::real::{has_user_xattrs, next_data};
+use crate::base::disk::real::has_user_xattrs;
 use crate::base::disk::{Dir, Stat};
 use crate::base::monitor::Monitor;
 use crate::base::pool::{ByteBudget, Pools};
@@ -102,10 +102,10 @@ impl<'a> Dispatcher<'a> {
             } else {
                 let file = at;
                 at += 1;
-                match self.cut_of(file) {
-                    _ if !self.is_read_whole(self.len_of(file)) => self.stream(file),
-                    Cut::Content => self.dispatch_medium(file),
-                    Cut::Band { before } => self.dispatch_band(file, before),
+                if self.is_read_whole(self.len_of(file)) {
+                    self.dispatch_whole(file);
+                } else {
+                    self.stream(file);
                 }
             }
         }
@@ -185,6 +185,14 @@ impl<'a> Dispatcher<'a> {
         });
     }
 
+    /// A file that is read in one go.
+    fn dispatch_whole(&mut self, file: usize) {
+        match self.cut_of(file) {
+            Cut::Content => self.dispatch_medium(file),
+            Cut::Band { before } => self.dispatch_band(file, before),
+        }
+    }
+
     /// Reads and hashes a band in one task: hashing takes longer than reading, and what was read is in the cache then.
     fn dispatch_band(&mut self, file: usize, before: Option<(Content, u64)>) {
         let (number, held) = self.take(self.len_of(file));
@@ -219,10 +227,7 @@ impl<'a> Dispatcher<'a> {
         let stat = folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| Ok(read::open(dir.as_ref(), &path)?.1));
         if stat.is_ok_and(|stat| self.is_read_whole(stat.len)) {
             // It shrank since it was listed.
-            return match self.cut_of(file) {
-                Cut::Content => self.dispatch_medium(file),
-                Cut::Band { before } => self.dispatch_band(file, before),
-            };
+            return self.dispatch_whole(file);
         }
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -255,10 +260,7 @@ impl<'a> Dispatcher<'a> {
         });
         let mut parts = Vec::new();
         let mut at = 0;
-        while let Some((start, end)) = next_data(&open, at, stat.len)? {
-            // Zero blocks are aligned, extents need not be: a block that is data in part is read.
-            let start = (start / ZERO_BLOCK_LEN as u64 * ZERO_BLOCK_LEN as u64).max(at);
-            let end = end.next_multiple_of(ZERO_BLOCK_LEN as u64).min(stat.len);
+        while let Some((start, end)) = read::next_blocks(&open, at, stat.len)? {
             if start > at {
                 cutter.skip(start - at, &mut parts);
             }
