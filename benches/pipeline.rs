@@ -62,7 +62,7 @@ fn bytes(c: &mut Criterion) {
     group.bench_function("compress", |b| {
         b.iter(|| {
             for block in buffer.chunks(BLOCK_LEN) {
-                black_box(compress(block, DEFAULT_LEVEL).unwrap());
+                black_box(compress(block, None, DEFAULT_LEVEL).unwrap());
             }
         });
     });

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use common::*;
 use digstore::format::index::{IndexEntry, encode};
-use digstore::format::layer::{BLOCK_ROW_LEN, Footer, HEADER_LEN, PLACE_LEN, encode_header};
+use digstore::format::layer::{Footer, HEADER_LEN, PLACE_LEN, VERSION, encode_header};
 use digstore::format::object::kind_number;
 use digstore::format::staging::LayerRecord;
 use digstore::format::table::{fanout_bits, fanout_len};
@@ -119,8 +119,10 @@ fn id_of_number(number: u32, count: u32) -> [u8; DIGEST_LEN] {
 fn write_layer(folder: &Path, repo: &Repository, number: u32, count: u32) -> (LayerId, LayerRecord) {
     let rows = count / LAYERS;
     let footer = Footer {
-        block_count: 1,
+        version: VERSION,
+        block_count: 0,
         object_count: rows,
+        base_count: 0,
         fanout_bits: fanout_bits(rows as usize),
         blocks_end: HEADER_LEN as u64,
         raw_bytes: u64::from(number),
@@ -129,12 +131,12 @@ fn write_layer(folder: &Path, repo: &Repository, number: u32, count: u32) -> (La
         repo: repo.manifest().id,
     };
     let (id, _) = Footer::decode(&footer.encode()).unwrap();
-    let ids_at = HEADER_LEN + BLOCK_ROW_LEN + fanout_len(footer.fanout_bits);
+    let ids_at = HEADER_LEN + fanout_len(footer.fanout_bits);
     let places_at = ids_at + rows as usize * DIGEST_LEN;
     let file_len = footer.file_len().unwrap();
     let file = File::create(folder.join(file_name(&id))).unwrap();
     file.set_len(file_len).unwrap();
-    file.write_all_at(&encode_header(&repo.manifest().id), 0).unwrap();
+    file.write_all_at(&encode_header(VERSION, &repo.manifest().id), 0).unwrap();
     for row in 0..REAL_ROWS {
         let id = id_of_number(number * rows + row, count);
         file.write_all_at(&id, (ids_at + row as usize * DIGEST_LEN) as u64).unwrap();

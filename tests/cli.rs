@@ -183,7 +183,7 @@ const BAD: [Bad; 42] = [
         |p| {
             let file = p.tree.join(".digstore/format");
             let text = fs::read_to_string(&file).unwrap();
-            let future = text.replacen("version = 1", "version = 99", 1);
+            let future = text.replacen("version = 2", "version = 99", 1);
             assert_ne!(future, text);
             fs::write(file, future).unwrap();
         },

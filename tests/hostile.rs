@@ -106,7 +106,7 @@ impl Site {
     fn commit_raw(&self, build: impl FnOnce(&mut LayerWriter) -> [u8; 32]) -> CommitId {
         let lock = self.repo.lock("test").unwrap();
         let mut layer = self.repo.new_layer().unwrap();
-        layer.add(chunk_id(EVIL).into(), ObjectKind::Chunk, EVIL).unwrap();
+        layer.add(chunk_id(EVIL).into(), ObjectKind::Chunk, EVIL, None).unwrap();
         let tree = TreeId::from_digest(build(&mut layer));
         let commit = Commit {
             tree,
@@ -117,7 +117,7 @@ impl Site {
             message: "hostile".to_owned(),
         };
         let (id, bytes) = encode_commit(&commit);
-        layer.add(id.into(), ObjectKind::Commit, &bytes).unwrap();
+        layer.add(id.into(), ObjectKind::Commit, &bytes, None).unwrap();
         let ops = vec![refs::set_op(RefKind::Branch, &RefName::parse("main").unwrap(), &id)];
         self.repo.commit(&lock, &[layer.seal().unwrap()], ops).unwrap();
         id
@@ -134,7 +134,7 @@ impl Site {
 
 fn add_object(layer: &mut LayerWriter, kind: ObjectKind, bytes: &[u8]) -> [u8; 32] {
     let digest = sha256(&[bytes]);
-    layer.add(ObjectId::from_digest(digest), kind, bytes).unwrap();
+    layer.add(ObjectId::from_digest(digest), kind, bytes, None).unwrap();
     digest
 }
 
@@ -277,7 +277,7 @@ fn files_that_are_not_what_the_tree_says_are_damage() {
     let recipe = |len: u64, recipe: Recipe| -> Build {
         Box::new(move |layer| {
             let (id, bytes) = encode_recipe(&recipe);
-            layer.add(id.into(), ObjectKind::Recipe, &bytes).unwrap();
+            layer.add(id.into(), ObjectKind::Recipe, &bytes, None).unwrap();
             (entry_type::RECIPE, len, *id.digest())
         })
     };
@@ -285,7 +285,7 @@ fn files_that_are_not_what_the_tree_says_are_damage() {
     let branch_of_branch: Build = Box::new(move |layer| {
         let mut add = |recipe: Recipe| {
             let (id, bytes) = encode_recipe(&recipe);
-            layer.add(id.into(), ObjectKind::Recipe, &bytes).unwrap();
+            layer.add(id.into(), ObjectKind::Recipe, &bytes, None).unwrap();
             id
         };
         let leaf = add(Recipe::Leaf(vec![Piece::Chunk { id: evil, len: evil_len }]));
@@ -294,9 +294,9 @@ fn files_that_are_not_what_the_tree_says_are_damage() {
     });
     let parts_too_short: Build = Box::new(move |layer| {
         let (leaf, bytes) = encode_recipe(&Recipe::Leaf(vec![Piece::Chunk { id: evil, len: evil_len }]));
-        layer.add(leaf.into(), ObjectKind::Recipe, &bytes).unwrap();
+        layer.add(leaf.into(), ObjectKind::Recipe, &bytes, None).unwrap();
         let (id, bytes) = encode_recipe(&Recipe::Branch(vec![(leaf, u64::from(evil_len))]));
-        layer.add(id.into(), ObjectKind::Recipe, &bytes).unwrap();
+        layer.add(id.into(), ObjectKind::Recipe, &bytes, None).unwrap();
         (entry_type::RECIPE, 1000, *id.digest())
     });
     let chunk_of_len = |len: u64| -> Build { Box::new(move |_| (entry_type::CHUNK, len, *evil.digest())) };
@@ -636,7 +636,7 @@ fn whole_files_gone_bad() {
         assert_eq!(victim.with(path, Some(&future)).err(), Some(ErrorKind::Failed), "{}", path.display());
     }
     let text = fs::read_to_string(&format).unwrap();
-    let future = text.replace("version = 1", "version = 2");
+    let future = text.replace("version = 2", "version = 3");
     assert_ne!(future, text);
     assert_eq!(victim.with(&format, Some(future.as_bytes())).err(), Some(ErrorKind::Failed));
     let feature = text.replace("required_features = []", "required_features = [\"time travel\"]");

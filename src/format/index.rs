@@ -70,7 +70,7 @@ pub fn encode(repo: &RepoId, layers: &[LayerId], entries: &[IndexEntry]) -> Vec<
 /// Reads header and list, and checks that the file has the length that they call for.
 pub fn decode_header(repo: &RepoId, file: &[u8]) -> Result<IndexHeader, FormatError> {
     let mut reader = ByteReader::new("an index", file);
-    check_start(&mut reader, MAGIC, WHAT)?;
+    check_start(&mut reader, MAGIC, VERSION, WHAT)?;
     let fanout_bits = reader.u8()?;
     reader.u8()?;
     let layer_count = reader.u32()?;

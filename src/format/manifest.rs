@@ -3,16 +3,21 @@
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use super::{FormatError, RepoId, VERSION};
+use super::{FormatError, RepoId, layer};
 use crate::base::bytes::DecodeError;
 use crate::transform::chunker::ChunkParams;
 
 /// The one cutting algorithm.
 const ALGORITHM: &str = "fastcdc-2020";
 
+/// The newest version of a repository. It is that of the layers that are written into it.
+pub const VERSION: u16 = layer::VERSION;
+
 /// What is fixed when a repository is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
+    /// What may be in it. A repository keeps its version until it is migrated.
+    pub version: u16,
     /// Random, carried by every file.
     pub id: RepoId,
     /// How files are cut.
@@ -55,11 +60,17 @@ fn invalid(why: impl ToString) -> FormatError {
 }
 
 impl Manifest {
+    /// That of a new repository.
+    pub fn new(id: RepoId, chunking: ChunkParams) -> Self {
+        Self { version: VERSION, id, chunking }
+    }
+
     /// The file's text.
     pub fn encode(&self) -> String {
+        let version = self.version;
         let ChunkParams { min_len, avg_len, max_len, whole_len } = self.chunking;
         format!(
-            "# A digstore repository. Written once; do not edit.\nversion = {VERSION}\nrequired_features = []\n\
+            "# A digstore repository. Written once; do not edit.\nversion = {version}\nrequired_features = []\n\
              id = \"{}\"\n\n[chunking]\nalgorithm = \"{ALGORITHM}\"\nmin_len = {min_len}\navg_len = {avg_len}\n\
              max_len = {max_len}\nwhole_len = {whole_len}\n",
             HEXLOWER.encode(&self.id)
@@ -84,7 +95,7 @@ impl Manifest {
         let Params { min_len, avg_len, max_len, whole_len } = chunking.params;
         let chunking = ChunkParams { min_len, avg_len, max_len, whole_len };
         chunking.check().map_err(invalid)?;
-        Ok(Self { id: id.ok_or_else(|| invalid("the id is not 32 hex digits"))?, chunking })
+        Ok(Self { version, id: id.ok_or_else(|| invalid("the id is not 32 hex digits"))?, chunking })
     }
 }
 
@@ -94,11 +105,13 @@ mod tests {
 
     #[test]
     fn round_trip_future_and_nonsense() {
-        let manifest = Manifest { id: [7; 16], chunking: ChunkParams::default() };
+        let manifest = Manifest::new([7; 16], ChunkParams::default());
         let text = manifest.encode();
         assert_eq!(Manifest::decode(text.as_bytes()).unwrap(), manifest);
+        let first = Manifest { version: 1, ..manifest };
+        assert_eq!(Manifest::decode(first.encode().as_bytes()).unwrap(), first);
         let decode = |from: &str, to: &str| Manifest::decode(text.replace(from, to).as_bytes()).unwrap_err();
-        assert!(matches!(decode("version = 1", "version = 2\nnew = 3"), FormatError::Future { found: 2, .. }));
+        assert!(matches!(decode("version = 2", "version = 3\nnew = 3"), FormatError::Future { found: 3, .. }));
         assert!(matches!(decode("[]", "[\"magic\"]"), FormatError::Feature { .. }));
         assert!(matches!(decode("fastcdc-2020", "other"), FormatError::Feature { .. }));
         assert!(matches!(decode("min_len = 16384", "min_len = 1"), FormatError::Decode(_)));

@@ -61,20 +61,21 @@ pub enum FormatError {
 /// A repository's random id; every file carries it.
 pub type RepoId = [u8; 16];
 
-/// The only format version so far.
+/// The version of every kind of file that has had only one.
 pub const VERSION: u16 = 1;
 
-/// Reads the start that binary headers share: magic and version.
+/// Reads the start that binary headers share: magic and version, which it gives.
 fn check_start(
     reader: &mut crate::base::bytes::ByteReader<'_>,
     magic: &[u8; 8],
+    known: u16,
     what: &'static str,
-) -> Result<(), FormatError> {
+) -> Result<u16, FormatError> {
     if reader.array::<8>().map_err(|_| FormatError::Foreign(what))? != *magic {
         return Err(FormatError::Foreign(what));
     }
     let found = reader.u16()?;
-    if found == 0 || found > VERSION { Err(FormatError::Future { what, found, known: VERSION }) } else { Ok(()) }
+    if found == 0 || found > known { Err(FormatError::Future { what, found, known }) } else { Ok(found) }
 }
 
 /// Checks the bits of required features: none exist yet.

@@ -42,18 +42,19 @@ const RECIPE_LEAF: u8 = 1;
 const RECIPE_BRANCH: u8 = 2;
 
 /// The number of a kind in a layer.
-pub fn kind_number(kind: ObjectKind) -> u8 {
+pub const fn kind_number(kind: ObjectKind) -> u8 {
     match kind {
         ObjectKind::Chunk => 1,
         ObjectKind::Recipe => 2,
         ObjectKind::Tree => 3,
         ObjectKind::Commit => 4,
+        ObjectKind::Block => 5,
     }
 }
 
 /// The kind with a number.
 pub fn kind_from_number(number: u8) -> Option<ObjectKind> {
-    [ObjectKind::Chunk, ObjectKind::Recipe, ObjectKind::Tree, ObjectKind::Commit]
+    [ObjectKind::Chunk, ObjectKind::Recipe, ObjectKind::Tree, ObjectKind::Commit, ObjectKind::Block]
         .into_iter()
         .find(|kind| kind_number(*kind) == number)
 }

@@ -95,6 +95,10 @@ object_id_type!(
     /// A point in history.
     CommitId
 );
+object_id_type!(
+    /// Objects that are compressed together, in their order; says nothing about how they are compressed.
+    BlockId
+);
 
 /// A checkpoint: SHA-256 of what never changes about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +124,8 @@ pub enum ObjectKind {
     Tree,
     /// A commit.
     Commit,
+    /// Not an object of its own: the place of a whole block, so that it is found as a base.
+    Block,
 }
 
 impl fmt::Display for ObjectKind {
@@ -129,6 +135,7 @@ impl fmt::Display for ObjectKind {
             Self::Recipe => "recipe",
             Self::Tree => "tree",
             Self::Commit => "commit",
+            Self::Block => "block",
         })
     }
 }

@@ -84,14 +84,14 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let base = repo.root_tree(parent.as_ref())?;
     let changes = staged_changes(repo, generation)?;
     verify_content(repo, &changes)?;
-    let tree = build(repo, &mut sink, &base, &changes, 0)?;
     let base_id = encode_tree(&base).0;
+    let tree = build(repo, &mut sink, (base_id, &base), &changes, 0)?;
     if tree == base_id && parent.is_some() && !options.allow_empty || (changes.is_empty() && !options.allow_empty) {
         return Err(Error::NothingToCommit);
     }
     if parent.is_none() {
         // The root is stored even if it is empty.
-        add_tree(&mut sink, &Tree::default())?;
+        add_tree(&mut sink, &Tree::default(), None)?;
     }
     let commit = Commit {
         tree,
@@ -102,7 +102,7 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         message: options.message.clone(),
     };
     let (id, bytes) = encode_commit(&commit);
-    sink.add(id.into(), ObjectKind::Commit, &bytes)?;
+    sink.add(id.into(), ObjectKind::Commit, &bytes, None)?;
     let (layers, ingest) = sink.finish()?;
     let mut operation = Operation::new(options.time_ns, format!("commit {} {}", id.short(), commit.subject()));
     let branch = match &head {
@@ -179,9 +179,9 @@ fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Res
     Ok(())
 }
 
-fn add_tree(sink: &mut Sink<'_>, tree: &Tree) -> Result<TreeId> {
+fn add_tree(sink: &mut Sink<'_>, tree: &Tree, older: Option<TreeId>) -> Result<TreeId> {
     let (id, bytes) = encode_tree(tree);
-    sink.add(id.into(), ObjectKind::Tree, &bytes)?;
+    sink.add(id.into(), ObjectKind::Tree, &bytes, older.map(ObjectId::from))?;
     Ok(id)
 }
 
@@ -190,7 +190,7 @@ fn add_tree(sink: &mut Sink<'_>, tree: &Tree) -> Result<TreeId> {
 pub fn build(
     repo: &Repository,
     sink: &mut Sink<'_>,
-    base: &Tree,
+    (base_id, base): (TreeId, &Tree),
     mut changes: &[(RepoPath, StagedEntry)],
     depth: usize,
 ) -> Result<TreeId> {
@@ -210,7 +210,7 @@ pub fn build(
     entries.extend(old.cloned());
     let tree = Tree::from_sorted(entries)
         .map_err(|error| StoreError::Internal(format!("staging does not make a tree: {error}")))?;
-    add_tree(sink, &tree)
+    add_tree(sink, &tree, Some(base_id))
 }
 
 /// What stands at one name after the changes at and below it.
@@ -239,9 +239,9 @@ fn merge(
         Some((StagedNode::Deleted | StagedNode::Dir, meta)) => Some(meta),
         None => None,
     };
-    let old_tree = match old {
-        Some(Entry { node: Node::Dir { tree }, .. }) => repo.objects().tree(tree)?,
-        _ => std::sync::Arc::default(),
+    let (old_id, old_tree) = match old {
+        Some(Entry { node: Node::Dir { tree }, .. }) => (*tree, repo.objects().tree(tree)?),
+        _ => (encode_tree(&Tree::default()).0, std::sync::Arc::default()),
     };
     let old_meta = old.filter(|entry| matches!(entry.node, Node::Dir { .. })).map(|entry| entry.meta);
     let gone = below.iter().all(|(_, entry)| entry.node == StagedNode::Deleted);
@@ -249,6 +249,6 @@ fn merge(
         return Ok(old.cloned());
     }
     let meta = meta.or(old_meta).unwrap_or(Meta { mode: IMPLIED_DIR_MODE, mtime_ns: 0 });
-    let tree = build(repo, sink, &old_tree, below, depth + 1)?;
+    let tree = build(repo, sink, (old_id, &old_tree), below, depth + 1)?;
     Ok(Some(Entry { name, meta, node: Node::Dir { tree } }))
 }

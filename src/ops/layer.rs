@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
-use crate::model::id::{IdPrefix, LayerId};
+use crate::model::id::{BlockId, IdPrefix, LayerId, ObjectKind};
 use crate::repo::Repository;
 use crate::store::layers::LayerSet;
 use crate::transform::compress::Codec;
@@ -112,6 +112,12 @@ pub struct BlockInfo {
     pub objects: u64,
     /// CRC32 of the stored bytes.
     pub crc32: u32,
+    /// What was done to the bytes before they were compressed: `none`, `group2` or `difference2`, or with 4 or 8.
+    pub filter: String,
+    /// The block that it needs to be decoded.
+    pub base: Option<BlockId>,
+    /// How many blocks have to be decoded before it.
+    pub depth: u8,
 }
 
 /// Shows a layer.
@@ -125,6 +131,9 @@ pub fn show(repo: &Repository, options: &ShowOptions, monitor: &dyn Monitor) -> 
     let mut in_block = vec![0u64; footer.block_count as usize];
     for object in tables.objects() {
         let place = object.map_err(|source| reader.wrong(source))?.place;
+        if place.kind == ObjectKind::Block {
+            continue;
+        }
         let kind = kinds.entry(place.kind.to_string()).or_default();
         kind.count += 1;
         kind.plain_bytes += u64::from(place.len);
@@ -148,6 +157,9 @@ pub fn show(repo: &Repository, options: &ShowOptions, monitor: &dyn Monitor) -> 
             plain_bytes,
             objects,
             crc32: row.crc,
+            filter: row.filter.to_string(),
+            base: row.base.map(|base| base.id),
+            depth: row.depth(),
         });
     }
     if monitor.cancelled() {
@@ -157,7 +169,7 @@ pub fn show(repo: &Repository, options: &ShowOptions, monitor: &dyn Monitor) -> 
         layer: LayerInfo {
             id: reader.id(),
             file_bytes: reader.file_len(),
-            objects: footer.object_count,
+            objects: footer.stored_objects(),
             blocks: footer.block_count,
             plain_bytes: footer.raw_bytes,
         },

@@ -27,7 +27,7 @@ pub fn content_reference(content: &Content) -> Option<Reference> {
 /// What an object refers to.
 pub fn references(kind: ObjectKind, bytes: &[u8]) -> std::result::Result<Vec<Reference>, FormatError> {
     Ok(match kind {
-        ObjectKind::Chunk => Vec::new(),
+        ObjectKind::Chunk | ObjectKind::Block => Vec::new(),
         ObjectKind::Commit => {
             let commit = decode_commit(bytes)?;
             let parents = commit.parents.iter().map(|id| ((*id).into(), ObjectKind::Commit));

@@ -85,8 +85,7 @@ fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
 fn dead_share(objects: &ObjectStore, layer: u32, live: &Live) -> Result<(u64, u64)> {
     let reader = objects.layers().reader(layer)?;
     let (mut dead, mut all) = (0u64, 0u64);
-    for row in 0..reader.footer().object_count {
-        let object = reader.object(row)?;
+    for object in reader.stored_objects()? {
         let len = u64::from(object.place.len);
         all += len;
         dead += if live.ids.contains(&object.id) { 0 } else { len };
@@ -178,10 +177,7 @@ struct Copier<'a> {
 impl Copier<'_> {
     fn layer(&mut self, number: u32) -> Result<()> {
         let reader = self.objects.layers().reader(number)?;
-        let mut rows = Vec::new();
-        for row in 0..reader.footer().object_count {
-            rows.push(reader.object(row)?);
-        }
+        let mut rows = reader.stored_objects()?;
         // Neighbours stay neighbours.
         rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset));
         for object in rows {
@@ -207,7 +203,7 @@ impl Copier<'_> {
             Some(writer) => writer,
             None => self.writer.insert(self.repo.new_layer()?),
         };
-        writer.add(id, located.object.place.kind, &bytes)?;
+        writer.add(id, located.object.place.kind, &bytes, None)?;
         Ok(())
     }
 

@@ -175,7 +175,7 @@ struct Additions {
 impl Additions {
     fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) {
         if !self.known.contains(&id).unwrap() {
-            self.layer.add(id, kind, bytes).unwrap();
+            self.layer.add(id, kind, bytes, None).unwrap();
         }
     }
 }

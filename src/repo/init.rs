@@ -53,7 +53,7 @@ fn fill(dir: &dyn Dir, chunking: ChunkParams) -> Result<bool, RepoError> {
     for item in journal.list().on("list", journal.path())? {
         journal.remove_file(&item.name).on("remove", journal.path().join(&item.name))?;
     }
-    let manifest = Manifest { id: random_id()?, chunking };
+    let manifest = Manifest::new(random_id()?, chunking);
     Journal::create(journal.as_ref(), &manifest.id)?;
     write_atomic(dir, OsStr::new(FORMAT_FILE), FILE_MODE, manifest.encode().as_bytes())
         .on("write", dir.path().join(FORMAT_FILE))?;

@@ -97,7 +97,7 @@ impl Repository {
 
     /// A repository that lives in memory and vanishes with the process.
     pub fn in_memory(work: Arc<dyn Dir>, settings: Settings) -> Result<Self, RepoError> {
-        let manifest = Manifest { id: init::random_id()?, chunking: settings.chunking };
+        let manifest = Manifest::new(init::random_id()?, settings.chunking);
         let journal = Journal::open(None, manifest.id, Durability::Memory)?.with_policy(settings.snapshots);
         Self::assemble(manifest, settings, None, work, None, Arc::new(MemoryBackend::default()), journal)
     }
@@ -298,8 +298,9 @@ impl Repository {
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
         self.unsettled.store(true, Ordering::Relaxed);
-        let options = LayerOptions { block_len: self.settings.block_len, level: self.settings.level };
-        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), options)
+        let Settings { block_len, level, .. } = self.settings;
+        let options = LayerOptions { block_len, level, version: self.manifest.version };
+        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), self.objects(), options)
     }
 
     /// Commits metadata, together with new layers: the one way in which the repository changes.
@@ -358,7 +359,7 @@ impl Repository {
             // What was committed since is in a layer already.
             if !objects.contains(&row.id)? {
                 let located = Located { layer: PENDING_LAYER, object: row };
-                layer.add(row.id, row.place.kind, &objects.read_at(&located)?)?;
+                layer.add(row.id, row.place.kind, &objects.read_at(&located)?, None)?;
             }
         }
         let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };

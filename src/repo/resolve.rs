@@ -105,7 +105,7 @@ mod tests {
         let lock = repo.lock("test").unwrap();
         let mut layer = repo.new_layer().unwrap();
         let (tree, bytes) = encode_tree(&Tree::default());
-        layer.add(tree.into(), ObjectKind::Tree, &bytes).unwrap();
+        layer.add(tree.into(), ObjectKind::Tree, &bytes, None).unwrap();
         // Among a few hundred ids, two begin with the same 16 bits.
         let mut by_start: HashMap<String, CommitId> = HashMap::new();
         let (first, second) = (0..)
@@ -119,7 +119,7 @@ mod tests {
                     message: format!("{number}"),
                 };
                 let (id, bytes) = encode_commit(&commit);
-                layer.add(id.into(), ObjectKind::Commit, &bytes).unwrap();
+                layer.add(id.into(), ObjectKind::Commit, &bytes, None).unwrap();
                 by_start.insert(id.to_string()[..IdPrefix::MIN_HEX_LEN].to_owned(), id).map(|other| (other, id))
             })
             .unwrap();

@@ -39,6 +39,8 @@ pub struct Settings {
     pub block_len: usize,
     /// Level of zstd.
     pub level: i32,
+    /// A version that would need this many blocks to be decoded before it is stored whole.
+    pub snapshot_interval: u8,
     /// A layer is sealed when its objects have this many bytes.
     pub layer_len: u64,
     /// Decoded blocks kept in memory.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub snapshots: SnapshotPolicy,
     /// How long to wait for another writer.
     pub lock_patience: Duration,
+    /// How long the files of layers that were replaced stay, for those who began to read before.
+    pub grace: Duration,
 }
 
 impl Default for Settings {
@@ -68,6 +72,7 @@ impl Default for Settings {
             // The kernel tree: 256 KiB 213 MB, 1 MiB 204 MB; in between, small enough for reading single files.
             block_len: 512 * KIB as usize,
             level: DEFAULT_LEVEL,
+            snapshot_interval: 8,
             // A layer is synced while the next one is written; smaller ones overlap better, larger ones are fewer.
             layer_len: 512 * MIB,
             cache_len: 500 * MIB as usize,
@@ -77,6 +82,8 @@ impl Default for Settings {
             durability: Durability::Strict,
             snapshots: SnapshotPolicy::default(),
             lock_patience: Duration::from_secs(10),
+            // A checkout of the kernel takes ten seconds, one of a terabyte longer than anybody would keep layers for.
+            grace: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -33,6 +33,11 @@ impl BlockCache {
         Self { capacity_bytes, inner: Mutex::new(Inner { blocks, used_bytes: 0, hits: 0, misses: 0 }) }
     }
 
+    /// The most bytes that it holds.
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
     /// The block, if it is there.
     pub fn get(&self, key: BlockKey) -> Option<Arc<Vec<u8>>> {
         let mut inner = lock(&self.inner);

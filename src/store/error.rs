@@ -45,6 +45,16 @@ pub enum StoreError {
         /// What was found.
         why: String,
     },
+    /// A block needs another one that cannot be had.
+    #[error("block {block} of the layer {} needs a block that cannot be read: {why}", layer.short())]
+    BrokenChain {
+        /// Where the block is.
+        layer: LayerId,
+        /// Its number.
+        block: u32,
+        /// What is wrong with the other one.
+        why: String,
+    },
     /// A layer that the journal names is not there.
     #[error("the layer {} is missing", .0.short())]
     MissingLayer(LayerId),

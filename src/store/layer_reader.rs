@@ -1,14 +1,15 @@
 //! One sealed layer, open for reading.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::StoreError;
 use super::backend::{Backend, Blob};
 use crate::base::disk::map::FileBytes;
 use crate::format::layer::{BlockRow, FOOTER_LEN, Footer, HEADER_LEN, ObjectRow, Tables, decode_header};
 use crate::format::{FormatError, RepoId};
-use crate::model::id::{LayerId, ObjectId};
+use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, decompress};
+use crate::transform::filter::Filter;
 
 /// The suffix of layer files.
 const SUFFIX: &str = ".layer";
@@ -30,6 +31,8 @@ pub struct LayerReader {
     blob: Arc<dyn Blob>,
     footer: Footer,
     tables: FileBytes,
+    /// Read when something is stored as a change of what is in this layer.
+    block_ids: OnceLock<Vec<BlockId>>,
 }
 
 impl LayerReader {
@@ -46,15 +49,15 @@ impl LayerReader {
         let (found, footer) = Footer::decode(&bytes).map_err(StoreError::format(subject()))?;
         let mut header = [0; HEADER_LEN];
         blob.read_at(&mut header, 0)?;
-        let header_repo = decode_header(&header).map_err(StoreError::format(subject()))?;
+        let (version, header_repo) = decode_header(&header).map_err(StoreError::format(subject()))?;
         if header_repo != *repo || footer.repo != *repo {
             return Err(wrong(FormatError::OtherRepository("layer")));
         }
-        if found != id || footer.file_len() != Some(blob.len()) {
+        if version != footer.version || found != id || footer.file_len() != Some(blob.len()) {
             return Err(wrong(FormatError::Checksum("layer's name")));
         }
         let tables = blob.map(footer.blocks_end, footer.tables_len() as usize)?;
-        Ok(Self { id, blob, footer, tables })
+        Ok(Self { id, blob, footer, tables, block_ids: OnceLock::new() })
     }
 
     /// The layer's id.
@@ -96,6 +99,18 @@ impl LayerReader {
         self.tables()?.object(row).map_err(|source| self.wrong(source))
     }
 
+    /// All objects in order of their ids, without the rows of whole blocks.
+    pub fn stored_objects(&self) -> Result<Vec<ObjectRow>, StoreError> {
+        let mut rows = Vec::with_capacity(self.footer.stored_objects() as usize);
+        for row in self.tables()?.objects() {
+            let row = row.map_err(|source| self.wrong(source))?;
+            if row.place.kind != ObjectKind::Block {
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
     /// A block's row.
     pub fn block(&self, number: u32) -> Result<BlockRow, StoreError> {
         self.tables()?.block(number).map_err(|source| self.wrong(source))
@@ -108,14 +123,23 @@ impl LayerReader {
         if crc32fast::hash(&stored) == row.crc { Ok(stored) } else { Err(self.wrong(FormatError::Checksum("block"))) }
     }
 
-    /// A decoded block.
-    pub fn read_block(&self, number: u32) -> Result<Vec<u8>, StoreError> {
+    /// The ids of all blocks, in order.
+    pub fn block_ids(&self) -> Result<&[BlockId], StoreError> {
+        if let Some(ids) = self.block_ids.get() {
+            return Ok(ids);
+        }
+        let ids = self.tables()?.block_ids().map_err(|source| self.wrong(source))?;
+        Ok(self.block_ids.get_or_init(|| ids))
+    }
+
+    /// A decoded block. `base` is the decoded block that it needs, if it needs one.
+    pub fn read_block(&self, number: u32, base: &[u8]) -> Result<Vec<u8>, StoreError> {
         let row = self.block(number)?;
         let stored = self.read_stored(&row)?;
-        if row.codec == Codec::Raw && stored.len() == row.raw_len as usize {
+        if row.codec == Codec::Raw && row.filter == Filter::None && stored.len() == row.raw_len as usize {
             return Ok(stored);
         }
-        decompress(row.codec, &stored, row.raw_len as usize).map_err(|error| StoreError::Format {
+        decompress(row.codec, row.filter, &stored, row.raw_len as usize, base).map_err(|error| StoreError::Format {
             subject: self.subject(),
             source: crate::base::bytes::DecodeError::Invalid { what: "a block", why: error.to_string() }.into(),
         })

@@ -1,6 +1,7 @@
 //! A layer being written: objects in, a sealed file out.
 //!
-//! Objects are gathered into blocks in the order of arrival, file content apart from metadata. A full block is
+//! Objects are gathered into blocks in the order of arrival, file content apart from metadata. A block has one base at
+//! most, so one that has a base is closed when an object with another base arrives. A full block is
 //! compressed on the pool while the next one fills; finished blocks are written in order, so the same objects give the
 //! same file, whatever the number of threads.
 
@@ -13,15 +14,17 @@ use hashbrown::HashSet;
 use super::StoreError;
 use super::backend::{Backend, Upload};
 use super::layer_reader::{LayerReader, file_name};
+use super::objects::{ObjectStore, OldBlock};
 use super::refs;
 use crate::base::pool::Pools;
 use crate::format::RepoId;
 use crate::format::journal::Op;
-use crate::format::layer::{BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
+use crate::format::layer::{self, Base, BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
 use crate::format::object::MAX_OBJECT_LEN;
 use crate::format::staging::LayerRecord;
 use crate::model::id::{LayerId, ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, compress};
+use crate::transform::compress::{Codec, Packed, compress};
+use crate::transform::filter::Filter;
 
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,18 +33,33 @@ pub struct LayerOptions {
     pub block_len: usize,
     /// The level of zstd.
     pub level: i32,
+    /// The version of the layer; the first has no bases.
+    pub version: u16,
 }
+
+/// A block that has taken its number and is not written yet.
+const UNWRITTEN: BlockRow =
+    BlockRow { offset: 0, stored_len: 0, raw_len: 0, crc: 0, codec: Codec::Raw, filter: Filter::None, base: None };
 
 /// Blocks being compressed or waiting to be written, for each thread: enough to keep all busy while one is slow.
 const BLOCKS_IN_FLIGHT_PER_THREAD: usize = 3;
 
-type Packed = (Vec<u8>, std::io::Result<(Codec, Vec<u8>)>);
+type Compressed = (Arc<Vec<u8>>, std::io::Result<Packed>);
+
+/// A block that is being compressed.
+struct InFlight {
+    number: u32,
+    base: Option<OldBlock>,
+    receiver: Receiver<Compressed>,
+}
 
 /// Gathers objects into one layer file.
 pub struct LayerWriter {
     backend: Arc<dyn Backend>,
     repo: RepoId,
     pools: Arc<Pools>,
+    /// Where bases are read.
+    stored: Arc<ObjectStore>,
     options: LayerOptions,
     upload: Box<dyn Upload>,
     position: u64,
@@ -50,7 +68,7 @@ pub struct LayerWriter {
     ids: HashSet<ObjectId>,
     content: OpenBlock,
     metadata: OpenBlock,
-    in_flight: VecDeque<(u32, Receiver<Packed>)>,
+    in_flight: VecDeque<InFlight>,
     next_block: u32,
     plain_bytes: u64,
 }
@@ -60,6 +78,7 @@ pub struct LayerWriter {
 struct OpenBlock {
     number: Option<u32>,
     bytes: Vec<u8>,
+    base: Option<OldBlock>,
 }
 
 /// A layer that is durable and visible, but not yet named in the journal.
@@ -77,7 +96,7 @@ impl SealedLayer {
         let footer = self.reader.footer();
         let record = LayerRecord {
             file_len: self.reader.file_len(),
-            object_count: footer.object_count,
+            object_count: footer.stored_objects(),
             block_count: footer.block_count,
         };
         refs::layer_op(&self.id, &record)
@@ -90,14 +109,16 @@ impl LayerWriter {
         backend: Arc<dyn Backend>,
         repo: RepoId,
         pools: Arc<Pools>,
+        stored: Arc<ObjectStore>,
         options: LayerOptions,
     ) -> Result<Self, StoreError> {
         let mut upload = backend.create()?;
-        upload.append(&encode_header(&repo))?;
+        upload.append(&encode_header(options.version, &repo))?;
         Ok(Self {
             backend,
             repo,
             pools,
+            stored,
             options,
             upload,
             position: HEADER_LEN as u64,
@@ -137,8 +158,15 @@ impl LayerWriter {
         self.objects.len()
     }
 
-    /// Adds an object whose id is the hash of `bytes`. Says whether it was new to this layer.
-    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> Result<bool, StoreError> {
+    /// Adds an object whose id is the hash of `bytes`. Says whether it was new to this layer. `base` is the block that holds
+    /// an older version of it.
+    pub fn add(
+        &mut self,
+        id: ObjectId,
+        kind: ObjectKind,
+        bytes: &[u8],
+        base: Option<OldBlock>,
+    ) -> Result<bool, StoreError> {
         if bytes.len() > MAX_OBJECT_LEN as usize {
             let why = format!("it has {} bytes, more than an object may have", bytes.len());
             return Err(StoreError::Corrupt { kind, id, why });
@@ -146,8 +174,12 @@ impl LayerWriter {
         if !self.ids.insert(id) {
             return Ok(false);
         }
+        let base = base.filter(|_| self.options.version != layer::VERSION_WITHOUT_BASES);
         let open = if kind == ObjectKind::Chunk { &self.content } else { &self.metadata };
-        if !open.bytes.is_empty() && open.bytes.len() + bytes.len() > self.options.block_len {
+        let is_full = open.bytes.len() + bytes.len() > self.options.block_len;
+        // What has no base goes with its neighbours, and a block without base takes the first that comes.
+        let differs = open.base.is_some() && base.is_some() && open.base != base;
+        if !open.bytes.is_empty() && (is_full || differs) {
             self.close_block(kind)?;
         }
         let capacity = self.options.block_len;
@@ -160,6 +192,7 @@ impl LayerWriter {
         if block == next {
             self.next_block += 1;
         }
+        open.base = open.base.or(base);
         let place = Place { block, offset: open.bytes.len() as u32, len: bytes.len() as u32, kind };
         open.bytes.extend_from_slice(bytes);
         self.objects.push(ObjectRow { id, place });
@@ -170,15 +203,22 @@ impl LayerWriter {
     /// Sends the open block to be compressed.
     fn close_block(&mut self, kind: ObjectKind) -> Result<(), StoreError> {
         let open = if kind == ObjectKind::Chunk { &mut self.content } else { &mut self.metadata };
-        let OpenBlock { number: Some(number), bytes } = std::mem::take(open) else { return Ok(()) };
+        let OpenBlock { number: Some(number), bytes, base } = std::mem::take(open) else { return Ok(()) };
+        self.compress_block(number, Arc::new(bytes), base)
+    }
+
+    fn compress_block(&mut self, number: u32, bytes: Arc<Vec<u8>>, base: Option<OldBlock>) -> Result<(), StoreError> {
         let (sender, receiver) = sync_channel(1);
         let level = self.options.level;
+        let stored = Arc::clone(&self.stored);
         self.pools.cpu().spawn_fifo(move || {
-            let packed = compress(&bytes, level);
+            // What is new can be stored even if what was there before is damaged.
+            let base = base.and_then(|base| stored.base_block(base.layer, base.block).ok());
+            let packed = compress(&bytes, base.as_ref().map(|base| base.as_slice()), level);
             // Nobody listens any more if the writer was given up; then the block is of no use either.
             let _ = sender.send((bytes, packed));
         });
-        self.in_flight.push_back((number, receiver));
+        self.in_flight.push_back(InFlight { number, base, receiver });
         while self.in_flight.len() > self.pools.cpu_threads() * BLOCKS_IN_FLIGHT_PER_THREAD {
             self.write_oldest()?;
         }
@@ -187,27 +227,27 @@ impl LayerWriter {
 
     /// Waits for the oldest block in flight and writes it.
     fn write_oldest(&mut self) -> Result<(), StoreError> {
-        let Some((number, receiver)) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some(InFlight { number, base, receiver }) = self.in_flight.pop_front() else { return Ok(()) };
         let internal = |why: String| StoreError::Internal(format!("cannot compress a block: {why}"));
         let (plain, packed) = receiver.recv().map_err(|error| internal(error.to_string()))?;
-        let (codec, packed) = packed.map_err(|error| internal(error.to_string()))?;
-        let stored = if codec == Codec::Raw { &plain } else { &packed };
+        let Packed { codec, filter, uses_base, bytes } = packed.map_err(|error| internal(error.to_string()))?;
+        let stored = if codec == Codec::Raw { &plain } else { &bytes };
+        let base = base.filter(|_| uses_base).map(|base| Base { id: base.id, depth: base.depth.saturating_add(1) });
+        let raw_len = plain.len() as u32;
+        let row = BlockRow { raw_len, crc: crc32fast::hash(stored), codec, filter, base, ..UNWRITTEN };
+        self.write_block(number, row, stored)
+    }
+
+    /// Appends a block's stored bytes; its place in the file is set here.
+    fn write_block(&mut self, number: u32, row: BlockRow, stored: &[u8]) -> Result<(), StoreError> {
         self.upload.append(stored)?;
-        let row = BlockRow {
-            offset: self.position,
-            stored_len: stored.len() as u32,
-            raw_len: plain.len() as u32,
-            crc: crc32fast::hash(stored),
-            codec,
-        };
         // Content and metadata blocks take numbers when they open and arrive when they close, so rows may come out of turn.
         let at = number as usize;
         if self.blocks.len() <= at {
-            let unwritten = BlockRow { offset: 0, stored_len: 0, raw_len: 0, crc: 0, codec: Codec::Raw };
-            self.blocks.resize(at + 1, unwritten);
+            self.blocks.resize(at + 1, UNWRITTEN);
         }
         if let Some(slot) = self.blocks.get_mut(at) {
-            *slot = row;
+            *slot = BlockRow { offset: self.position, stored_len: stored.len() as u32, ..row };
         }
         self.position += stored.len() as u64;
         Ok(())
@@ -220,7 +260,8 @@ impl LayerWriter {
         while !self.in_flight.is_empty() {
             self.write_oldest()?;
         }
-        let (tables, footer) = encode_tables(self.repo, &self.blocks, &mut self.objects, self.position);
+        let (tables, footer) =
+            encode_tables(self.options.version, self.repo, &self.blocks, &mut self.objects, self.position);
         let footer = footer.encode();
         self.upload.append(&tables)?;
         self.upload.append(&footer)?;
@@ -238,14 +279,15 @@ mod tests {
     use crate::transform::chunker::tests::noise;
     use crate::transform::hash::chunk_id;
 
-    const OPTIONS: LayerOptions = LayerOptions { block_len: 10_000, level: 3 };
+    const OPTIONS: LayerOptions = LayerOptions { block_len: 10_000, level: 3, version: layer::VERSION };
 
     fn write(threads: usize, objects: &[(ObjectKind, Vec<u8>)]) -> (MemoryBackend, SealedLayer) {
         let backend = MemoryBackend::default();
         let pools = Arc::new(Pools::new(threads, threads));
-        let mut writer = LayerWriter::new(Arc::new(backend.clone()), [1; 16], pools, OPTIONS).unwrap();
+        let stored = Arc::new(ObjectStore::in_memory(Arc::new(backend.clone()), [1; 16], Vec::new()));
+        let mut writer = LayerWriter::new(Arc::new(backend.clone()), [1; 16], pools, stored, OPTIONS).unwrap();
         for (kind, bytes) in objects {
-            writer.add(chunk_id(bytes).into(), *kind, bytes).unwrap();
+            writer.add(chunk_id(bytes).into(), *kind, bytes, None).unwrap();
         }
         (backend, writer.seal().unwrap())
     }
@@ -278,7 +320,7 @@ mod tests {
             if !bytes.is_empty() {
                 assert_eq!(place.kind, kind);
             }
-            let block = sealed.reader.read_block(place.block).unwrap();
+            let block = sealed.reader.read_block(place.block, &[]).unwrap();
             assert_eq!(&block[place.offset as usize..][..place.len as usize], bytes);
         }
     }

@@ -9,10 +9,10 @@ use super::journal::State;
 use super::layers::LayerSet;
 use super::pending::{PENDING_LAYER, Pending};
 use crate::format::FormatError;
-use crate::format::layer::Place;
+use crate::format::layer::{Base, Place, VERSION_WITHOUT_BASES};
 use crate::format::object::{decode_commit, decode_recipe, decode_tree};
 use crate::model::commit::Commit;
-use crate::model::id::{ChunkId, CommitId, IdPrefix, ObjectId, ObjectKind, RecipeId, TreeId};
+use crate::model::id::{BlockId, ChunkId, CommitId, IdPrefix, ObjectId, ObjectKind, RecipeId, TreeId};
 use crate::model::recipe::{Piece, Recipe};
 use crate::model::tree::{Content, Tree};
 use crate::transform::hash::sha256;
@@ -23,6 +23,8 @@ pub struct ObjectStore {
     layers: LayerSet,
     index: ChunkIndex,
     cache: Arc<BlockCache>,
+    /// Blocks that others need. Reading goes through neighbours, which mostly need the same block or the next.
+    bases: BlockCache,
     pending: RwLock<Pending>,
     /// Trees are small, shared and read again and again while walking; the last ones are kept decoded.
     trees: Mutex<lru::LruCache<TreeId, Arc<Tree>>>,
@@ -30,6 +32,26 @@ pub struct ObjectStore {
 
 /// Decoded trees kept; a walk needs one for each level, diff and checkout a few more.
 const TREES_KEPT: std::num::NonZeroUsize = std::num::NonZeroUsize::new(256).unwrap();
+
+/// Decoded blocks kept because others need them: a chain of the usual length for each of a few threads.
+const BASES_LEN: usize = 32 << 20;
+/// They may take this share of what the cache may.
+const BASES_SHARE: usize = 8;
+/// No chain is longer; a number of the format has no room for more.
+const MAX_DEPTH: u32 = u8::MAX as u32;
+
+/// A block that may become the base of a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldBlock {
+    /// Its id.
+    pub id: BlockId,
+    /// How many blocks have to be decoded before it.
+    pub depth: u8,
+    /// The layer's number.
+    pub layer: u32,
+    /// The block's number in it.
+    pub block: u32,
+}
 
 /// An object's bytes within a decoded block.
 #[derive(Debug, Clone)]
@@ -51,7 +73,20 @@ impl ObjectStore {
     /// A store over layers, their index, and what is pending; blocks are kept in `cache`.
     pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>, pending: Pending) -> Self {
         let trees = Mutex::new(lru::LruCache::new(TREES_KEPT));
-        Self { layers, index, cache, pending: RwLock::new(pending), trees }
+        let bases = BlockCache::new((cache.capacity_bytes() / BASES_SHARE).min(BASES_LEN));
+        Self { layers, index, cache, bases, pending: RwLock::new(pending), trees }
+    }
+
+    /// A store over layers alone, without index, cache or journal.
+    #[cfg(test)]
+    pub fn in_memory(
+        backend: Arc<dyn super::backend::Backend>,
+        repo: crate::format::RepoId,
+        layers: Vec<(crate::model::id::LayerId, crate::format::staging::LayerRecord)>,
+    ) -> Self {
+        let layers = LayerSet::new(backend, repo, layers);
+        let index = ChunkIndex::open(None, &layers).unwrap();
+        Self::new(layers, index, Arc::new(BlockCache::new(0)), Pending::default())
     }
 
     /// What is pending.
@@ -112,8 +147,83 @@ impl ObjectStore {
         ChunkIndex::search_layers(&self.layers, id).ok_or(StoreError::Missing { kind, id: *id })
     }
 
-    fn decode_block(&self, layer: u32, block: u32) -> Result<Vec<u8>, StoreError> {
-        if layer == PENDING_LAYER { self.pending().block(block) } else { self.layers.reader(layer)?.read_block(block) }
+    /// A block as it is on the disk now, whatever is cached of it.
+    pub fn decode_block(&self, layer: u32, block: u32) -> Result<Vec<u8>, StoreError> {
+        self.decode_chain(layer, block, 0)
+    }
+
+    /// Decodes a block after those that it needs. `depth` is how many blocks wait for this one: layers that were tampered
+    /// with may name each other in a circle.
+    fn decode_chain(&self, layer: u32, block: u32, depth: u32) -> Result<Vec<u8>, StoreError> {
+        if layer == PENDING_LAYER {
+            return self.pending().block(block);
+        }
+        let reader = self.layers.reader(layer)?;
+        let Some(Base { id, .. }) = reader.block(block)?.base else { return reader.read_block(block, &[]) };
+        let broken = |why: String| StoreError::BrokenChain { layer: reader.id(), block, why };
+        if depth > MAX_DEPTH {
+            return Err(broken("it needs more blocks than a chain can have".to_owned()));
+        }
+        let base = self.find_block(&id).and_then(|(layer, block)| self.base_at(layer, block, depth + 1));
+        let base = base.map_err(|error| match error {
+            StoreError::Disk(_) | StoreError::BrokenChain { .. } => error,
+            other => broken(other.to_string()),
+        })?;
+        reader.read_block(block, &base)
+    }
+
+    fn base_at(&self, layer: u32, block: u32, depth: u32) -> Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(found) = self.cache.get((layer, block)).or_else(|| self.bases.get((layer, block))) {
+            return Ok(found);
+        }
+        let decoded = Arc::new(self.decode_chain(layer, block, depth)?);
+        self.bases.put((layer, block), &decoded);
+        Ok(decoded)
+    }
+
+    /// A decoded block that others are compressed with.
+    pub fn base_block(&self, layer: u32, block: u32) -> Result<Arc<Vec<u8>>, StoreError> {
+        self.base_at(layer, block, 0)
+    }
+
+    /// Where the block with an id is.
+    fn find_block(&self, id: &BlockId) -> Result<(u32, u32), StoreError> {
+        let object = ObjectId::from(*id);
+        let located = match self.find(&object) {
+            Ok(Some(found)) => found,
+            missed => match self.search_unnamed(id)? {
+                Some(place) => return Ok(place),
+                None => {
+                    self.search_layers(&object, ObjectKind::Block).map_err(|error| missed.err().unwrap_or(error))?
+                }
+            },
+        };
+        Ok((located.layer, located.object.place.block))
+    }
+
+    /// Looks for a block in layers of the first version, which do not store the ids of blocks.
+    fn search_unnamed(&self, id: &BlockId) -> Result<Option<(u32, u32)>, StoreError> {
+        for layer in 0..self.layers.layers().len() as u32 {
+            let reader = self.layers.reader(layer)?;
+            if reader.footer().version == VERSION_WITHOUT_BASES
+                && let Some(block) = reader.block_ids()?.iter().position(|found| found == id)
+            {
+                return Ok(Some((layer, block as u32)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The block that holds an object, as a base for a new version of it; none if its chain has `longest` blocks already.
+    pub fn old_block(&self, located: &Located, longest: u8) -> Result<Option<OldBlock>, StoreError> {
+        let (layer, block) = (located.layer, located.object.place.block);
+        if layer == PENDING_LAYER {
+            return Ok(None);
+        }
+        let reader = self.layers.reader(layer)?;
+        let depth = reader.block(block)?.depth();
+        let id = reader.block_ids()?.get(block as usize).copied();
+        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block }))
     }
 
     /// A decoded block, from the cache or the layer.

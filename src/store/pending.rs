@@ -13,7 +13,8 @@ use crate::format::pending::{
     pending_number,
 };
 use crate::model::id::{ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, compress, decompress};
+use crate::transform::compress::{Codec, compress_plain, decompress};
+use crate::transform::filter::Filter;
 
 /// More than this at once, before compression, is worth a layer of its own: four of them fill a log.
 pub const MAX_BATCH_LEN: usize = 1 << 20;
@@ -91,7 +92,7 @@ impl Pending {
         let wrong = |why: String| StoreError::JournalDamaged(format!("pending block {number}: {why}"));
         let Stored { codec, raw_len, bytes } =
             self.blocks.get(&number).ok_or_else(|| wrong("it is not there".to_owned()))?;
-        decompress(*codec, bytes, *raw_len as usize).map_err(|error| wrong(error.to_string()))
+        decompress(*codec, Filter::None, bytes, *raw_len as usize, &[]).map_err(|error| wrong(error.to_string()))
     }
 
     /// The operations that take everything out of the journal.
@@ -104,6 +105,7 @@ impl Pending {
 #[derive(Debug, Default)]
 pub struct Batch {
     objects: Vec<PendingObject>,
+    older: Vec<Option<ObjectId>>,
     bytes: Vec<u8>,
     known: hashbrown::HashSet<ObjectId>,
 }
@@ -115,21 +117,24 @@ impl Batch {
     }
 
     /// Adds an object that is not in it yet; `false` if there is no room.
-    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> bool {
+    ///
+    /// `older` is kept in case that the batch becomes part of a layer.
+    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8], older: Option<ObjectId>) -> bool {
         if self.bytes.len() + bytes.len() > MAX_BATCH_LEN {
             return false;
         }
         self.objects.push(PendingObject { id, kind, offset: self.bytes.len() as u32, len: bytes.len() as u32 });
         self.bytes.extend_from_slice(bytes);
+        self.older.push(older);
         self.known.insert(id);
         true
     }
 
     /// The objects in order of arrival.
-    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8])> {
-        self.objects.iter().map(|PendingObject { id, kind, offset, len }| {
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8], Option<ObjectId>)> {
+        self.objects.iter().zip(&self.older).map(|(PendingObject { id, kind, offset, len }, older)| {
             let (start, end) = (*offset as usize, (*offset + *len) as usize);
-            (*id, *kind, self.bytes.get(start..end).unwrap_or_default())
+            (*id, *kind, self.bytes.get(start..end).unwrap_or_default(), *older)
         })
     }
 
@@ -139,7 +144,7 @@ impl Batch {
             return Ok((Vec::new(), 0));
         }
         let internal = |error: std::io::Error| StoreError::Internal(format!("cannot compress a block: {error}"));
-        let (codec, packed) = compress(&self.bytes, level).map_err(internal)?;
+        let (codec, packed) = compress_plain(&self.bytes, level).map_err(internal)?;
         let stored = if codec == Codec::Raw { &self.bytes } else { &packed };
         let block = PendingBlock { objects: self.objects, codec, raw_len: self.bytes.len() as u32, stored };
         let value = encode_pending(&block);

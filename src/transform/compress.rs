@@ -1,9 +1,11 @@
-//! Compression of whole blocks.
+//! Compression of whole blocks: alone, with an older block as dictionary, or as numbers.
 
 use std::cell::RefCell;
 use std::io;
 
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{CCtx, DCtx, SafeResult, compress_bound, get_error_name};
+
+use super::filter::{Filter, Width};
 
 /// How a block's bytes are stored. The number is part of the layer format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,64 +23,175 @@ pub const DEFAULT_LEVEL: i32 = 3;
 
 /// Blocks shorter than this are compressed without asking; a sample would be most of the block.
 const SAMPLE_FROM_LEN: usize = 64 * 1024;
-/// Three pieces of this size say whether a block shrinks.
+/// Three pieces of this size say whether a block shrinks, and how.
 const SAMPLE_LEN: usize = 4 * 1024;
 /// Below one part in 32 saved, decoding costs more than the bytes are worth.
 const MIN_GAIN_SHARE: usize = 32;
+/// What begins like this is taken by zstd for a dictionary with tables instead of plain content.
+const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
 
 thread_local! {
     /// A context holds megabytes of tables; each thread keeps one.
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses a block, or finds that it is not worth it.
-pub fn compress(plain: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
-    if looks_incompressible(plain)? {
+/// A block as it is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// How.
+    pub codec: Codec,
+    /// What was done before.
+    pub filter: Filter,
+    /// Does decoding need the base?
+    pub uses_base: bool,
+    /// The stored bytes; empty for a block that is stored as it is.
+    pub bytes: Vec<u8>,
+}
+
+impl Packed {
+    const RAW: Self = Self { codec: Codec::Raw, filter: Filter::None, uses_base: false, bytes: Vec::new() };
+}
+
+/// Compresses a block, or finds that it is not worth it. `base` is an older version of it, if there is one.
+pub fn compress(plain: &[u8], base: Option<&[u8]>, level: i32) -> io::Result<Packed> {
+    let filter = choose_filter(plain, base)?;
+    if filter != Filter::None {
+        let bytes = encode(&filter.apply(plain, base.unwrap_or_default()), &[], level)?;
+        let packed = Packed { codec: Codec::Zstd, filter, uses_base: filter.needs_base(), bytes };
+        return Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW });
+    }
+    let base = base.filter(|base| !base.is_empty());
+    if base.is_none() {
+        let (codec, bytes) = compress_plain(plain, level)?;
+        return Ok(Packed { codec, bytes, ..Packed::RAW });
+    }
+    let bytes = encode(plain, dictionary(base.unwrap_or_default()), level)?;
+    let packed = Packed { codec: Codec::Zstd, filter: Filter::None, uses_base: base.is_some(), bytes };
+    Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW })
+}
+
+/// The same without base and filter. The bytes are empty for what is to be stored as it is.
+pub fn compress_plain(plain: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
+    if !shrinks(plain)? {
         return Ok((Codec::Raw, Vec::new()));
     }
-    let packed = with_compressor(level, |compressor| compressor.compress(plain))?;
-    if packed.len() + plain.len() / MIN_GAIN_SHARE < plain.len() {
-        Ok((Codec::Zstd, packed))
-    } else {
-        Ok((Codec::Raw, Vec::new()))
-    }
+    let bytes = encode(plain, &[], level)?;
+    Ok(if is_worth_it(bytes.len(), plain.len()) { (Codec::Zstd, bytes) } else { (Codec::Raw, Vec::new()) })
 }
 
-/// Do samples from the start, the middle and the end fail to shrink?
-fn looks_incompressible(plain: &[u8]) -> io::Result<bool> {
+fn is_worth_it(packed_len: usize, plain_len: usize) -> bool {
+    packed_len + plain_len / MIN_GAIN_SHARE < plain_len
+}
+
+/// Pieces from the start, the middle and the end, each at a place divisible by eight; empty for what is too short.
+fn sample(plain: &[u8]) -> Vec<u8> {
     if plain.len() < SAMPLE_FROM_LEN {
-        return Ok(false);
+        return Vec::new();
     }
-    let starts = [0, (plain.len() - SAMPLE_LEN) / 2, plain.len() - SAMPLE_LEN];
-    let sample: Vec<u8> = starts.iter().filter_map(|&at| plain.get(at..at + SAMPLE_LEN)).flatten().copied().collect();
-    let packed = with_compressor(DEFAULT_LEVEL, |compressor| compressor.compress(&sample))?;
-    Ok(packed.len() + sample.len() / MIN_GAIN_SHARE / 2 > sample.len())
+    let last = plain.len() - SAMPLE_LEN;
+    let starts = [0, (last / 2) & !7, last & !7];
+    starts.iter().filter_map(|&at| plain.get(at..at + SAMPLE_LEN)).flatten().copied().collect()
 }
 
-fn with_compressor<T>(level: i32, run: impl FnOnce(&mut Compressor<'static>) -> io::Result<T>) -> io::Result<T> {
+/// Do samples shrink?
+fn shrinks(plain: &[u8]) -> io::Result<bool> {
+    let sample = sample(plain);
+    if sample.is_empty() {
+        return Ok(true);
+    }
+    let packed = encode(&sample, &[], DEFAULT_LEVEL)?;
+    Ok(packed.len() + sample.len() / MIN_GAIN_SHARE / 2 <= sample.len())
+}
+
+/// The filter with which a sample shrinks most, if it gains enough over none.
+fn choose_filter(plain: &[u8], base: Option<&[u8]>) -> io::Result<Filter> {
+    let sample = sample(plain);
+    if sample.is_empty() || is_text(&sample) {
+        return Ok(Filter::None);
+    }
+    let mut best = (encode(&sample, &[], SAMPLE_LEVEL)?.len(), Filter::None);
+    let base_sample = base.filter(|base| base.len() == plain.len()).map(self::sample);
+    if let (Some(older), Some(base)) = (&base_sample, base) {
+        // What shrinks to little with the old version as dictionary needs no filter.
+        let with_base = encode(&sample, dictionary(base), SAMPLE_LEVEL)?.len();
+        best.0 = best.0.min(with_base);
+        for width in [Width::Two, Width::Four] {
+            let filter = Filter::Difference(width);
+            let len = encode(&filter.apply(&sample, older), &[], SAMPLE_LEVEL)?.len();
+            best = if is_better(len, best.0) { (len, filter) } else { best };
+        }
+    } else if base.is_some() {
+        return Ok(Filter::None);
+    }
+    for width in Width::ALL {
+        let filter = Filter::Group(width);
+        let len = encode(&filter.apply(&sample, &[]), &[], SAMPLE_LEVEL)?.len();
+        // Wider elements of the same numbers come close, so they must be better by as much again.
+        best = if is_better(len, best.0) { (len, filter) } else { best };
+    }
+    Ok(best.1)
+}
+
+/// Samples are compared at the fastest level; what they are compared for is the same at every level.
+const SAMPLE_LEVEL: i32 = 1;
+/// A filter must make a sample smaller than this part of what it is without: decoding takes twice as long with it.
+const FILTER_GAIN: (usize, usize) = (31, 32);
+
+fn is_better(len: usize, best: usize) -> bool {
+    len * FILTER_GAIN.1 < best * FILTER_GAIN.0
+}
+
+/// Of bytes of text nearly all are printable.
+const MIN_TEXT_SHARE: (usize, usize) = (15, 16);
+
+fn is_text(sample: &[u8]) -> bool {
+    let printable = sample.iter().filter(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')).count();
+    printable * MIN_TEXT_SHARE.1 >= sample.len() * MIN_TEXT_SHARE.0
+}
+
+/// The base as zstd takes it for plain content: without its first byte, if it looks like a dictionary made by zstd.
+fn dictionary(base: &[u8]) -> &[u8] {
+    if base.starts_with(&DICTIONARY_MAGIC) { base.get(1..).unwrap_or_default() } else { base }
+}
+
+fn encode(plain: &[u8], dictionary: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(compress_bound(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {
-        let mut compressor = slot.take().map_or_else(|| Compressor::new(level), Ok)?;
-        compressor.set_compression_level(level)?;
-        let result = run(&mut compressor);
-        *slot = Some(compressor);
-        result
-    })
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
+        };
+        done(context.compress_using_dict(&mut out, plain, dictionary, level))
+    })?;
+    Ok(out)
+}
+
+fn done(result: SafeResult) -> io::Result<usize> {
+    result.map_err(|code| io::Error::new(io::ErrorKind::InvalidData, get_error_name(code)))
 }
 
 /// Decodes a block to exactly `raw_len` bytes; anything else is an error. The caller bounds `raw_len`.
-pub fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
-    let plain = match codec {
+///
+/// `base` is empty for a block that was compressed without one.
+pub fn decompress(codec: Codec, filter: Filter, stored: &[u8], raw_len: usize, base: &[u8]) -> io::Result<Vec<u8>> {
+    let filtered = match codec {
         Codec::Raw => stored.to_vec(),
-        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| {
-            let mut decompressor = slot.take().map_or_else(Decompressor::new, Ok)?;
-            let result = decompressor.decompress(stored, raw_len);
-            *slot = Some(decompressor);
-            result
-        })?,
+        Codec::Zstd => {
+            let dictionary = if filter == Filter::None { dictionary(base) } else { &[] };
+            let mut out = Vec::with_capacity(raw_len);
+            DECOMPRESSOR.with_borrow_mut(|slot| {
+                let context = match slot {
+                    Some(context) => context,
+                    None => slot.insert(DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
+                };
+                done(context.decompress_using_dict(&mut out, stored, dictionary))
+            })?;
+            out
+        }
     };
-    if plain.len() == raw_len {
-        Ok(plain)
+    if filtered.len() == raw_len {
+        Ok(filter.undo(filtered, base))
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "a block decodes to another length than recorded"))
     }
@@ -89,26 +202,66 @@ mod tests {
     use super::*;
     use crate::transform::chunker::tests::noise;
 
+    fn round_trip(plain: &[u8], base: Option<&[u8]>) -> Packed {
+        let packed = compress(plain, base, DEFAULT_LEVEL).unwrap();
+        let stored = if packed.codec == Codec::Raw { plain } else { &packed.bytes };
+        let base = if packed.uses_base { base.unwrap() } else { &[] };
+        let decode = |len| decompress(packed.codec, packed.filter, stored, len, base);
+        assert_eq!(decode(plain.len()).unwrap(), plain);
+        assert!(decode(plain.len() + 1).is_err());
+        assert!(decode(plain.len() - 1).is_err());
+        packed
+    }
+
     #[test]
     fn blocks_round_trip_and_noise_stays_raw() {
         let text = b"the same line again and again\n".repeat(9000);
         let random = noise(1, 300_001);
         let half = [&random[..150_000], &text[..150_000]].concat();
         for (plain, codec) in [(&text, Codec::Zstd), (&random, Codec::Raw), (&half, Codec::Zstd)] {
-            let (found, packed) = compress(plain, DEFAULT_LEVEL).unwrap();
-            assert_eq!(found, codec);
-            let stored = if found == Codec::Raw { plain } else { &packed };
-            assert_eq!(&decompress(found, stored, plain.len()).unwrap(), plain);
-            assert!(decompress(found, stored, plain.len() + 1).is_err());
-            assert!(decompress(found, stored, plain.len() - 1).is_err());
+            assert_eq!(round_trip(plain, None).codec, codec);
         }
+    }
+
+    #[test]
+    fn a_changed_block_costs_what_changed() {
+        for base in [noise(1, 300_000), [&DICTIONARY_MAGIC[..], &noise(2, 1_000)].concat()] {
+            let plain = [&base[..400], b"changed", &base[500..]].concat();
+            let packed = round_trip(&plain, Some(&base));
+            assert!(packed.uses_base && packed.bytes.len() < 150, "{} bytes", packed.bytes.len());
+            assert!(decompress(packed.codec, packed.filter, &packed.bytes, plain.len(), &[]).is_err());
+        }
+        let packed = round_trip(&noise(3, 5_000), Some(&noise(4, 5_000)));
+        assert_eq!(packed, Packed::RAW, "a base that is of no use is not used");
+    }
+
+    #[test]
+    fn numbers_are_found_and_grouped() {
+        let weights = |seed| -> Vec<u8> {
+            let noise = noise(seed, 400_000);
+            noise.as_chunks::<2>().0.iter().flat_map(|[a, b]| [*a, 0x3c + (b & 3)]).collect()
+        };
+        let old = weights(1);
+        let packed = round_trip(&old, None);
+        assert_eq!((packed.codec, packed.filter), (Codec::Zstd, Filter::Group(Width::Two)));
+        let tuned: Vec<u8> = old
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .zip(noise(7, 400_000))
+            .flat_map(|(old, change)| u16::from_le_bytes(*old).wrapping_add(u16::from(change & 15)).to_le_bytes())
+            .collect();
+        let packed = round_trip(&tuned, Some(&old));
+        assert_eq!((packed.uses_base, packed.filter), (true, Filter::Difference(Width::Two)));
+        assert!(packed.bytes.len() * 3 < tuned.len());
     }
 
     #[test]
     fn damaged_frames_are_errors() {
         let text = b"0123456789".repeat(10_000);
-        let (_, packed) = compress(&text, DEFAULT_LEVEL).unwrap();
-        assert!(decompress(Codec::Zstd, &packed[..packed.len() / 2], text.len()).is_err());
-        assert!(decompress(Codec::Zstd, b"not zstd at all", text.len()).is_err());
+        let packed = compress(&text, None, DEFAULT_LEVEL).unwrap().bytes;
+        let decode = |stored: &[u8]| decompress(Codec::Zstd, Filter::None, stored, text.len(), &[]);
+        assert!(decode(&packed[..packed.len() / 2]).is_err());
+        assert!(decode(b"not zstd at all").is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::model::id::{ChunkId, DIGEST_LEN};
+use crate::model::id::{BlockId, ChunkId, DIGEST_LEN, ObjectId};
 use crate::model::merkle;
 
 /// SHA-256 of the parts, one after the other.
@@ -17,6 +17,18 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
 /// The id of a chunk.
 pub fn chunk_id(plain: &[u8]) -> ChunkId {
     ChunkId::from_digest(sha256(&[plain]))
+}
+
+/// The id of a block: the complement of the SHA-256 over the ids of its objects in their order.
+///
+/// Without the complement a file that holds just those ids would have the id of the block.
+pub fn block_id<'a>(objects: impl Iterator<Item = &'a ObjectId>) -> BlockId {
+    let mut hasher = Sha256::new();
+    for id in objects {
+        hasher.update(id.digest());
+    }
+    let digest: [u8; DIGEST_LEN] = hasher.finalize().into();
+    BlockId::from_digest(digest.map(|byte| !byte))
 }
 
 /// Tags keep a leaf from being taken for a node, and the reverse.

@@ -5,4 +5,5 @@
 pub mod chunker;
 pub mod compress;
 pub mod cutter;
+pub mod filter;
 pub mod hash;

@@ -123,6 +123,8 @@ const CACHES: RangeInclusive<u64> = 0..=1024 * GIB;
 const BLOCKS: RangeInclusive<u64> = 4 * KIB..=MAX_BLOCK_LEN as u64;
 /// Below, a repository would be all small files; above, an object storage refuses to take one.
 const LAYERS: RangeInclusive<u64> = MIB..=1024 * GIB;
+/// With one there are no chains; beyond, reading the last version takes longer than people wait.
+const INTERVALS: RangeInclusive<u64> = 1..=64;
 const LOCK_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const SYNC_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 const SYNC_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
@@ -140,7 +142,7 @@ const fn row(section: &'static str, name: &'static str, help: &'static str, fiel
 }
 
 /// All keys, in the order of the example file.
-pub static KEYS: [Key; 30] = [
+pub static KEYS: [Key; 32] = [
     row(USER, "name", "Your name, recorded in commits.", Field::Text(|v| &mut v.name)),
     row(USER, "email", "Your mail address, recorded in commits.", Field::Text(|v| &mut v.email)),
     row(CORE, "profile", "The profile to start from; empty for none.", Field::Text(|v| &mut v.profile)),
@@ -173,6 +175,12 @@ pub static KEYS: [Key; 30] = [
         "lock_timeout",
         "How long to wait while another process changes the repository.",
         Field::Time(|v| &mut v.lock_timeout, LOCK_TIMES),
+    ),
+    row(
+        CORE,
+        "gc_grace",
+        "How long replaced layer files are kept for readers that began before they were replaced.",
+        Field::Time(|v| &mut v.gc_grace, LOCK_TIMES),
     ),
     row(
         PERFORMANCE,
@@ -282,6 +290,12 @@ pub static KEYS: [Key; 30] = [
         "block_size",
         "Bytes compressed together: larger blocks shrink more, smaller ones make reading a single file faster.",
         Field::Size(|v| &mut v.block_len, BLOCKS),
+    ),
+    row(
+        PERFORMANCE,
+        "snapshot_interval",
+        "A version is stored as what changed, until so many would have to be read for one; 1 stores each whole.",
+        Field::Count(|v| &mut v.snapshot_interval, INTERVALS),
     ),
     row(
         PERFORMANCE,

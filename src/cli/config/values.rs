@@ -38,6 +38,7 @@ pub struct Values {
     pub sync_batches: u64,
     pub snapshot_log: u64,
     pub lock_timeout: Duration,
+    pub gc_grace: Duration,
     pub tiny: u64,
     pub small: u64,
     pub medium: u64,
@@ -56,6 +57,7 @@ pub struct Values {
     pub chunk_max: Option<u64>,
     pub whole_len: Option<u64>,
     pub block_len: u64,
+    pub snapshot_interval: u64,
     pub layer_len: u64,
     pub compression: &'static str,
     pub level: Option<u64>,
@@ -68,6 +70,7 @@ impl Default for Values {
         let Settings { chunking, classes, batch_files, read_len, large_read_len, .. } = Settings::default();
         let Settings { block_len, layer_len, cache_len, in_flight_len, .. } = Settings::default();
         let Settings { io_threads, cpu_threads, snapshots, lock_patience, .. } = Settings::default();
+        let Settings { snapshot_interval, grace, .. } = Settings::default();
         let SizeClasses { tiny, small, medium, large, huge } = classes;
         Self {
             name: None,
@@ -79,6 +82,7 @@ impl Default for Values {
             sync_batches: 100,
             snapshot_log: snapshots.min_log_bytes,
             lock_timeout: lock_patience,
+            gc_grace: grace,
             tiny,
             small,
             medium,
@@ -97,6 +101,7 @@ impl Default for Values {
             chunk_max: None,
             whole_len: None,
             block_len: block_len as u64,
+            snapshot_interval: u64::from(snapshot_interval),
             layer_len,
             compression: NORMAL,
             level: None,
@@ -122,6 +127,7 @@ impl Values {
             large_read_len: len(self.large_read_len),
             block_len: len(self.block_len),
             level: self.level(),
+            snapshot_interval: u8::try_from(self.snapshot_interval).unwrap_or(u8::MAX),
             layer_len: self.layer_len,
             cache_len: len(self.cache.min(self.max_memory / CACHE_SHARE)),
             in_flight_len: len(self.in_flight.min(self.max_memory / IN_FLIGHT_SHARE)),
@@ -130,6 +136,7 @@ impl Values {
             durability: self.durability(),
             snapshots: SnapshotPolicy { min_log_bytes: self.snapshot_log },
             lock_patience: self.lock_timeout,
+            grace: self.gc_grace,
         }
     }
 

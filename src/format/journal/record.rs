@@ -44,7 +44,7 @@ pub fn encode_log_header(repo: &RepoId, base_lsn: u64) -> Vec<u8> {
 /// Reads a log's header and gives its base lsn.
 pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError> {
     let mut reader = ByteReader::new("a journal log", bytes);
-    check_start(&mut reader, LOG_MAGIC, "journal log")?;
+    check_start(&mut reader, LOG_MAGIC, VERSION, "journal log")?;
     reader.u16()?;
     check_features(reader.u32()?, "journal log")?;
     let found: RepoId = reader.array()?;

@@ -41,7 +41,7 @@ impl SnapshotHeader {
 
     fn decode(repo: &RepoId, file: &[u8]) -> Result<Self, FormatError> {
         let mut reader = ByteReader::new("a journal snapshot", file);
-        check_start(&mut reader, SNAPSHOT_MAGIC, "journal snapshot")?;
+        check_start(&mut reader, SNAPSHOT_MAGIC, VERSION, "journal snapshot")?;
         let section_count = reader.u16()?;
         check_features(reader.u32()?, "journal snapshot")?;
         let found: RepoId = reader.array()?;

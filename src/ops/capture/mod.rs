@@ -253,10 +253,10 @@ fn store(
     }
     if changes.is_empty() && before.is_none() {
         let (id, bytes) = encode_tree(&Tree::default());
-        sink.add(id.into(), ObjectKind::Tree, &bytes)?;
+        sink.add(id.into(), ObjectKind::Tree, &bytes, None)?;
         capture.tree = id;
     } else if !changes.is_empty() {
-        capture.tree = commit::build(repo, sink, &old, &changes, 0)?;
+        capture.tree = commit::build(repo, sink, (before.unwrap_or_else(|| encode_tree(&old).0), &old), &changes, 0)?;
     }
     if base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(area, &capture.tree));

@@ -183,7 +183,7 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
         if monitor.cancelled() {
             return Err(Error::Interrupted);
         }
-        outcome.objects_new += u64::from(sink.add(*id, *kind, bytes)?);
+        outcome.objects_new += u64::from(sink.add(*id, *kind, bytes, None)?);
     }
     let (layers, mut ops, _) = sink.finish_small()?;
     {

@@ -10,7 +10,6 @@ use crate::model::id::ObjectId;
 use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::StoreError;
-use crate::store::layer_reader::LayerReader;
 use crate::store::objects::ObjectStore;
 use crate::transform::hash::sha256;
 
@@ -42,9 +41,9 @@ pub(super) fn check(
         });
         match checked {
             Ok(reader) => {
-                outcome.objects += u64::from(reader.footer().object_count);
+                outcome.objects += u64::from(reader.footer().stored_objects());
                 if full {
-                    check_blocks(repo, &reader, outcome, damage, monitor)?;
+                    check_blocks(repo, objects, number, outcome, damage, monitor)?;
                 }
             }
             // A disk that does not answer says nothing about the data.
@@ -77,16 +76,14 @@ fn check_pending(objects: &ObjectStore, full: bool, outcome: &mut Outcome, damag
 /// Decodes every block once and hashes every object in it.
 fn check_blocks(
     repo: &Repository,
-    reader: &LayerReader,
+    objects: &ObjectStore,
+    layer: u32,
     outcome: &mut Outcome,
     damage: &mut Damage,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let mut rows = reader
-        .tables()?
-        .objects()
-        .collect::<std::result::Result<Vec<ObjectRow>, _>>()
-        .map_err(|source| reader.wrong(source))?;
+    let reader = objects.layers().reader(layer)?;
+    let mut rows = reader.stored_objects()?;
     rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset));
     let blocks: Vec<&[ObjectRow]> = rows.chunk_by(|a, b| a.place.block == b.place.block).collect();
     let checked: Vec<std::result::Result<BlockCheck, DiskError>> = repo.pools().cpu().install(|| {
@@ -94,7 +91,7 @@ fn check_blocks(
             if monitor.cancelled() {
                 return Ok(BlockCheck { stored_bytes: 0, plain_bytes: 0, damaged: Vec::new() });
             }
-            let checked = check_block(reader, rows)?;
+            let checked = check_block(objects, layer, rows)?;
             monitor.advance(0, checked.stored_bytes);
             Ok(checked)
         };
@@ -114,10 +111,11 @@ fn check_blocks(
     Ok(())
 }
 
-fn check_block(reader: &LayerReader, rows: &[ObjectRow]) -> std::result::Result<BlockCheck, DiskError> {
+fn check_block(objects: &ObjectStore, layer: u32, rows: &[ObjectRow]) -> std::result::Result<BlockCheck, DiskError> {
     let number = rows.first().map_or(0, |row| row.place.block);
-    let stored_bytes = reader.block(number).map_or(0, |block| u64::from(block.stored_len));
-    let block = reader.read_block(number);
+    let row = objects.layers().reader(layer).and_then(|reader| reader.block(number));
+    let stored_bytes = row.map_or(0, |block| u64::from(block.stored_len));
+    let block = objects.decode_block(layer, number);
     let plain_bytes = block.as_ref().map_or(0, |block| block.len() as u64);
     Ok(BlockCheck { stored_bytes, plain_bytes, damaged: damaged_in(block, rows)? })
 }

@@ -16,7 +16,6 @@ use crate::base::monitor::Monitor;
 use crate::base::pool::{ByteBudget, Pools};
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
-use crate::model::tree::Content;
 use crate::repo::Repository;
 use crate::repo::settings::{Settings, SizeClasses};
 use crate::store::objects::ObjectStore;
@@ -189,17 +188,18 @@ impl<'a> Dispatcher<'a> {
     fn dispatch_whole(&mut self, file: usize) {
         match self.cut_of(file) {
             Cut::Content => self.dispatch_medium(file),
-            Cut::Band { before } => self.dispatch_band(file, before),
+            Cut::Band => self.dispatch_band(file),
         }
     }
 
     /// Reads and hashes a band in one task: hashing takes longer than reading, and what was read is in the cache then.
-    fn dispatch_band(&mut self, file: usize, before: Option<(Content, u64)>) {
+    fn dispatch_band(&mut self, file: usize) {
         let (number, held) = self.take(self.len_of(file));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.pools.io().spawn_fifo(move || {
-            let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
-            let before = Before::of(&shared.objects, before);
+            let source = sources.get(file);
+            let path = source.map(|source| source.path.clone()).unwrap_or_default();
+            let before = Before::of(&shared.objects, source.and_then(|source| source.before));
             let mut folders = Folders::new(Arc::clone(&shared.root));
             let work = match attempt(&path, &mut || read_band(&mut folders, &path, &before)) {
                 Ok((band, info)) => Done::Band { file, band, info },
@@ -256,7 +256,7 @@ impl<'a> Dispatcher<'a> {
         let huge = stat.len > classes.huge;
         let mut cutter = Cutter::new(match self.cut_of(file) {
             Cut::Content => self.shared.chunker,
-            Cut::Band { .. } => Chunker::of_bands(),
+            Cut::Band => Chunker::of_bands(),
         });
         let mut parts = Vec::new();
         let mut at = 0;

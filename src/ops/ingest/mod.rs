@@ -12,6 +12,7 @@
 mod band;
 mod dispatch;
 mod hashed;
+mod older;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,8 @@ pub struct Source {
     pub len: u64,
     /// How it is cut.
     pub cut: Cut,
+    /// What was stored of it before, and its length.
+    pub before: Option<(Content, u64)>,
 }
 
 /// How a file is cut.
@@ -54,10 +57,7 @@ pub enum Cut {
     /// By its content.
     Content,
     /// At fixed places: it is a band of a sparse bundle.
-    Band {
-        /// What was stored of it before, and its length.
-        before: Option<(Content, u64)>,
-    },
+    Band,
 }
 
 impl Source {
@@ -67,8 +67,8 @@ impl Source {
             Some(StagedNode::File { len, content }) => Some((*content, *len)),
             _ => None,
         };
-        let cut = if bands.contain(&path) { Cut::Band { before } } else { Cut::Content };
-        Self { path, len, cut }
+        let cut = if bands.contain(&path) { Cut::Band } else { Cut::Content };
+        Self { path, len, cut, before }
     }
 }
 
@@ -120,7 +120,7 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
     let stop = AtomicBool::new(false);
     let (sender, receiver) = channel::<(u64, Job<Done>)>();
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
-    let mut files = Files::new(count);
+    let mut files = Files::new(Arc::clone(&sources), Arc::clone(&sink.objects));
     let result = std::thread::scope(|scope| {
         let dispatcher = Dispatcher::new(repo, Arc::clone(&sources), budget, sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());

@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 
 use super::band::{Band, BandPiece};
 use super::hashed::{Done, Job, ReadInfo};
-use super::{Captured, IngestStats};
+use super::older::Older;
+use super::{Captured, IngestStats, Source};
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::format::object::encode_recipe;
@@ -16,14 +17,14 @@ use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
-use crate::store::objects::ObjectStore;
+use crate::store::objects::{ObjectStore, OldBlock};
 use crate::store::pending::Batch;
 use crate::transform::cutter::Part;
 
 /// New layers, being written and written.
 pub struct Sink<'a> {
     repo: &'a Repository,
-    objects: Arc<ObjectStore>,
+    pub(super) objects: Arc<ObjectStore>,
     writer: Option<LayerWriter>,
     sealed: Vec<SealedLayer>,
     /// A full layer is synced while the next one fills.
@@ -75,25 +76,56 @@ impl<'a> Sink<'a> {
         self.objects.contains(id)
     }
 
-    /// Stores an object if it is new; says whether it was.
-    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> std::result::Result<bool, StoreError> {
+    /// Stores an object if it is new; says whether it was. `older` is an earlier version of it, if there is one: then what
+    /// differs is stored.
+    pub fn add(
+        &mut self,
+        id: ObjectId,
+        kind: ObjectKind,
+        bytes: &[u8],
+        older: Option<ObjectId>,
+    ) -> std::result::Result<bool, StoreError> {
         if self.is_known(&id)? {
             return Ok(false);
         }
+        self.add_new(id, kind, bytes, older)?;
+        Ok(true)
+    }
+
+    fn add_new(
+        &mut self,
+        id: ObjectId,
+        kind: ObjectKind,
+        bytes: &[u8],
+        older: Option<ObjectId>,
+    ) -> std::result::Result<(), StoreError> {
         if let Some(batch) = &mut self.batch {
-            if batch.add(id, kind, bytes) {
-                return Ok(true);
+            if batch.add(id, kind, bytes, older) {
+                return Ok(());
             }
             // It has become too much: all of it goes into a layer.
             let batch = self.batch.take().unwrap_or_default();
-            for (id, kind, bytes) in batch.objects() {
-                self.add_to_layer(id, kind, bytes)?;
+            for (id, kind, bytes, older) in batch.objects() {
+                self.add_to_layer(id, kind, bytes, older)?;
             }
         }
-        self.add_to_layer(id, kind, bytes)
+        self.add_to_layer(id, kind, bytes, older)
     }
 
-    fn add_to_layer(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8]) -> std::result::Result<bool, StoreError> {
+    /// The block of an older version, if it may serve once more. That it cannot be read is no reason to fail.
+    fn base(&self, older: Option<ObjectId>) -> Option<OldBlock> {
+        let located = self.objects.find(&older?).ok()??;
+        self.objects.old_block(&located, self.repo.settings().snapshot_interval).ok()?
+    }
+
+    fn add_to_layer(
+        &mut self,
+        id: ObjectId,
+        kind: ObjectKind,
+        bytes: &[u8],
+        older: Option<ObjectId>,
+    ) -> std::result::Result<(), StoreError> {
+        let base = self.base(older);
         if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
             self.seal_in_background()?;
         }
@@ -101,15 +133,19 @@ impl<'a> Sink<'a> {
             Some(writer) => writer,
             None => self.writer.insert(self.repo.new_layer()?),
         };
-        writer.add(id, kind, bytes)
+        writer.add(id, kind, bytes, base)?;
+        Ok(())
     }
 
-    fn add_chunk(&mut self, id: ChunkId, bytes: &[u8]) -> std::result::Result<(), StoreError> {
-        if self.add(id.into(), ObjectKind::Chunk, bytes)? {
-            self.stats.chunks_new += 1;
-            self.stats.new_bytes += bytes.len() as u64;
-        } else {
+    fn add_chunk(&mut self, id: ChunkId, bytes: &[u8], older: &mut Older) -> std::result::Result<(), StoreError> {
+        let len = bytes.len() as u64;
+        if self.is_known(&id.into())? {
             self.stats.chunks_known += 1;
+            older.pass_known(Some(&id), len);
+        } else {
+            self.stats.chunks_new += 1;
+            self.stats.new_bytes += len;
+            self.add_new(id.into(), ObjectKind::Chunk, bytes, older.pass_new(len))?;
         }
         Ok(())
     }
@@ -161,24 +197,24 @@ struct RecipeBuilder {
 }
 
 impl RecipeBuilder {
-    fn push(&mut self, piece: Piece, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
+    fn push(&mut self, piece: Piece, older: &Older, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
         self.pieces.push(piece);
         self.pieces_len += piece.len();
         self.len += piece.len();
-        if ends_leaf(self.pieces.len(), &piece) { self.flush(sink) } else { Ok(()) }
+        if ends_leaf(self.pieces.len(), &piece) { self.flush(older, sink) } else { Ok(()) }
     }
 
-    fn flush(&mut self, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
+    fn flush(&mut self, older: &Older, sink: &mut Sink<'_>) -> std::result::Result<(), StoreError> {
         if self.pieces.is_empty() {
             return Ok(());
         }
         let (id, bytes) = encode_recipe(&Recipe::Leaf(std::mem::take(&mut self.pieces)));
-        sink.add(id.into(), ObjectKind::Recipe, &bytes)?;
+        sink.add(id.into(), ObjectKind::Recipe, &bytes, older.leaf())?;
         self.leaves.push((id, std::mem::take(&mut self.pieces_len)));
         Ok(())
     }
 
-    fn finish(mut self, sink: &mut Sink<'_>) -> std::result::Result<Content, StoreError> {
+    fn finish(mut self, older: &Older, sink: &mut Sink<'_>) -> std::result::Result<Content, StoreError> {
         if self.leaves.is_empty() {
             match self.pieces.as_slice() {
                 [] => return Ok(Content::Empty),
@@ -186,26 +222,40 @@ impl RecipeBuilder {
                 _ => {}
             }
         }
-        self.flush(sink)?;
+        self.flush(older, sink)?;
         if let [(only, _)] = self.leaves.as_slice() {
             return Ok(Content::Recipe(*only));
         }
         let (id, bytes) = encode_recipe(&Recipe::Branch(self.leaves));
-        sink.add(id.into(), ObjectKind::Recipe, &bytes)?;
+        sink.add(id.into(), ObjectKind::Recipe, &bytes, older.root())?;
         Ok(Content::Recipe(id))
     }
 }
 
 /// The files of one ingest: results so far, and the recipe of the file that is arriving in parts.
 pub struct Files {
+    sources: Arc<Vec<Source>>,
+    objects: Arc<ObjectStore>,
     results: Vec<Option<std::result::Result<Captured, String>>>,
     open: RecipeBuilder,
+    /// What was stored of the file that is arriving.
+    older: Option<Older>,
 }
 
 impl Files {
-    /// Room for `count` files.
-    pub fn new(count: usize) -> Self {
-        Self { results: vec![None; count], open: RecipeBuilder::default() }
+    /// Room for the results of all sources.
+    pub fn new(sources: Arc<Vec<Source>>, objects: Arc<ObjectStore>) -> Self {
+        let results = vec![None; sources.len()];
+        Self { sources, objects, results, open: RecipeBuilder::default(), older: None }
+    }
+
+    fn older_of(&self, file: usize) -> Older {
+        Older::new(&self.objects, self.sources.get(file).and_then(|source| source.before))
+    }
+
+    /// What was stored of the file that is arriving; put it back until the file ends.
+    fn take_older(&mut self, file: usize) -> Older {
+        self.older.take().unwrap_or_else(|| self.older_of(file))
     }
 
     /// The results in order. A file without one was not reached.
@@ -229,7 +279,8 @@ impl Files {
                             let content = match id {
                                 None => Content::Empty,
                                 Some(id) => {
-                                    sink.add_chunk(id, buffer.get(range).unwrap_or_default())?;
+                                    let bytes = buffer.get(range).unwrap_or_default();
+                                    sink.add_chunk(id, bytes, &mut self.older_of(file))?;
                                     Content::Chunk(id)
                                 }
                             };
@@ -243,9 +294,11 @@ impl Files {
                 grown.into_iter().try_for_each(|file| self.store_work(file, sink, monitor))?;
             }
             Done::Parts { file, parts, end } => {
+                let mut older = self.take_older(file);
                 for (part, ids) in parts {
-                    monitor.advance(0, self.store_part(&part, &ids, sink)?);
+                    monitor.advance(0, self.store_part(&part, &ids, &mut older, sink)?);
                 }
+                self.older = Some(older);
                 if let Some(info) = end {
                     self.end_file(file, Ok(info), sink)?;
                     monitor.advance(1, 0);
@@ -253,7 +306,9 @@ impl Files {
             }
             Done::Band { file, band, info } => {
                 let len = info.stat.len;
-                self.store_band(&band, sink)?;
+                let mut older = self.take_older(file);
+                self.store_band(&band, &mut older, sink)?;
+                self.older = Some(older);
                 self.end_file(file, Ok(info), sink)?;
                 monitor.advance(1, len);
             }
@@ -261,38 +316,45 @@ impl Files {
                 self.end_file(file, info, sink)?;
                 monitor.advance(1, 0);
             }
-            Done::Again => self.open = RecipeBuilder::default(),
+            Done::Again => {
+                self.open = RecipeBuilder::default();
+                self.older = None;
+            }
         }
         Ok(())
     }
 
-    fn store_part(&mut self, part: &Part, ids: &[ChunkId], sink: &mut Sink<'_>) -> Result<u64> {
+    fn store_part(&mut self, part: &Part, ids: &[ChunkId], older: &mut Older, sink: &mut Sink<'_>) -> Result<u64> {
         match part {
             Part::Hole(len) => {
-                self.open.push(Piece::Hole { len: *len }, sink)?;
+                older.pass_known(None, *len);
+                self.open.push(Piece::Hole { len: *len }, older, sink)?;
                 Ok(*len)
             }
             Part::Data { bytes, ends } => {
                 let starts = std::iter::once(&0).chain(ends);
                 for ((start, end), id) in starts.zip(ends).zip(ids) {
-                    sink.add_chunk(*id, bytes.get(*start..*end).unwrap_or_default())?;
-                    self.open.push(Piece::Chunk { id: *id, len: (end - start) as u32 }, sink)?;
+                    sink.add_chunk(*id, bytes.get(*start..*end).unwrap_or_default(), older)?;
+                    self.open.push(Piece::Chunk { id: *id, len: (end - start) as u32 }, older, sink)?;
                 }
                 Ok(bytes.len() as u64)
             }
         }
     }
 
-    fn store_band(&mut self, band: &Band, sink: &mut Sink<'_>) -> Result<()> {
+    fn store_band(&mut self, band: &Band, older: &mut Older, sink: &mut Sink<'_>) -> Result<()> {
         for BandPiece { piece, fresh } in &band.pieces {
             match (piece, fresh) {
                 (Piece::Chunk { id, .. }, Some(range)) => {
-                    sink.add_chunk(*id, band.fresh.get(range.clone()).unwrap_or_default())?;
+                    sink.add_chunk(*id, band.fresh.get(range.clone()).unwrap_or_default(), older)?;
                 }
-                (Piece::Chunk { .. }, None) => sink.stats.chunks_known += 1,
-                (Piece::Hole { .. }, _) => {}
+                (Piece::Chunk { id, len }, None) => {
+                    sink.stats.chunks_known += 1;
+                    older.pass_known(Some(id), u64::from(*len));
+                }
+                (Piece::Hole { len }, _) => older.pass_known(None, *len),
             }
-            self.open.push(*piece, sink)?;
+            self.open.push(*piece, older, sink)?;
         }
         Ok(())
     }
@@ -304,9 +366,11 @@ impl Files {
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let recipe = std::mem::take(&mut self.open);
+        let older = self.take_older(file);
+        self.older = None;
         let captured = match info {
             Err(why) => Err(why),
-            Ok(info) => Ok((recipe.finish(sink)?, info)),
+            Ok(info) => Ok((recipe.finish(&older, sink)?, info)),
         };
         self.finish_file(file, captured, sink);
         Ok(())

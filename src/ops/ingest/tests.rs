@@ -30,7 +30,7 @@ fn ingested_as(settings: Settings, cut: super::Cut) -> Vec<Content> {
     for (number, bytes) in contents().into_iter().enumerate() {
         let name = format!("f{number:02}");
         work.create(name.as_ref(), 0o644).unwrap().write_at(&bytes, 0).unwrap();
-        sources.push(Source { path: path(&name), len: bytes.len() as u64, cut });
+        sources.push(Source { path: path(&name), len: bytes.len() as u64, cut, before: None });
     }
     let repo = Repository::in_memory(work, settings).unwrap();
     let mut sink = Sink::new(&repo);
@@ -62,7 +62,7 @@ const BANDS_GOLDEN: u32 = 530787470;
 #[test]
 fn bands_are_cut_at_the_same_places_however_they_are_read() {
     let settings = Settings { cpu_threads: 2, ..Settings::default() };
-    let band = super::Cut::Band { before: None };
+    let band = super::Cut::Band;
     let whole = ingested_as(settings.clone(), band);
     let ids: String = whole.iter().map(|content| format!("{content:?}")).collect();
     assert_eq!(crc32fast::hash(ids.as_bytes()), BANDS_GOLDEN, "golden checksum of how bands are cut");
@@ -81,7 +81,7 @@ struct Band {
 impl Band {
     fn store(&self, bytes: &[u8], before: Option<(Content, u64)>) -> (Content, IngestStats) {
         std::fs::write(self.folder.path().join("0"), bytes).unwrap();
-        let source = Source { path: path("0"), len: bytes.len() as u64, cut: super::Cut::Band { before } };
+        let source = Source { path: path("0"), len: bytes.len() as u64, cut: super::Cut::Band, before };
         let lock = self.repo.lock("test").unwrap();
         let mut sink = Sink::new(&self.repo);
         let content = ingest(&self.repo, vec![source], &mut sink, &Silent).unwrap().files.remove(0).unwrap().content;
