@@ -65,6 +65,8 @@ pub struct Base {
     pub id: BlockId,
     /// How many blocks have to be decoded one after the other before this one can be, when it was written.
     pub depth: u8,
+    /// Where in the base the older version of the block's first byte is; may lie outside.
+    pub at: i32,
 }
 
 /// Where a block is and how it is stored.
@@ -285,7 +287,7 @@ pub fn encode_tables(
             // Counted from one: zero is none.
             let base = block.base.and_then(|base| bases.binary_search(&base.id).ok()).map_or(0, |at| at as u32 + 1);
             out.extend_from_slice(&base.to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&block.base.map_or(0, |base| base.at).to_le_bytes());
         }
     }
     for base in &bases {
@@ -414,12 +416,16 @@ impl<'a> Tables<'a> {
         let filter = filter_from_number(reader.u8()?).ok_or_else(|| invalid("a block has an unknown filter"))?;
         let depth = reader.u8()?;
         reader.u8()?;
-        let base = if self.footer.version == VERSION_WITHOUT_BASES { 0 } else { reader.u32()? };
-        let base = base.checked_sub(1).map(|at| {
-            let id = self.bases.get(at as usize).ok_or_else(|| invalid("a base is out of range"))?;
-            Ok::<_, FormatError>(Base { id: BlockId::from_digest(*id), depth })
-        });
-        let base = base.transpose()?;
+        let base = match self.footer.version {
+            VERSION_WITHOUT_BASES => None,
+            _ => match reader.u32()?.checked_sub(1) {
+                None => None,
+                Some(number) => {
+                    let id = self.bases.get(number as usize).ok_or_else(|| invalid("a base is out of range"))?;
+                    Some(Base { id: BlockId::from_digest(*id), depth, at: reader.u32()? as i32 })
+                }
+            },
+        };
         if filter.needs_base() && base.is_none() {
             return Err(invalid(format!("block {number} has a filter that needs a base, and none")));
         }
@@ -477,7 +483,7 @@ mod tests {
     }
 
     fn sample_of(version: u16) -> (Vec<u8>, Footer) {
-        let base = Base { id: BlockId::from_digest([7; 32]), depth: 3 };
+        let base = Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5 };
         let row = |offset, stored_len, raw_len, crc, codec| {
             let (filter, base) = (Filter::None, None);
             BlockRow { offset, stored_len, raw_len, crc, codec, filter, base }
@@ -504,7 +510,7 @@ mod tests {
         assert_eq!((bytes.len(), tables.len() as u64), (FOOTER_LEN, footer.tables_len()));
         let (id, decoded) = Footer::decode(&bytes).unwrap();
         assert_eq!(decoded, footer);
-        assert_eq!(id.short(), "4150806e476c");
+        assert_eq!(id.short(), "958e58eee8de");
         let (_, first) = sample_of(VERSION_WITHOUT_BASES);
         assert_eq!(Footer::decode(&first.encode()).unwrap().0.short(), "54ec2f9ba6cd");
     }
@@ -515,7 +521,7 @@ mod tests {
         let tables = Tables::new(&footer, &bytes).unwrap();
         let block = tables.block(0).unwrap();
         assert_eq!((block.filter, block.depth()), (Filter::Difference(Width::Two), 3));
-        assert_eq!(block.base.unwrap().id, BlockId::from_digest([7; 32]));
+        assert_eq!(block.base, Some(Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5 }));
         assert_eq!(tables.block(1).unwrap().base, None);
         let ids: Vec<ObjectId> = (0..8u32).map(|i| ObjectId::from_digest(sha256(&[&i.to_le_bytes()]))).collect();
         let row = tables.find(&block_id(ids.iter()).into()).unwrap().unwrap();

@@ -24,6 +24,7 @@ use crate::base::memo::Memo;
 use crate::base::metrics::Metrics;
 use crate::base::pool::{self, Pools};
 use crate::format::journal::Op;
+use crate::format::layer;
 use crate::format::manifest::Manifest;
 use crate::model::checkpoint::{Area, Listed, Query};
 use crate::model::path::{CONTROL_DIR, RepoPath};
@@ -37,6 +38,7 @@ use crate::store::layers::LayerSet;
 use crate::store::objects::ObjectStore;
 use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, Pending, pending_put_by};
 use crate::store::{StoreError, refs, worktable};
+use crate::transform::chunker::Chunker;
 
 pub use error::RepoError;
 pub use settings::Settings;
@@ -141,6 +143,12 @@ impl Repository {
     /// What is fixed about the repository.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// How its files are cut.
+    pub fn chunker(&self) -> Chunker {
+        let chunker = Chunker::new(self.manifest.chunking);
+        if self.manifest.version == layer::VERSION_WITHOUT_BASES { chunker.without_arrays() } else { chunker }
     }
 
     /// How it is used.

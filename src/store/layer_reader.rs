@@ -8,7 +8,7 @@ use crate::base::disk::map::FileBytes;
 use crate::format::layer::{BlockRow, FOOTER_LEN, Footer, HEADER_LEN, ObjectRow, Tables, decode_header};
 use crate::format::{FormatError, RepoId};
 use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, decompress};
+use crate::transform::compress::{Codec, Opposite, decompress};
 use crate::transform::filter::Filter;
 
 /// The suffix of layer files.
@@ -132,8 +132,8 @@ impl LayerReader {
         Ok(self.block_ids.get_or_init(|| ids))
     }
 
-    /// A decoded block. `base` is the decoded block that it needs, if it needs one.
-    pub fn read_block(&self, number: u32, base: &[u8]) -> Result<Vec<u8>, StoreError> {
+    /// A decoded block. `base` is what it needs for that, if it needs something.
+    pub fn read_block(&self, number: u32, base: Opposite<'_>) -> Result<Vec<u8>, StoreError> {
         let row = self.block(number)?;
         let stored = self.read_stored(&row)?;
         if row.codec == Codec::Raw && row.filter == Filter::None && stored.len() == row.raw_len as usize {

@@ -23,7 +23,7 @@ use crate::format::layer::{self, Base, BlockRow, HEADER_LEN, ObjectRow, Place, e
 use crate::format::object::MAX_OBJECT_LEN;
 use crate::format::staging::LayerRecord;
 use crate::model::id::{LayerId, ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, Packed, compress};
+use crate::transform::compress::{Codec, Opposite, Packed, compress};
 use crate::transform::filter::Filter;
 
 /// How layers are written.
@@ -178,7 +178,7 @@ impl LayerWriter {
         let open = if kind == ObjectKind::Chunk { &self.content } else { &self.metadata };
         let is_full = open.bytes.len() + bytes.len() > self.options.block_len;
         // What has no base goes with its neighbours, and a block without base takes the first that comes.
-        let differs = open.base.is_some() && base.is_some() && open.base != base;
+        let differs = matches!((&open.base, &base), (Some(one), Some(other)) if !one.is_same(other));
         if !open.bytes.is_empty() && (is_full || differs) {
             self.close_block(kind)?;
         }
@@ -192,7 +192,8 @@ impl LayerWriter {
         if block == next {
             self.next_block += 1;
         }
-        open.base = open.base.or(base);
+        let before = open.bytes.len() as i64;
+        open.base = open.base.or(base.map(|base| OldBlock { at: base.at - before, ..base }));
         let place = Place { block, offset: open.bytes.len() as u32, len: bytes.len() as u32, kind };
         open.bytes.extend_from_slice(bytes);
         self.objects.push(ObjectRow { id, place });
@@ -213,8 +214,9 @@ impl LayerWriter {
         let stored = Arc::clone(&self.stored);
         self.pools.cpu().spawn_fifo(move || {
             // What is new can be stored even if what was there before is damaged.
-            let base = base.and_then(|base| stored.base_block(base.layer, base.block).ok());
-            let packed = compress(&bytes, base.as_ref().map(|base| base.as_slice()), level);
+            let base = base.and_then(|base| Some((stored.base_block(base.layer, base.block).ok()?, base.at)));
+            let base = base.as_ref().map(|(block, at)| Opposite { bytes: block, at: narrow(*at) });
+            let packed = compress(&bytes, base, level);
             // Nobody listens any more if the writer was given up; then the block is of no use either.
             let _ = sender.send((bytes, packed));
         });
@@ -232,7 +234,8 @@ impl LayerWriter {
         let (plain, packed) = receiver.recv().map_err(|error| internal(error.to_string()))?;
         let Packed { codec, filter, uses_base, bytes } = packed.map_err(|error| internal(error.to_string()))?;
         let stored = if codec == Codec::Raw { &plain } else { &bytes };
-        let base = base.filter(|_| uses_base).map(|base| Base { id: base.id, depth: base.depth.saturating_add(1) });
+        let base = base.filter(|_| uses_base);
+        let base = base.map(|old| Base { id: old.id, depth: old.depth.saturating_add(1), at: narrow(old.at) });
         let raw_len = plain.len() as u32;
         let row = BlockRow { raw_len, crc: crc32fast::hash(stored), codec, filter, base, ..UNWRITTEN };
         self.write_block(number, row, stored)
@@ -270,6 +273,11 @@ impl LayerWriter {
         let reader = LayerReader::open(self.backend.as_ref(), &self.repo, id)?;
         Ok(SealedLayer { id, reader: Arc::new(reader) })
     }
+}
+
+/// A place in a block. One so far outside that the number does not hold it is of no use either way.
+fn narrow(at: i64) -> i32 {
+    i32::try_from(at).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
@@ -320,7 +328,7 @@ mod tests {
             if !bytes.is_empty() {
                 assert_eq!(place.kind, kind);
             }
-            let block = sealed.reader.read_block(place.block, &[]).unwrap();
+            let block = sealed.reader.read_block(place.block, Opposite::NONE).unwrap();
             assert_eq!(&block[place.offset as usize..][..place.len as usize], bytes);
         }
     }

@@ -15,6 +15,7 @@ use crate::model::commit::Commit;
 use crate::model::id::{BlockId, ChunkId, CommitId, IdPrefix, ObjectId, ObjectKind, RecipeId, TreeId};
 use crate::model::recipe::{Piece, Recipe};
 use crate::model::tree::{Content, Tree};
+use crate::transform::compress::Opposite;
 use crate::transform::hash::sha256;
 
 /// All objects of a repository, as of one moment.
@@ -51,6 +52,15 @@ pub struct OldBlock {
     pub layer: u32,
     /// The block's number in it.
     pub block: u32,
+    /// Where in it the older version of the next byte is; may lie outside.
+    pub at: i64,
+}
+
+impl OldBlock {
+    /// Is it the same block?
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.layer, self.block) == (other.layer, other.block)
+    }
 }
 
 /// An object's bytes within a decoded block.
@@ -159,7 +169,9 @@ impl ObjectStore {
             return self.pending().block(block);
         }
         let reader = self.layers.reader(layer)?;
-        let Some(Base { id, .. }) = reader.block(block)?.base else { return reader.read_block(block, &[]) };
+        let Some(Base { id, at, .. }) = reader.block(block)?.base else {
+            return reader.read_block(block, Opposite::NONE);
+        };
         let broken = |why: String| StoreError::BrokenChain { layer: reader.id(), block, why };
         if depth > MAX_DEPTH {
             return Err(broken("it needs more blocks than a chain can have".to_owned()));
@@ -169,7 +181,7 @@ impl ObjectStore {
             StoreError::Disk(_) | StoreError::BrokenChain { .. } => error,
             other => broken(other.to_string()),
         })?;
-        reader.read_block(block, &base)
+        reader.read_block(block, Opposite { bytes: &base, at })
     }
 
     fn base_at(&self, layer: u32, block: u32, depth: u32) -> Result<Arc<Vec<u8>>, StoreError> {
@@ -214,8 +226,9 @@ impl ObjectStore {
         Ok(None)
     }
 
-    /// The block that holds an object, as a base for a new version of it; none if its chain has `longest` blocks already.
-    pub fn old_block(&self, located: &Located, longest: u8) -> Result<Option<OldBlock>, StoreError> {
+    /// The block that holds an object, as a base for a new version of it, which begins `shift` bytes behind the start of the
+    /// old one; none if the block's chain has `longest` blocks already.
+    pub fn old_block(&self, located: &Located, shift: i64, longest: u8) -> Result<Option<OldBlock>, StoreError> {
         let (layer, block) = (located.layer, located.object.place.block);
         if layer == PENDING_LAYER {
             return Ok(None);
@@ -223,7 +236,8 @@ impl ObjectStore {
         let reader = self.layers.reader(layer)?;
         let depth = reader.block(block)?.depth();
         let id = reader.block_ids()?.get(block as usize).copied();
-        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block }))
+        let at = i64::from(located.object.place.offset) + shift;
+        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block, at }))
     }
 
     /// A decoded block, from the cache or the layer.

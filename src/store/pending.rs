@@ -13,7 +13,7 @@ use crate::format::pending::{
     pending_number,
 };
 use crate::model::id::{ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, compress_plain, decompress};
+use crate::transform::compress::{Codec, Opposite, compress_plain, decompress};
 use crate::transform::filter::Filter;
 
 /// More than this at once, before compression, is worth a layer of its own: four of them fill a log.
@@ -92,7 +92,8 @@ impl Pending {
         let wrong = |why: String| StoreError::JournalDamaged(format!("pending block {number}: {why}"));
         let Stored { codec, raw_len, bytes } =
             self.blocks.get(&number).ok_or_else(|| wrong("it is not there".to_owned()))?;
-        decompress(*codec, Filter::None, bytes, *raw_len as usize, &[]).map_err(|error| wrong(error.to_string()))
+        decompress(*codec, Filter::None, bytes, *raw_len as usize, Opposite::NONE)
+            .map_err(|error| wrong(error.to_string()))
     }
 
     /// The operations that take everything out of the journal.
@@ -101,11 +102,20 @@ impl Pending {
     }
 }
 
+/// The older version of a new object, and how far behind its start the new one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counterpart {
+    /// What is stored.
+    pub id: ObjectId,
+    /// Bytes.
+    pub shift: i64,
+}
+
 /// Few new objects, gathered to become a pending block.
 #[derive(Debug, Default)]
 pub struct Batch {
     objects: Vec<PendingObject>,
-    older: Vec<Option<ObjectId>>,
+    older: Vec<Option<Counterpart>>,
     bytes: Vec<u8>,
     known: hashbrown::HashSet<ObjectId>,
 }
@@ -119,7 +129,7 @@ impl Batch {
     /// Adds an object that is not in it yet; `false` if there is no room.
     ///
     /// `older` is kept in case that the batch becomes part of a layer.
-    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8], older: Option<ObjectId>) -> bool {
+    pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8], older: Option<Counterpart>) -> bool {
         if self.bytes.len() + bytes.len() > MAX_BATCH_LEN {
             return false;
         }
@@ -131,7 +141,7 @@ impl Batch {
     }
 
     /// The objects in order of arrival.
-    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8], Option<ObjectId>)> {
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8], Option<Counterpart>)> {
         self.objects.iter().zip(&self.older).map(|(PendingObject { id, kind, offset, len }, older)| {
             let (start, end) = (*offset as usize, (*offset + *len) as usize);
             (*id, *kind, self.bytes.get(start..end).unwrap_or_default(), *older)

@@ -77,6 +77,7 @@ pub const BAND_CHUNK_LEN: u32 = 16 * 1024;
 pub struct Chunker {
     params: ChunkParams,
     rule: Rule,
+    finds_arrays: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,13 +92,29 @@ impl Chunker {
     /// A chunker for checked parameters.
     pub fn new(params: ChunkParams) -> Self {
         let (mask_s, mask_l) = v2020::select_masks(params.avg_len as usize, Normalization::Level1);
-        Self { params, rule: Rule::Content { mask_s, mask_l } }
+        Self { params, rule: Rule::Content { mask_s, mask_l }, finds_arrays: true }
+    }
+
+    /// The same, with arrays of numbers cut by their content as well, as in repositories of the first version.
+    pub fn without_arrays(self) -> Self {
+        Self { finds_arrays: false, ..self }
+    }
+
+    /// Are arrays of numbers cut at fixed places?
+    pub fn finds_arrays(&self) -> bool {
+        self.finds_arrays
+    }
+
+    /// The length of the pieces of an array: whole elements of every usual width.
+    pub fn array_len(&self) -> u64 {
+        u64::from(self.params.avg_len & !7).max(8)
     }
 
     /// The chunker for bands.
     pub fn of_bands() -> Self {
         let len = BAND_CHUNK_LEN;
-        Self { params: ChunkParams { min_len: len, avg_len: len, max_len: len, whole_len: len }, rule: Rule::Fixed }
+        let params = ChunkParams { min_len: len, avg_len: len, max_len: len, whole_len: len };
+        Self { params, rule: Rule::Fixed, finds_arrays: false }
     }
 
     /// The parameters.

@@ -12,7 +12,7 @@ use super::filter::{Filter, Width};
 pub enum Codec {
     /// As they are.
     Raw,
-    /// One zstd frame.
+    /// One zstd frame, or, of filtered bytes, several.
     Zstd,
 }
 
@@ -53,15 +53,45 @@ impl Packed {
     const RAW: Self = Self { codec: Codec::Raw, filter: Filter::None, uses_base: false, bytes: Vec::new() };
 }
 
+/// An older block, and where in it the older version of the first byte is. That may lie outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Opposite<'a> {
+    /// The older block.
+    pub bytes: &'a [u8],
+    /// The place.
+    pub at: i32,
+}
+
+impl Opposite<'_> {
+    /// No block.
+    pub const NONE: Opposite<'static> = Opposite { bytes: &[], at: 0 };
+
+    /// What lies opposite to the bytes from `start` on.
+    fn from(&self, start: usize) -> Self {
+        Self { at: i32::try_from(i64::from(self.at) + start as i64).unwrap_or(i32::MAX), ..*self }
+    }
+
+    /// What lies opposite to `len` bytes; zeros where there is nothing.
+    fn aligned(&self, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        let skipped = usize::try_from(-i64::from(self.at)).unwrap_or(0);
+        let from = self.bytes.get(usize::try_from(self.at).unwrap_or(0)..).unwrap_or_default();
+        let places = out.get_mut(skipped..).unwrap_or_default();
+        places.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        out
+    }
+}
+
 /// Compresses a block, or finds that it is not worth it. `base` is an older version of it, if there is one.
-pub fn compress(plain: &[u8], base: Option<&[u8]>, level: i32) -> io::Result<Packed> {
+pub fn compress(plain: &[u8], base: Option<Opposite<'_>>, level: i32) -> io::Result<Packed> {
     let filter = choose_filter(plain, base)?;
     if filter != Filter::None {
-        let bytes = encode(&filter.apply(plain, base.unwrap_or_default()), &[], level)?;
+        let aligned = base.filter(|_| filter.needs_base()).map(|base| base.aligned(plain.len())).unwrap_or_default();
+        let bytes = encode_planes(filter, &filter.apply(plain, &aligned), level)?;
         let packed = Packed { codec: Codec::Zstd, filter, uses_base: filter.needs_base(), bytes };
         return Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW });
     }
-    let base = base.filter(|base| !base.is_empty());
+    let base = base.map(|base| base.bytes).filter(|base| !base.is_empty());
     if base.is_none() {
         let (codec, bytes) = compress_plain(plain, level)?;
         return Ok(Packed { codec, bytes, ..Packed::RAW });
@@ -84,14 +114,18 @@ fn is_worth_it(packed_len: usize, plain_len: usize) -> bool {
     packed_len + plain_len / MIN_GAIN_SHARE < plain_len
 }
 
-/// Pieces from the start, the middle and the end, each at a place divisible by eight; empty for what is too short.
+/// Where samples are taken: at the start, in the middle and at the end, at places divisible by eight.
+fn sample_starts(len: usize) -> [usize; 3] {
+    let last = len.saturating_sub(SAMPLE_LEN);
+    [0, (last / 2) & !7, last & !7]
+}
+
+/// Pieces of a block; none of one that is short.
 fn sample(plain: &[u8]) -> Vec<u8> {
     if plain.len() < SAMPLE_FROM_LEN {
         return Vec::new();
     }
-    let last = plain.len() - SAMPLE_LEN;
-    let starts = [0, (last / 2) & !7, last & !7];
-    starts.iter().filter_map(|&at| plain.get(at..at + SAMPLE_LEN)).flatten().copied().collect()
+    sample_starts(plain.len()).iter().filter_map(|&at| plain.get(at..at + SAMPLE_LEN)).flatten().copied().collect()
 }
 
 /// Do samples shrink?
@@ -105,30 +139,29 @@ fn shrinks(plain: &[u8]) -> io::Result<bool> {
 }
 
 /// The filter with which a sample shrinks most, if it gains enough over none.
-fn choose_filter(plain: &[u8], base: Option<&[u8]>) -> io::Result<Filter> {
+fn choose_filter(plain: &[u8], base: Option<Opposite<'_>>) -> io::Result<Filter> {
     let sample = sample(plain);
     if sample.is_empty() || is_text(&sample) {
         return Ok(Filter::None);
     }
     let mut best = (encode(&sample, &[], SAMPLE_LEVEL)?.len(), Filter::None);
-    let base_sample = base.filter(|base| base.len() == plain.len()).map(self::sample);
-    if let (Some(older), Some(base)) = (&base_sample, base) {
-        // What shrinks to little with the old version as dictionary needs no filter.
-        let with_base = encode(&sample, dictionary(base), SAMPLE_LEVEL)?.len();
-        best.0 = best.0.min(with_base);
-        for width in [Width::Two, Width::Four] {
-            let filter = Filter::Difference(width);
-            let len = encode(&filter.apply(&sample, older), &[], SAMPLE_LEVEL)?.len();
-            best = if is_better(len, best.0) { (len, filter) } else { best };
-        }
-    } else if base.is_some() {
-        return Ok(Filter::None);
-    }
     for width in Width::ALL {
         let filter = Filter::Group(width);
-        let len = encode(&filter.apply(&sample, &[]), &[], SAMPLE_LEVEL)?.len();
+        let len = encode_planes(filter, &filter.apply(&sample, &[]), SAMPLE_LEVEL)?.len();
         // Wider elements of the same numbers come close, so they must be better by as much again.
         best = if is_better(len, best.0) { (len, filter) } else { best };
+    }
+    if let Some(base) = base {
+        // What shrinks with the old version as dictionary needs no filter.
+        let len = encode(&sample, dictionary(base.bytes), SAMPLE_LEVEL)?.len();
+        best = if len <= best.0 { (len, Filter::None) } else { best };
+        let starts = sample_starts(plain.len());
+        let older: Vec<u8> = starts.iter().flat_map(|start| base.from(*start).aligned(SAMPLE_LEN)).collect();
+        for width in [Width::Two, Width::Four] {
+            let filter = Filter::Difference(width);
+            let len = encode_planes(filter, &filter.apply(&sample, &older), SAMPLE_LEVEL)?.len();
+            best = if is_better(len, best.0) { (len, filter) } else { best };
+        }
     }
     Ok(best.1)
 }
@@ -155,6 +188,15 @@ fn dictionary(base: &[u8]) -> &[u8] {
     if base.starts_with(&DICTIONARY_MAGIC) { base.get(1..).unwrap_or_default() } else { base }
 }
 
+/// A frame for each plane: the codes that suit one do not suit another, and zstd makes one set for up to 128 KiB.
+fn encode_planes(filter: Filter, filtered: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut frames = Vec::new();
+    for plane in filtered.chunks(filter.plane_len(filtered.len()).max(1)) {
+        frames.append(&mut encode(plane, &[], level)?);
+    }
+    Ok(frames)
+}
+
 fn encode(plain: &[u8], dictionary: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(compress_bound(plain.len()));
     COMPRESSOR.with_borrow_mut(|slot| {
@@ -173,12 +215,18 @@ fn done(result: SafeResult) -> io::Result<usize> {
 
 /// Decodes a block to exactly `raw_len` bytes; anything else is an error. The caller bounds `raw_len`.
 ///
-/// `base` is empty for a block that was compressed without one.
-pub fn decompress(codec: Codec, filter: Filter, stored: &[u8], raw_len: usize, base: &[u8]) -> io::Result<Vec<u8>> {
+/// The base is [`Opposite::NONE`] for a block that was compressed without one.
+pub fn decompress(
+    codec: Codec,
+    filter: Filter,
+    stored: &[u8],
+    raw_len: usize,
+    base: Opposite<'_>,
+) -> io::Result<Vec<u8>> {
     let filtered = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => {
-            let dictionary = if filter == Filter::None { dictionary(base) } else { &[] };
+            let dictionary = if filter == Filter::None { dictionary(base.bytes) } else { &[] };
             let mut out = Vec::with_capacity(raw_len);
             DECOMPRESSOR.with_borrow_mut(|slot| {
                 let context = match slot {
@@ -191,7 +239,8 @@ pub fn decompress(codec: Codec, filter: Filter, stored: &[u8], raw_len: usize, b
         }
     };
     if filtered.len() == raw_len {
-        Ok(filter.undo(filtered, base))
+        let aligned = if filter.needs_base() { base.aligned(raw_len) } else { Vec::new() };
+        Ok(filter.undo(filtered, &aligned))
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "a block decodes to another length than recorded"))
     }
@@ -203,9 +252,14 @@ mod tests {
     use crate::transform::chunker::tests::noise;
 
     fn round_trip(plain: &[u8], base: Option<&[u8]>) -> Packed {
+        round_trip_at(plain, base, 0)
+    }
+
+    fn round_trip_at(plain: &[u8], base: Option<&[u8]>, at: i32) -> Packed {
+        let base = base.map(|bytes| Opposite { bytes, at });
         let packed = compress(plain, base, DEFAULT_LEVEL).unwrap();
         let stored = if packed.codec == Codec::Raw { plain } else { &packed.bytes };
-        let base = if packed.uses_base { base.unwrap() } else { &[] };
+        let base = if packed.uses_base { base.unwrap() } else { Opposite::NONE };
         let decode = |len| decompress(packed.codec, packed.filter, stored, len, base);
         assert_eq!(decode(plain.len()).unwrap(), plain);
         assert!(decode(plain.len() + 1).is_err());
@@ -229,7 +283,7 @@ mod tests {
             let plain = [&base[..400], b"changed", &base[500..]].concat();
             let packed = round_trip(&plain, Some(&base));
             assert!(packed.uses_base && packed.bytes.len() < 150, "{} bytes", packed.bytes.len());
-            assert!(decompress(packed.codec, packed.filter, &packed.bytes, plain.len(), &[]).is_err());
+            assert!(decompress(packed.codec, packed.filter, &packed.bytes, plain.len(), Opposite::NONE).is_err());
         }
         let packed = round_trip(&noise(3, 5_000), Some(&noise(4, 5_000)));
         assert_eq!(packed, Packed::RAW, "a base that is of no use is not used");
@@ -254,13 +308,19 @@ mod tests {
         let packed = round_trip(&tuned, Some(&old));
         assert_eq!((packed.uses_base, packed.filter), (true, Filter::Difference(Width::Two)));
         assert!(packed.bytes.len() * 3 < tuned.len());
+        for (at, start) in [(-4_000, 0), (-5, 1_000), (6_000, 0), (i32::MAX, 0), (i32::MIN, 0)] {
+            let packed = round_trip_at(&tuned[start..], Some(&old), at);
+            assert!(!packed.uses_base || at.abs() < 10_000);
+        }
+        let packed = round_trip_at(&tuned[6_000..], Some(&old), 6_000);
+        assert_eq!((packed.uses_base, packed.filter), (true, Filter::Difference(Width::Two)));
     }
 
     #[test]
     fn damaged_frames_are_errors() {
         let text = b"0123456789".repeat(10_000);
         let packed = compress(&text, None, DEFAULT_LEVEL).unwrap().bytes;
-        let decode = |stored: &[u8]| decompress(Codec::Zstd, Filter::None, stored, text.len(), &[]);
+        let decode = |stored: &[u8]| decompress(Codec::Zstd, Filter::None, stored, text.len(), Opposite::NONE);
         assert!(decode(&packed[..packed.len() / 2]).is_err());
         assert!(decode(b"not zstd at all").is_err());
     }

@@ -1,9 +1,12 @@
 //! A file as holes and chunks, from windows of any size.
 //!
-//! Zero blocks (64 KiB, aligned in the file) are holes; what lies between is cut by content, each stretch afresh. The
-//! result depends on the bytes alone, not on how they are fed.
+//! Zero blocks (64 KiB, aligned in the file) are holes; what lies between is cut by content, each stretch afresh, and arrays
+//! of numbers at fixed places. The result depends on the bytes alone, not on how they are fed.
+
+use std::ops::Range;
 
 use super::chunker::{Chunker, ZERO_BLOCK_LEN, is_zero};
+use super::tensors::{Head, read_head};
 
 /// A part of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,12 +32,17 @@ pub struct Cutter {
     scanned: usize,
     /// Zeros before `pending`; given out when data follows or the file ends, so that they come in one piece.
     hole: u64,
+    /// Where `pending` begins in the file.
+    at: u64,
+    /// Arrays in the file, each cut for itself; unknown as long as not enough of the file has come.
+    arrays: Option<Vec<Range<u64>>>,
 }
 
 impl Cutter {
     /// A cutter at the start of a file.
     pub fn new(chunker: Chunker) -> Self {
-        Self { chunker, pending: Vec::new(), scanned: 0, hole: 0 }
+        let arrays = if chunker.finds_arrays() { None } else { Some(Vec::new()) };
+        Self { chunker, pending: Vec::new(), scanned: 0, hole: 0, at: 0, arrays }
     }
 
     /// Where to append the next bytes of the file. They must start where the last ones ended, and a window must be whole
@@ -47,6 +55,7 @@ impl Cutter {
     pub fn skip(&mut self, len: u64, parts: &mut Vec<Part>) {
         self.end_stretch(parts);
         self.hole += len;
+        self.at += len;
     }
 
     /// Takes in what was appended; gives out whole chunks.
@@ -63,6 +72,7 @@ impl Cutter {
             self.pending.truncate(self.scanned);
             self.end_stretch(parts);
             self.hole += len as u64;
+            self.at += len as u64;
             self.pending = rest;
             self.scanned = 0;
         }
@@ -89,16 +99,18 @@ impl Cutter {
 
     /// Cuts as long as the next cut cannot depend on bytes that are not there yet.
     fn cut(&mut self, at_end: bool, parts: &mut Vec<Part>) {
-        let max_len = self.chunker.params().max_len as usize;
-        let mut ends = Vec::new();
-        let mut at = 0;
         // What was not looked at for zeros may turn out to be a hole, and a cut must not reach into it.
         let known = self.scanned.min(self.pending.len());
+        if !self.looks_at_head(known, at_end) {
+            return;
+        }
+        let mut ends = Vec::new();
+        let mut at = 0;
         while let Some(window) = self.pending.get(at..known)
             && !window.is_empty()
-            && (at_end || window.len() >= max_len)
+            && let Some(len) = self.next_len(self.at + at as u64, window, at_end)
         {
-            at += self.chunker.next_len(window);
+            at += len;
             ends.push(at);
         }
         if at == 0 {
@@ -108,7 +120,44 @@ impl Cutter {
         let rest = self.pending.split_off(at);
         let bytes = std::mem::replace(&mut self.pending, rest);
         self.scanned -= at;
+        self.at += at as u64;
         parts.push(Part::Data { bytes, ends });
+    }
+
+    /// Finds out where arrays are, from the first bytes of the file; `false` if more of them are needed.
+    fn looks_at_head(&mut self, known: usize, at_end: bool) -> bool {
+        if self.arrays.is_none() {
+            // What begins with a hole is no file of arrays.
+            let head = if self.at == 0 { self.pending.get(..known).unwrap_or_default() } else { &[] };
+            match read_head(head, at_end || self.at > 0) {
+                Head::Needs(_) => return false,
+                Head::Arrays(arrays) => {
+                    let least = u64::from(self.chunker.params().avg_len);
+                    self.arrays = Some(arrays.into_iter().filter(|array| array.end - array.start >= least).collect());
+                }
+            }
+        }
+        true
+    }
+
+    /// The length of the chunk that begins at `at` in the file, if it does not depend on what is not there yet.
+    fn next_len(&self, at: u64, window: &[u8], at_end: bool) -> Option<usize> {
+        let arrays = self.arrays.as_deref().unwrap_or_default();
+        let next = arrays.partition_point(|array| array.end <= at);
+        let within = |end: u64| window.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        match arrays.get(next) {
+            Some(array) if array.start <= at => {
+                let step = self.chunker.array_len();
+                let len = within(array.end.min(at + (step - (at - array.start) % step)));
+                // The last piece that is there may be the start of one.
+                (at_end || len < window.len()).then_some(len)
+            }
+            array => {
+                let limit = array.map_or(window.len(), |array| within(array.start));
+                let is_known = at_end || limit < window.len() || limit >= self.chunker.params().max_len as usize;
+                is_known.then(|| self.chunker.next_len(window.get(..limit).unwrap_or(window)))
+            }
+        }
     }
 }
 
@@ -187,6 +236,36 @@ mod tests {
         }
         cutter.finish(&mut parts);
         assert_eq!(shape(&parts), cut(&file, usize::MAX));
+    }
+
+    #[test]
+    fn arrays_are_cut_at_fixed_places_however_they_are_fed() {
+        let step = ChunkParams::default().avg_len as usize;
+        let header = format!(
+            r#"{{"small":{{"data_offsets":[0,100]}},"a":{{"data_offsets":[100,{}]}},"b":{{"data_offsets":[{},{}]}}}}"#,
+            100 + 3 * step + 8,
+            200 + 3 * step,
+            200 + 9 * step
+        );
+        let mut file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let start = file.len() + 100;
+        file.extend(noise(5, 100 + 3 * step + 8));
+        file.extend(noise(6, 92 + 6 * step + 3 * step + 5));
+        let (lens, all) = cut(&file, usize::MAX);
+        assert_eq!(all, file);
+        let step = step as i64;
+        let expected = [start as i64, step, step, step, 8, 92, step, step, step, step, step, step];
+        assert_eq!(lens[..12], expected, "what is behind the last array is cut by content");
+        for window in [1, 2, 5] {
+            assert_eq!(cut(&file, window * ZERO_BLOCK_LEN), (lens.clone(), file.clone()), "{window}");
+        }
+        let plain = Cutter::new(Chunker::new(ChunkParams::default()).without_arrays());
+        let mut parts = Vec::new();
+        let mut cutter = plain;
+        *cutter.room() = file.clone();
+        cutter.scan(&mut parts);
+        cutter.finish(&mut parts);
+        assert_ne!(shape(&parts).0, lens);
     }
 
     #[test]

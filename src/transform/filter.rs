@@ -59,6 +59,15 @@ impl Filter {
         matches!(self, Self::Difference(_))
     }
 
+    /// Of so many filtered bytes, how many belong to one significance; the last of them come with what is left over.
+    pub fn plane_len(self, len: usize) -> usize {
+        match self {
+            Self::None => len,
+            // Rounded up, so that there are no more planes than bytes in an element.
+            Self::Group(width) | Self::Difference(width) => len.div_ceil(width.bytes()),
+        }
+    }
+
     /// Applies it. The length stays the same.
     pub fn apply(self, plain: &[u8], base: &[u8]) -> Vec<u8> {
         match self {

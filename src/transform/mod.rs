@@ -7,3 +7,4 @@ pub mod compress;
 pub mod cutter;
 pub mod filter;
 pub mod hash;
+pub mod tensors;

@@ -74,7 +74,7 @@ impl<'a> Dispatcher<'a> {
         let shared = Arc::new(Shared {
             root: Arc::clone(repo.work()),
             objects: repo.objects(),
-            chunker: Chunker::new(repo.manifest().chunking),
+            chunker: repo.chunker(),
             pools: Arc::clone(repo.pools()),
             classes: *classes,
             batch_files: (*batch_files).max(1),

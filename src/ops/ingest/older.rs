@@ -10,6 +10,7 @@ use crate::model::id::{ChunkId, ObjectId, RecipeId};
 use crate::model::recipe::{MAX_LEAF_PIECES, Piece, Recipe};
 use crate::model::tree::Content;
 use crate::store::objects::ObjectStore;
+use crate::store::pending::Counterpart;
 
 /// Old pieces held ahead: a chunk is found again if no more than this lies between.
 const AHEAD: usize = MAX_LEAF_PIECES;
@@ -113,18 +114,21 @@ impl Older {
     }
 
     /// The old chunk in whose place a new one of `len` bytes has come.
-    pub fn pass_new(&mut self, len: u64) -> Option<ObjectId> {
+    pub fn pass_new(&mut self, len: u64) -> Option<Counterpart> {
         self.fill();
-        let (at, within) = self.place();
         // Most of the new one is opposite to its middle.
-        let (mut at, mut left) = (at, within + len / 2);
-        while let Some(piece) = self.pieces.get(at).filter(|piece| left >= piece.len) {
-            left -= piece.len;
-            at += 1;
+        let middle = self.reached + len / 2;
+        let (mut start, mut found) = (0, None);
+        for piece in &self.pieces {
+            if start > middle && found.is_some() {
+                break;
+            }
+            found = piece.id.map(|id| (id, start)).or(found);
+            start += piece.len;
         }
-        let found = self.pieces.iter().take(at + 1).rev().find_map(|piece| piece.id);
+        let reached = self.reached;
         self.pass(len);
-        found.map(ObjectId::from)
+        found.map(|(id, start)| Counterpart { id: id.into(), shift: reached as i64 - start as i64 })
     }
 
     /// The part of the old recipe that has been reached.

@@ -18,7 +18,7 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
 use crate::store::objects::{ObjectStore, OldBlock};
-use crate::store::pending::Batch;
+use crate::store::pending::{Batch, Counterpart};
 use crate::transform::cutter::Part;
 
 /// New layers, being written and written.
@@ -88,7 +88,7 @@ impl<'a> Sink<'a> {
         if self.is_known(&id)? {
             return Ok(false);
         }
-        self.add_new(id, kind, bytes, older)?;
+        self.add_new(id, kind, bytes, older.map(|id| Counterpart { id, shift: 0 }))?;
         Ok(true)
     }
 
@@ -97,7 +97,7 @@ impl<'a> Sink<'a> {
         id: ObjectId,
         kind: ObjectKind,
         bytes: &[u8],
-        older: Option<ObjectId>,
+        older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
         if let Some(batch) = &mut self.batch {
             if batch.add(id, kind, bytes, older) {
@@ -113,9 +113,10 @@ impl<'a> Sink<'a> {
     }
 
     /// The block of an older version, if it may serve once more. That it cannot be read is no reason to fail.
-    fn base(&self, older: Option<ObjectId>) -> Option<OldBlock> {
-        let located = self.objects.find(&older?).ok()??;
-        self.objects.old_block(&located, self.repo.settings().snapshot_interval).ok()?
+    fn base(&self, older: Option<Counterpart>) -> Option<OldBlock> {
+        let Counterpart { id, shift } = older?;
+        let located = self.objects.find(&id).ok()??;
+        self.objects.old_block(&located, shift, self.repo.settings().snapshot_interval).ok()?
     }
 
     fn add_to_layer(
@@ -123,7 +124,7 @@ impl<'a> Sink<'a> {
         id: ObjectId,
         kind: ObjectKind,
         bytes: &[u8],
-        older: Option<ObjectId>,
+        older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
         let base = self.base(older);
         if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
