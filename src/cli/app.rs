@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-use digstore::base::disk::{DiskError, IoContext};
+use digstore::base::disk::{DiskError, IoContext, open_root};
 use digstore::base::monitor::Monitor;
 use digstore::model::path::{CONTROL_DIR, RepoPath, escape};
 use digstore::ops::scan::repo_path;
+use digstore::repo::rebuild::{self, Rebuilt};
 use digstore::repo::{Repository, Settings, discover, open_at};
 use serde::Serialize;
 use serde_json::Value;
@@ -78,6 +79,7 @@ impl App {
         if let Some(threads) = self.global.threads {
             settings.cpu_threads = threads;
         }
+        settings.maintenance = !self.global.no_maintenance;
         if let Some(patience) = self.global.lock_timeout {
             settings.lock_patience = patience;
         }
@@ -98,6 +100,21 @@ impl App {
         let repo = open_at(&control, &root, self.settings())?;
         let prefix = repo_path(&root, &self.base, Path::new("."))?;
         Ok(Opened { repo, root, base: self.base.clone(), prefix })
+    }
+
+    /// Makes a journal that does not open anew.
+    pub fn rebuild(&self) -> Result<Rebuilt, Failure> {
+        let (_, control) = self.place()?;
+        let dir = open_root(&control).on("open", &control)?;
+        Ok(rebuild::rebuild(&dir, &self.settings())?)
+    }
+
+    /// Opens another repository, given its folder or that of its work tree.
+    pub fn open_other(&self, place: &Path) -> Result<Repository, Failure> {
+        let place = self.base.join(place);
+        let inner = place.join(CONTROL_DIR);
+        let control = if inner.is_dir() { inner } else { place };
+        Ok(open_at(&control, &self.base, self.settings())?)
     }
 
     /// The folder in which a new repository is made, its name there, and the folder that it is for.

@@ -26,7 +26,7 @@ use app::{App, Report, base_folder, wants_color};
 use args::bundle::BundleCommand;
 use args::checkpoint::CheckpointCommand;
 use args::session::SessionCommand;
-use args::store::ConfigCommand;
+use args::store::{ConfigCommand, ProofCommand};
 use args::{Cli, Command};
 use config::Config;
 use exit::{Exit, Failure};
@@ -180,7 +180,11 @@ fn name_of(command: &Command) -> &'static str {
         },
         Command::Undo(_) => "undo",
         Command::Fsck(_) => "fsck",
+        Command::Gc(_) => "gc",
+        Command::Migrate(_) => "migrate",
         Command::Stats(_) => "stats",
+        Command::Proof(ProofCommand::Create { .. }) => "proof-create",
+        Command::Proof(ProofCommand::Verify { .. }) => "proof-verify",
         Command::Layer(_) => "layer",
         Command::Config { .. } => "config",
         Command::Completions { .. } => "completions",

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod object;
 pub mod operation;
 pub mod pending;
+pub mod proof;
 pub mod session;
 pub mod staging;
 pub mod table;

@@ -14,7 +14,9 @@ pub const PENDING_PREFIX: &[u8] = b"p";
 /// Key of the last number given, so that none is given twice.
 pub const LAST_PENDING_KEY: &[u8] = b"Q";
 
-const VERSION: u8 = 1;
+/// Pending blocks whose objects know nothing of older versions.
+const VERSION_WITHOUT_OLDER: u8 = 1;
+const VERSION: u8 = 2;
 const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 const WHAT: &str = "a pending block";
@@ -33,6 +35,8 @@ pub struct PendingObject {
     pub offset: u32,
     /// Its length.
     pub len: u32,
+    /// An older version of it, which it is to be compressed with once it is in a layer.
+    pub older: Option<ObjectId>,
 }
 
 /// A pending block, its objects known, its bytes not yet decoded.
@@ -61,12 +65,18 @@ pub fn pending_number(key: &[u8]) -> Result<u32, FormatError> {
 
 /// The value of a pending block.
 pub fn encode_pending(block: &PendingBlock<'_>) -> Vec<u8> {
-    let mut out = vec![VERSION, if block.codec == Codec::Raw { CODEC_RAW } else { CODEC_ZSTD }];
+    let has_older = block.objects.iter().any(|object| object.older.is_some());
+    let version = if has_older { VERSION } else { VERSION_WITHOUT_OLDER };
+    let mut out = vec![version, if block.codec == Codec::Raw { CODEC_RAW } else { CODEC_ZSTD }];
     put_varint(&mut out, block.objects.len() as u64);
     for object in &block.objects {
         out.push(kind_number(object.kind));
         put_varint(&mut out, u64::from(object.len));
         out.extend_from_slice(object.id.digest());
+        if has_older {
+            out.push(u8::from(object.older.is_some()));
+            out.extend(object.older.iter().flat_map(|older| *older.digest()));
+        }
     }
     out.extend_from_slice(block.stored);
     out
@@ -76,7 +86,7 @@ pub fn encode_pending(block: &PendingBlock<'_>) -> Vec<u8> {
 pub fn decode_pending(value: &[u8]) -> Result<PendingBlock<'_>, FormatError> {
     let mut reader = ByteReader::new(WHAT, value);
     let version = reader.u8()?;
-    if version != VERSION {
+    if !(VERSION_WITHOUT_OLDER..=VERSION).contains(&version) {
         return Err(FormatError::Future {
             what: "pending block",
             found: u16::from(version),
@@ -94,7 +104,13 @@ pub fn decode_pending(value: &[u8]) -> Result<PendingBlock<'_>, FormatError> {
         let kind = reader.u8()?;
         let kind = kind_from_number(kind).ok_or_else(|| reader.invalid(format!("unknown kind {kind}")))?;
         let len = reader.varint_max(u64::from(MAX_PENDING_LEN))? as u32;
-        objects.push(PendingObject { id: ObjectId::from_digest(reader.array()?), kind, offset, len });
+        let id = ObjectId::from_digest(reader.array()?);
+        let older = match if version == VERSION { reader.u8()? } else { 0 } {
+            0 => None,
+            1 => Some(ObjectId::from_digest(reader.array()?)),
+            other => return Err(reader.invalid(format!("unknown mark {other}")).into()),
+        };
+        objects.push(PendingObject { id, kind, offset, len, older });
         offset += len;
         if offset > MAX_PENDING_LEN {
             return Err(reader.invalid("it is too large").into());
@@ -109,16 +125,23 @@ mod tests {
     use proptest::prelude::*;
 
     const GOLDEN: u32 = 2078097599;
+    const GOLDEN_WITH_OLDER: u32 = 4273654526;
 
     #[test]
     fn a_block_round_trips_and_keeps_its_bytes() {
-        let object = |n: u8, kind, offset, len| PendingObject { id: ObjectId::from_digest([n; 32]), kind, offset, len };
-        let objects = vec![object(1, ObjectKind::Chunk, 0, 300), object(2, ObjectKind::Tree, 300, 0)];
-        let block = PendingBlock { objects, codec: Codec::Zstd, raw_len: 300, stored: b"stored" };
-        let bytes = encode_pending(&block);
-        assert_eq!(decode_pending(&bytes).unwrap(), block);
-        assert!((0..bytes.len() - 6).all(|end| decode_pending(&bytes[..end]).is_err()));
-        assert_eq!(crc32fast::hash(&bytes), GOLDEN, "golden checksum of a pending block");
+        let object = |n: u8, kind, offset, len| {
+            let id = ObjectId::from_digest([n; 32]);
+            PendingObject { id, kind, offset, len, older: None }
+        };
+        let mut objects = vec![object(1, ObjectKind::Chunk, 0, 300), object(2, ObjectKind::Tree, 300, 0)];
+        for (older, golden) in [(None, GOLDEN), (Some(ObjectId::from_digest([7; 32])), GOLDEN_WITH_OLDER)] {
+            objects[1].older = older;
+            let block = PendingBlock { objects: objects.clone(), codec: Codec::Zstd, raw_len: 300, stored: b"stored" };
+            let bytes = encode_pending(&block);
+            assert_eq!(decode_pending(&bytes).unwrap(), block);
+            assert!((0..bytes.len() - 6).all(|end| decode_pending(&bytes[..end]).is_err()));
+            assert_eq!(crc32fast::hash(&bytes), golden, "golden checksum of a pending block");
+        }
     }
 
     #[test]
@@ -128,6 +151,7 @@ mod tests {
             kind: ObjectKind::Chunk,
             offset: 0,
             len: MAX_PENDING_LEN,
+            older: None,
         };
         let block = PendingBlock { objects: (0..2).map(object).collect(), codec: Codec::Raw, raw_len: 0, stored: b"" };
         assert!(decode_pending(&encode_pending(&block)).is_err());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::gc::merge;
 use super::ingest::{Captured, IngestStats, Sink, Source, ingest};
 use super::scan::{Pair, listed_ops, pair, walk_tree};
 use super::{Error, Result};
@@ -80,6 +81,7 @@ pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resul
     let outcome = Outcome { ingest: stats, ..outcome };
     if !options.dry_run && (!ops.is_empty() || !layers.is_empty()) {
         repo.commit(&lock, &layers, ops)?;
+        merge::maintain(repo, &lock, monitor);
     }
     Ok(outcome)
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::gc::merge;
 use super::ingest::{IngestStats, Sink};
 use super::{Error, Result, add};
 use crate::base::clock::UnixNanos;
@@ -126,6 +127,7 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     operation.committed = Some(gone);
     ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     repo.commit(&lock, &layers, ops)?;
+    merge::maintain(repo, &lock, monitor);
     let changed_paths = changes.len() as u64;
     Ok(Outcome { id, tree, branch, is_first: parent.is_none(), changed_paths, unreadable, ingest })
 }

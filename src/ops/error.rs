@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::base::disk::DiskError;
 use crate::base::kind::ErrorKind;
+use crate::format::FormatError;
 use crate::model::path::{NameError, RepoPath, escape};
 use crate::model::refs::RefNameError;
 use crate::model::session::{SessionName, SessionNameError, Status};
@@ -105,6 +106,23 @@ pub enum Error {
     /// The user stopped the verb.
     #[error("interrupted; nothing was recorded")]
     Interrupted,
+}
+
+impl Error {
+    /// Is it the journal that is damaged or missing, so that a repair makes it anew?
+    pub fn is_journal(&self) -> bool {
+        match self {
+            Self::Repo(RepoError::Store(StoreError::JournalDamaged(_))) => true,
+            Self::Repo(RepoError::Store(StoreError::Format { subject, source })) => {
+                let is_newer = matches!(source, FormatError::Future { .. } | FormatError::Feature { .. });
+                subject.starts_with("journal") && !is_newer
+            }
+            Self::Repo(RepoError::Disk(error)) => {
+                error.source.kind() == std::io::ErrorKind::NotFound && error.path.ends_with("journal")
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Paths named in a message; the rest is counted.

@@ -53,8 +53,9 @@ pub fn path(text: &str) -> RepoPath {
 /// A repository and the folder that it lives in.
 pub struct TestRepo {
     /// The work tree.
-    pub folder: TempDir,
-    repo: Repository,
+    pub folder: Arc<TempDir>,
+    /// The repository.
+    pub repo: Repository,
 }
 
 impl Deref for TestRepo {
@@ -75,24 +76,43 @@ impl TestRepo {
     pub fn in_memory() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let repo = Repository::in_memory(open_root(folder.path()).unwrap(), settings()).unwrap();
-        Self { folder, repo }
+        Self { folder: Arc::new(folder), repo }
     }
 
     /// One in the folder's `.digstore`.
     pub fn on_disk() -> Self {
+        Self::on_disk_with(settings())
+    }
+
+    /// The same with other settings.
+    pub fn on_disk_with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let work = open_root(folder.path()).unwrap();
         let (dir, _) = init::create(work.as_ref(), OsStr::new(CONTROL_DIR), ChunkParams::default()).unwrap();
-        let repo = Repository::open(dir, work, settings()).unwrap();
-        Self { folder, repo }
+        let repo = Repository::open(dir, work, settings).unwrap();
+        Self { folder: Arc::new(folder), repo }
     }
 
     /// The same repository as a new process sees it.
     pub fn reopen(self) -> Self {
+        self.reopen_with(settings())
+    }
+
+    /// The same with other settings.
+    pub fn reopen_with(self, settings: Settings) -> Self {
         let Self { folder, repo } = self;
         drop(repo);
+        Self::at(folder, settings)
+    }
+
+    /// The same repository as another process sees it at the same time.
+    pub fn another(&self) -> Self {
+        Self::at(Arc::clone(&self.folder), self.settings().clone())
+    }
+
+    fn at(folder: Arc<TempDir>, settings: Settings) -> Self {
         let work = open_root(folder.path()).unwrap();
-        let repo = Repository::open(work.open_dir(OsStr::new(CONTROL_DIR)).unwrap(), work, settings()).unwrap();
+        let repo = Repository::open(work.open_dir(OsStr::new(CONTROL_DIR)).unwrap(), work, settings).unwrap();
         Self { folder, repo }
     }
 
@@ -123,6 +143,15 @@ impl TestRepo {
         ops.extend(entries.iter().map(|(path, (node, meta))| staging::put_op(path, &entry(node, *meta, generation))));
         self.repo.commit(&lock, &[layer.layer.seal().unwrap()], ops).unwrap();
         id
+    }
+
+    /// A stored file.
+    pub fn stored(&self, commit: &CommitId, name: &str) -> Vec<u8> {
+        let root = self.root_tree(Some(commit)).unwrap();
+        let objects = self.objects();
+        let found = crate::repo::trees::lookup(&objects, &root, &path(name)).unwrap().unwrap();
+        let Node::File { len, content } = found.node else { panic!("{name} is a file") };
+        crate::ops::content::ContentReader::whole(self, &objects, &content, len).unwrap().into_vec().unwrap()
     }
 
     /// Stages files, or removals, without committing.

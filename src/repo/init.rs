@@ -13,7 +13,7 @@ use crate::transform::chunker::ChunkParams;
 
 /// Folders and files of a repository are their owner's alone.
 pub(super) const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// 16 random bytes from the system.
 pub fn random_id() -> Result<RepoId, RepoError> {

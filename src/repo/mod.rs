@@ -5,6 +5,7 @@
 pub mod error;
 pub mod init;
 mod measured;
+pub mod rebuild;
 pub mod resolve;
 pub mod settings;
 pub mod trees;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
+use crate::base::clock;
 use crate::base::disk::lock::{Lock, LockFailure, LockFile};
-use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers};
+use crate::base::disk::{Dir, IoContext, ensure_dir, open_root, remove_leftovers, write_atomic};
 use crate::base::memo::Memo;
 use crate::base::metrics::Metrics;
 use crate::base::pool::{self, Pools};
@@ -27,16 +29,18 @@ use crate::format::journal::Op;
 use crate::format::layer;
 use crate::format::manifest::Manifest;
 use crate::model::checkpoint::{Area, Listed, Query};
+use crate::model::id::{LayerId, ObjectId};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
 use crate::store::cache::BlockCache;
 use crate::store::index::{ChunkIndex, Located};
 use crate::store::journal::{Durability, Journal, State};
-use crate::store::layer_reader::id_of_file;
+use crate::store::layer_reader::{file_name, id_of_file};
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::layers::LayerSet;
-use crate::store::objects::ObjectStore;
+use crate::store::objects::{ObjectStore, OldBlock};
 use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, Pending, pending_put_by};
+use crate::store::retired::{self, Retired};
 use crate::store::{StoreError, refs, worktable};
 use crate::transform::chunker::Chunker;
 
@@ -148,7 +152,19 @@ impl Repository {
     /// How its files are cut.
     pub fn chunker(&self) -> Chunker {
         let chunker = Chunker::new(self.manifest.chunking);
-        if self.manifest.version == layer::VERSION_WITHOUT_BASES { chunker.without_arrays() } else { chunker }
+        if self.has_bases() { chunker } else { chunker.without_arrays() }
+    }
+
+    /// May blocks be compressed with older ones? Not in repositories of the first version.
+    pub fn has_bases(&self) -> bool {
+        self.manifest.version != layer::VERSION_WITHOUT_BASES
+    }
+
+    /// The block to compress a new version with, which begins `shift` bytes behind the start of `older`; none if there is no
+    /// such object in a layer, or enough blocks depend on each other already.
+    pub fn old_block(&self, objects: &ObjectStore, older: &ObjectId, shift: i64) -> Option<OldBlock> {
+        let located = if self.has_bases() { objects.find(older).ok()?? } else { return None };
+        objects.old_block(&located, shift, self.settings.snapshot_interval).ok()?
     }
 
     /// How it is used.
@@ -281,22 +297,60 @@ impl Repository {
         Ok(())
     }
 
-    /// Opens the layers anew after some were taken out of the journal, and removes their files.
-    pub fn remove_strays(&self, _lock: &WriteLock) -> Result<(), RepoError> {
-        self.reload()?;
-        if self.objects().index().maintain(self.objects().layers()).unwrap_or(false) {
-            self.reload()?;
+    /// Puts `new` layers in the place of `old` ones, together with other changes: one record. The old files stay for those
+    /// who read them, until [`Repository::reap`] removes them.
+    pub fn replace_layers(
+        &self,
+        lock: &WriteLock,
+        new: &[SealedLayer],
+        old: &[(LayerId, u64)],
+        mut ops: Vec<Op>,
+    ) -> Result<(), RepoError> {
+        // What was rewritten without a change has the same name.
+        for (id, file_len) in old.iter().filter(|(id, _)| new.iter().all(|layer| layer.id != *id)) {
+            ops.push(refs::forget_layer_op(id));
+            ops.push(retired::put_op(&Retired { id: *id, since: clock::now(), file_len: *file_len }));
         }
-        self.delete_strays()
+        self.commit_as_is(lock, new, ops)?;
+        if new.is_empty() { self.reload() } else { Ok(()) }
+    }
+
+    /// Removes the files of layers that were replaced longer than `grace` ago. Gives how many bytes they had.
+    pub fn reap(&self, lock: &WriteLock, grace: Duration) -> Result<u64, RepoError> {
+        let (retired, live) = {
+            let state = self.journal.read();
+            (retired::list(&state)?, refs::layers(&state)?)
+        };
+        let now = clock::now();
+        let is_due = |retired: &&Retired| {
+            // A clock that was set back keeps nothing for ever.
+            let age = now.saturating_sub(retired.since);
+            age < 0 || u128::from(age.unsigned_abs()) >= grace.as_nanos()
+        };
+        let (mut freed, mut ops) = (0, Vec::new());
+        for retired in retired.iter().filter(is_due) {
+            ops.push(retired::forget_op(&retired.id));
+            if live.binary_search_by(|(layer, _)| layer.cmp(&retired.id)).is_err() {
+                self.backend.delete(&file_name(&retired.id))?;
+                freed += retired.file_len;
+            }
+        }
+        if !ops.is_empty() {
+            self.commit_as_is(lock, &[], ops)?;
+        }
+        Ok(freed)
     }
 
     /// Layer files that the journal does not name, and their lengths.
     pub fn strays(&self) -> Result<Vec<(String, u64)>, RepoError> {
-        let live = refs::layers(&self.journal.read())?;
+        let state = self.journal.read();
+        let mut known: Vec<LayerId> = refs::layers(&state)?.into_iter().map(|(id, _)| id).collect();
+        known.extend(retired::list(&state)?.into_iter().map(|retired| retired.id));
+        known.sort_unstable();
         let mut strays = Vec::new();
         for name in self.backend.list()? {
-            let known = id_of_file(&name).is_some_and(|id| live.binary_search_by(|(layer, _)| layer.cmp(&id)).is_ok());
-            if !known && id_of_file(&name).is_some() {
+            let is_known = id_of_file(&name).is_some_and(|id| known.binary_search(&id).is_ok());
+            if !is_known && id_of_file(&name).is_some() {
                 strays.push((name.clone(), self.backend.open(&name)?.map_or(0, |blob| blob.len())));
             }
         }
@@ -305,8 +359,13 @@ impl Repository {
 
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
+        self.new_layer_at(self.settings.level)
+    }
+
+    /// Starts a layer whose blocks are compressed with another level of zstd.
+    pub fn new_layer_at(&self, level: i32) -> Result<LayerWriter, StoreError> {
         self.unsettled.store(true, Ordering::Relaxed);
-        let Settings { block_len, level, .. } = self.settings;
+        let block_len = self.settings.block_len;
         let options = LayerOptions { block_len, level, version: self.manifest.version };
         LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), self.objects(), options)
     }
@@ -326,6 +385,10 @@ impl Repository {
 
     fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
         ops.extend(layers.iter().map(SealedLayer::op));
+        // A layer may come back while the file of its like waits to be removed.
+        for layer in layers {
+            ops.extend(retired::forget_again_op(&self.journal.read(), &layer.id)?);
+        }
         let pending: Vec<u32> = ops.iter().filter_map(pending_put_by).collect();
         self.journal.commit(ops)?;
         *pool::lock(&self.commits.0) += 1;
@@ -342,6 +405,21 @@ impl Repository {
             self.unsettled.store(false, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Writes what the repository is to its `format` file: another version of itself. This handle goes on with the old one.
+    pub fn write_manifest(&self, _lock: &WriteLock, manifest: &Manifest) -> Result<(), RepoError> {
+        let Some(dir) = self.dir.as_deref() else { return Ok(()) };
+        let path = dir.path().join(FORMAT_FILE);
+        Ok(write_atomic(dir, OsStr::new(FORMAT_FILE), init::FILE_MODE, manifest.encode().as_bytes())
+            .on("write", path)?)
+    }
+
+    /// Starts a layer of another version than the repository writes.
+    pub fn new_layer_of(&self, version: u16) -> Result<LayerWriter, StoreError> {
+        self.unsettled.store(true, Ordering::Relaxed);
+        let options = LayerOptions { block_len: self.settings.block_len, level: self.settings.level, version };
+        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), self.objects(), options)
     }
 
     /// Waits until something is committed, by this handle or by another process; at most `timeout`.
@@ -367,7 +445,9 @@ impl Repository {
             // What was committed since is in a layer already.
             if !objects.contains(&row.id)? {
                 let located = Located { layer: PENDING_LAYER, object: row };
-                layer.add(row.id, row.place.kind, &objects.read_at(&located)?, None)?;
+                let older = objects.pending().older(&row.id);
+                let base = older.and_then(|older| self.old_block(&objects, &older, 0));
+                layer.add(row.id, row.place.kind, &objects.read_at(&located)?, base)?;
             }
         }
         let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };

@@ -57,6 +57,8 @@ pub struct Settings {
     pub snapshots: SnapshotPolicy,
     /// How long to wait for another writer.
     pub lock_patience: Duration,
+    /// Merge small layers after commits and checkpoints.
+    pub maintenance: bool,
     /// How long the files of layers that were replaced stay, for those who began to read before.
     pub grace: Duration,
 }
@@ -82,6 +84,7 @@ impl Default for Settings {
             durability: Durability::Strict,
             snapshots: SnapshotPolicy::default(),
             lock_patience: Duration::from_secs(10),
+            maintenance: true,
             // A checkout of the kernel takes ten seconds, one of a terabyte longer than anybody would keep layers for.
             grace: Duration::from_secs(10 * 60),
         }

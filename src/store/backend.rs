@@ -26,6 +26,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn list(&self) -> Result<Vec<String>, DiskError>;
     /// Removes an object; no error if it is not there.
     fn delete(&self, name: &str) -> Result<(), DiskError>;
+    /// Gives an object a name that is no layer's, so that it is kept and not used; no error if it is not there.
+    fn set_aside(&self, name: &str) -> Result<(), DiskError>;
     /// Removes unfinished objects of dead processes; gives their bytes.
     fn remove_leftovers(&self) -> Result<u64, DiskError>;
 }
@@ -51,6 +53,9 @@ pub trait Blob: Send + Sync + fmt::Debug {
     /// A range that is searched in place.
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError>;
 }
+
+/// Added to the name of what is set aside.
+const ASIDE: &str = ".damaged";
 
 /// A folder of files.
 #[derive(Debug)]
@@ -104,6 +109,14 @@ impl Backend for LocalBackend {
         let items = self.dir.list().on("list", self.dir.path())?;
         let files = items.into_iter().filter(|item| item.kind == FileKind::File && !is_temp_name(&item.name));
         Ok(files.filter_map(|item| item.name.into_string().ok()).collect())
+    }
+
+    fn set_aside(&self, name: &str) -> Result<(), DiskError> {
+        let aside = format!("{name}{ASIDE}");
+        match self.dir.rename(OsStr::new(name), OsStr::new(&aside)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.and_then(|()| self.dir.sync()).on("rename", self.dir.path().join(name)),
+        }
     }
 
     fn delete(&self, name: &str) -> Result<(), DiskError> {
@@ -203,6 +216,14 @@ impl Backend for MemoryBackend {
 
     fn delete(&self, name: &str) -> Result<(), DiskError> {
         lock(&self.objects).remove(name);
+        Ok(())
+    }
+
+    fn set_aside(&self, name: &str) -> Result<(), DiskError> {
+        let mut objects = lock(&self.objects);
+        if let Some(object) = objects.remove(name) {
+            objects.insert(format!("{name}{ASIDE}"), object);
+        }
         Ok(())
     }
 

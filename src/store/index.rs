@@ -40,7 +40,7 @@ struct IndexFile {
     header: IndexHeader,
     bytes: FileBytes,
     /// From the place in this index's list to the place in the layer set.
-    layers: Vec<u32>,
+    layers: Vec<Option<u32>>,
 }
 
 /// Finds objects.
@@ -66,7 +66,7 @@ impl ChunkIndex {
             }
         }
         let mut covered = vec![false; layers.layers().len()];
-        for number in files.iter().flat_map(|file| &file.layers) {
+        for number in files.iter().flat_map(|file| file.layers.iter().flatten()) {
             if let Some(slot) = covered.get_mut(*number as usize) {
                 *slot = true;
             }
@@ -91,7 +91,7 @@ impl ChunkIndex {
         for file in self.files.iter().rev() {
             let view = file.view()?;
             for entry in view.find(prefix_of(id.digest())) {
-                let Some(&layer) = file.layers.get(entry.layer as usize) else { continue };
+                let Some(&Some(layer)) = file.layers.get(entry.layer as usize) else { continue };
                 match layers.reader(layer).map(|reader| reader.object(entry.row)) {
                     Ok(Ok(object)) if object.id == *id => return Ok(Some(Located { layer, object })),
                     // A row that the layer does not have is a wrong hint, no damage of the layer.
@@ -111,6 +111,16 @@ impl ChunkIndex {
     /// Number of index files and of layers that none covers.
     pub fn shape(&self) -> (usize, usize) {
         (self.files.len(), self.loose.len())
+    }
+
+    /// Removes damaged files; lookups go through the layers until a writer makes new ones. Says how many.
+    pub fn remove_damaged(&self) -> Result<u64, StoreError> {
+        let Some(dir) = &self.dir else { return Ok(0) };
+        let damaged = self.verify();
+        for name in &damaged {
+            dir.remove_file(OsStr::new(name)).on("remove", dir.path().join(name))?;
+        }
+        Ok(damaged.len() as u64)
     }
 
     /// Checks every index file; gives the names of those that are damaged.
@@ -134,7 +144,8 @@ impl ChunkIndex {
         let mut merged: Vec<&IndexFile> = self.files.iter().collect();
         merged.sort_by_key(|file| file.header.entry_count);
         merged.retain(|file| {
-            let small = u64::from(file.header.entry_count) <= entry_count.saturating_mul(MERGE_RATIO);
+            let is_stale = file.layers.iter().all(Option::is_none);
+            let small = is_stale || u64::from(file.header.entry_count) <= entry_count.saturating_mul(MERGE_RATIO);
             entry_count += if small { u64::from(file.header.entry_count) } else { 0 };
             small
         });
@@ -144,7 +155,7 @@ impl ChunkIndex {
 
     fn write(&self, dir: &dyn Dir, layers: &LayerSet, merged: &[&IndexFile]) -> Result<(), StoreError> {
         let mut numbers: Vec<u32> = self.loose.clone();
-        numbers.extend(merged.iter().flat_map(|file| &file.layers));
+        numbers.extend(merged.iter().flat_map(|file| file.layers.iter().flatten()));
         numbers.sort_unstable();
         numbers.dedup();
         let place: BTreeMap<u32, u32> = numbers.iter().copied().zip(0..).collect();
@@ -152,14 +163,14 @@ impl ChunkIndex {
         let is_sound = |file: &&&IndexFile| file.view().is_ok_and(|view| view.verify().is_ok());
         // What a damaged index has lost would be lost for good under the new one's checksum: its layers are asked instead.
         let (sound, damaged): (Vec<&IndexFile>, Vec<&IndexFile>) = merged.iter().partition(is_sound);
-        for &number in self.loose.iter().chain(damaged.iter().flat_map(|file| &file.layers)) {
+        for &number in self.loose.iter().chain(damaged.iter().flat_map(|file| file.layers.iter().flatten())) {
             let reader = layers.reader(number)?;
             let layer = place.get(&number).copied().unwrap_or_default();
             let rows = reader.tables()?.ids().iter().zip(0..);
             entries.extend(rows.map(|(id, row)| IndexEntry { prefix: prefix_of(id), layer, row }));
         }
         for file in sound {
-            let layer_of = |old: u32| file.layers.get(old as usize).and_then(|number| place.get(number)).copied();
+            let layer_of = |old: u32| place.get(file.layers.get(old as usize)?.as_ref()?).copied();
             let view = file.view()?;
             let moved = view.entries().filter_map(|entry| Some(IndexEntry { layer: layer_of(entry.layer)?, ..entry }));
             entries.extend(moved);
@@ -224,6 +235,6 @@ fn open_file(
     let len = file.metadata().on("read", &path)?.len();
     let bytes = map::map(&file, 0, len as usize).on("map", &path)?;
     let Ok(header) = decode_header(layers.repo(), &bytes) else { return Ok(None) };
-    let live: Option<Vec<u32>> = header.layers.iter().map(|id| numbers.get(id).copied()).collect();
-    Ok(live.map(|layers| IndexFile { name, header, bytes, layers }))
+    let layers = header.layers.iter().map(|id| numbers.get(id).copied()).collect();
+    Ok(Some(IndexFile { name, header, bytes, layers }))
 }

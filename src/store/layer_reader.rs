@@ -6,6 +6,7 @@ use super::StoreError;
 use super::backend::{Backend, Blob};
 use crate::base::disk::map::FileBytes;
 use crate::format::layer::{BlockRow, FOOTER_LEN, Footer, HEADER_LEN, ObjectRow, Tables, decode_header};
+use crate::format::staging::LayerRecord;
 use crate::format::{FormatError, RepoId};
 use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, Opposite, decompress};
@@ -73,6 +74,12 @@ impl LayerReader {
     /// Length of the file.
     pub fn file_len(&self) -> u64 {
         self.blob.len()
+    }
+
+    /// What the journal says of the layer.
+    pub fn record(&self) -> LayerRecord {
+        let (object_count, block_count) = (self.footer.stored_objects(), self.footer.block_count);
+        LayerRecord { file_len: self.file_len(), object_count, block_count }
     }
 
     fn subject(&self) -> String {

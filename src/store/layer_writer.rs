@@ -21,9 +21,8 @@ use crate::format::RepoId;
 use crate::format::journal::Op;
 use crate::format::layer::{self, Base, BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
 use crate::format::object::MAX_OBJECT_LEN;
-use crate::format::staging::LayerRecord;
 use crate::model::id::{LayerId, ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, Opposite, Packed, compress};
+use crate::transform::compress::{Codec, Opposite, Packed, compress, compress_alone};
 use crate::transform::filter::Filter;
 
 /// How layers are written.
@@ -93,13 +92,7 @@ pub struct SealedLayer {
 impl SealedLayer {
     /// The journal operation that makes it part of the repository.
     pub fn op(&self) -> Op {
-        let footer = self.reader.footer();
-        let record = LayerRecord {
-            file_len: self.reader.file_len(),
-            object_count: footer.stored_objects(),
-            block_count: footer.block_count,
-        };
-        refs::layer_op(&self.id, &record)
+        refs::layer_op(&self.id, &self.reader.record())
     }
 }
 
@@ -212,11 +205,12 @@ impl LayerWriter {
         let (sender, receiver) = sync_channel(1);
         let level = self.options.level;
         let stored = Arc::clone(&self.stored);
+        let plain_only = self.options.version == layer::VERSION_WITHOUT_BASES;
         self.pools.cpu().spawn_fifo(move || {
             // What is new can be stored even if what was there before is damaged.
             let base = base.and_then(|base| Some((stored.base_block(base.layer, base.block).ok()?, base.at)));
             let base = base.as_ref().map(|(block, at)| Opposite { bytes: block, at: narrow(*at) });
-            let packed = compress(&bytes, base, level);
+            let packed = if plain_only { compress_alone(&bytes, level) } else { compress(&bytes, base, level) };
             // Nobody listens any more if the writer was given up; then the block is of no use either.
             let _ = sender.send((bytes, packed));
         });
@@ -225,6 +219,41 @@ impl LayerWriter {
             self.write_oldest()?;
         }
         Ok(())
+    }
+
+    /// Takes over a block of another layer as it is. Objects that are here already come again: a block is named by all of
+    /// its objects.
+    pub fn copy_block(&mut self, row: &BlockRow, stored: &[u8], objects: &[ObjectRow]) -> Result<(), StoreError> {
+        // Blocks are written in the order of their numbers as far as possible: reading goes in that order.
+        while !self.in_flight.is_empty() {
+            self.write_oldest()?;
+        }
+        let number = self.take_block(objects);
+        self.plain_bytes += u64::from(row.raw_len);
+        self.write_block(number, *row, stored)
+    }
+
+    /// Takes over the objects of a block, compressed anew. `plain` is the decoded block.
+    pub fn recompress_block(
+        &mut self,
+        plain: Arc<Vec<u8>>,
+        objects: &[ObjectRow],
+        base: Option<OldBlock>,
+    ) -> Result<(), StoreError> {
+        let number = self.take_block(objects);
+        self.plain_bytes += plain.len() as u64;
+        let base = base.filter(|_| self.options.version != layer::VERSION_WITHOUT_BASES);
+        self.compress_block(number, plain, base)
+    }
+
+    fn take_block(&mut self, objects: &[ObjectRow]) -> u32 {
+        let block = self.next_block;
+        self.next_block += 1;
+        for ObjectRow { id, place } in objects {
+            self.ids.insert(*id);
+            self.objects.push(ObjectRow { id: *id, place: Place { block, ..*place } });
+        }
+        block
     }
 
     /// Waits for the oldest block in flight and writes it.

@@ -17,6 +17,7 @@ pub mod objects;
 pub mod operations;
 pub mod pending;
 pub mod refs;
+pub mod retired;
 pub mod sessions;
 pub mod snapshots;
 pub mod staging;

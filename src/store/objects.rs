@@ -8,6 +8,7 @@ use super::index::{ChunkIndex, Located};
 use super::journal::State;
 use super::layers::LayerSet;
 use super::pending::{PENDING_LAYER, Pending};
+use crate::base::kind::ErrorKind;
 use crate::format::FormatError;
 use crate::format::layer::{Base, Place, VERSION_WITHOUT_BASES};
 use crate::format::object::{decode_commit, decode_recipe, decode_tree};
@@ -39,7 +40,7 @@ const BASES_LEN: usize = 32 << 20;
 /// They may take this share of what the cache may.
 const BASES_SHARE: usize = 8;
 /// No chain is longer; a number of the format has no room for more.
-const MAX_DEPTH: u32 = u8::MAX as u32;
+pub const MAX_DEPTH: u32 = u8::MAX as u32;
 
 /// A block that may become the base of a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +179,8 @@ impl ObjectStore {
         }
         let base = self.find_block(&id).and_then(|(layer, block)| self.base_at(layer, block, depth + 1));
         let base = base.map_err(|error| match error {
-            StoreError::Disk(_) | StoreError::BrokenChain { .. } => error,
+            StoreError::BrokenChain { .. } => error,
+            error if error.kind() != ErrorKind::Corrupt => error,
             other => broken(other.to_string()),
         })?;
         reader.read_block(block, Opposite { bytes: &base, at })

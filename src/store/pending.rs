@@ -29,6 +29,7 @@ pub const PENDING_LAYER: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub struct Pending {
     rows: HashMap<ObjectId, Place>,
+    older: HashMap<ObjectId, ObjectId>,
     blocks: HashMap<u32, Stored>,
     stored_bytes: u64,
 }
@@ -61,7 +62,8 @@ impl Pending {
 
     fn add(&mut self, number: u32, value: &[u8]) -> Result<(), StoreError> {
         let PendingBlock { objects, codec, raw_len, stored } = decode_pending(value).map_err(StoreError::in_journal)?;
-        for PendingObject { id, kind, offset, len } in objects {
+        for PendingObject { id, kind, offset, len, older } in objects {
+            self.older.extend(older.map(|older| (id, older)));
             self.rows.insert(id, Place { block: number, offset, len, kind });
         }
         self.stored_bytes += stored.len() as u64;
@@ -72,6 +74,11 @@ impl Pending {
     /// Where an object is.
     pub fn find(&self, id: &ObjectId) -> Option<ObjectRow> {
         self.rows.get(id).map(|place| ObjectRow { id: *id, place: *place })
+    }
+
+    /// The older version of an object, if one is known.
+    pub fn older(&self, id: &ObjectId) -> Option<ObjectId> {
+        self.older.get(id).copied()
     }
 
     /// Bytes of all blocks as they are stored.
@@ -133,7 +140,8 @@ impl Batch {
         if self.bytes.len() + bytes.len() > MAX_BATCH_LEN {
             return false;
         }
-        self.objects.push(PendingObject { id, kind, offset: self.bytes.len() as u32, len: bytes.len() as u32 });
+        let (offset, len) = (self.bytes.len() as u32, bytes.len() as u32);
+        self.objects.push(PendingObject { id, kind, offset, len, older: older.map(|older| older.id) });
         self.bytes.extend_from_slice(bytes);
         self.older.push(older);
         self.known.insert(id);
@@ -142,16 +150,21 @@ impl Batch {
 
     /// The objects in order of arrival.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8], Option<Counterpart>)> {
-        self.objects.iter().zip(&self.older).map(|(PendingObject { id, kind, offset, len }, older)| {
+        self.objects.iter().zip(&self.older).map(|(PendingObject { id, kind, offset, len, .. }, older)| {
             let (start, end) = (*offset as usize, (*offset + *len) as usize);
             (*id, *kind, self.bytes.get(start..end).unwrap_or_default(), *older)
         })
     }
 
     /// The operations that put it into the journal, and the bytes that it takes there; none for an empty batch.
-    pub fn ops(self, state: &State, level: i32) -> Result<(Vec<Op>, u64), StoreError> {
+    ///
+    /// `keeps_older`: the repository may have pending blocks whose objects know older versions of themselves.
+    pub fn ops(mut self, state: &State, level: i32, keeps_older: bool) -> Result<(Vec<Op>, u64), StoreError> {
         if self.objects.is_empty() {
             return Ok((Vec::new(), 0));
+        }
+        if !keeps_older {
+            self.objects.iter_mut().for_each(|object| object.older = None);
         }
         let internal = |error: std::io::Error| StoreError::Internal(format!("cannot compress a block: {error}"));
         let (codec, packed) = compress_plain(&self.bytes, level).map_err(internal)?;

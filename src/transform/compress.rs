@@ -93,15 +93,20 @@ pub fn compress(plain: &[u8], base: Option<Opposite<'_>>, level: i32) -> io::Res
     }
     let base = base.map(|base| base.bytes).filter(|base| !base.is_empty());
     if base.is_none() {
-        let (codec, bytes) = compress_plain(plain, level)?;
-        return Ok(Packed { codec, bytes, ..Packed::RAW });
+        return compress_alone(plain, level);
     }
     let bytes = encode(plain, dictionary(base.unwrap_or_default()), level)?;
     let packed = Packed { codec: Codec::Zstd, filter: Filter::None, uses_base: base.is_some(), bytes };
     Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW })
 }
 
-/// The same without base and filter. The bytes are empty for what is to be stored as it is.
+/// The same without base and filter.
+pub fn compress_alone(plain: &[u8], level: i32) -> io::Result<Packed> {
+    let (codec, bytes) = compress_plain(plain, level)?;
+    Ok(Packed { codec, bytes, ..Packed::RAW })
+}
+
+/// The same for bytes of which only the codec is recorded; they are empty for what is to be stored as it is.
 pub fn compress_plain(plain: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
     if !shrinks(plain)? {
         return Ok((Codec::Raw, Vec::new()));

@@ -77,6 +77,8 @@ pub fn settings() -> Settings {
     Settings {
         chunking: ChunkParams::with_average(AVERAGE_CHUNK_LEN),
         block_len: 8 << 10,
+        // What is merged by the way is for tests of just that.
+        maintenance: false,
         io_threads: 1,
         cpu_threads: 1,
         ..Settings::default()

@@ -19,7 +19,9 @@ use self::bundle::BundleCommand;
 use self::checkpoint::CheckpointCommand;
 use self::history::{BranchArgs, CatArgs, DiffArgs, ExportArgs, LogArgs, LsArgs, ShowArgs, TagArgs};
 use self::session::SessionCommand;
-use self::store::{ConfigCommand, DemoArgs, FsckArgs, LayerCommand, StatsArgs, UndoArgs};
+use self::store::{
+    ConfigCommand, DemoArgs, FsckArgs, GcArgs, LayerCommand, MigrateArgs, ProofCommand, StatsArgs, UndoArgs,
+};
 use self::work::{AddArgs, CheckoutArgs, CommitArgs, InitArgs, MvArgs, RestoreArgs, RmArgs, StatusArgs, SwitchArgs};
 use super::config::THREADS;
 
@@ -81,6 +83,9 @@ pub struct Global {
     /// Threads that compute; 0 is one for each processor
     #[arg(long, value_name = "N", global = true, value_parser = threads)]
     pub threads: Option<usize>,
+    /// Do not merge small layers after a commit or a checkpoint
+    #[arg(long, global = true)]
+    pub no_maintenance: bool,
     /// Wait at most this many seconds for another process that changes the repository
     #[arg(long, value_name = "SECONDS", global = true, value_parser = parse::seconds)]
     pub lock_timeout: Option<Duration>,
@@ -154,11 +159,20 @@ pub enum Command {
     Undo(UndoArgs),
     /// Check that everything is there and undamaged
     Fsck(FsckArgs),
+    /// Give back the space of what nothing refers to, and make few layers of many
+    #[command(after_help = store::GC_HELP)]
+    Gc(GcArgs),
+    /// Bring a repository of an earlier digstore forward, or take that back
+    #[command(after_help = store::MIGRATE_HELP)]
+    Migrate(MigrateArgs),
     /// Count what is stored and what it costs
     Stats(StatsArgs),
     /// Look at the files that hold everything
     #[command(subcommand)]
     Layer(LayerCommand),
+    /// Prove that a file, or a range of its bytes, is in a commit, and check such proofs
+    #[command(subcommand, after_help = store::PROOF_HELP)]
+    Proof(ProofCommand),
     /// Show and change settings
     Config {
         #[command(subcommand)]

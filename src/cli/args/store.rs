@@ -1,14 +1,55 @@
 //! Arguments about the repository itself, and of what stands around it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use digstore::ops::cat::ByteRange;
 
 #[derive(Debug, Clone, Args)]
 pub struct FsckArgs {
     /// Read and hash every stored byte
     #[arg(long)]
     pub full: bool,
+    /// Check every byte, set aside what is broken, and bring back what is lost from the work tree
+    #[arg(long)]
+    pub repair: bool,
+    /// With --repair: another repository that may have what is lost here; its folder, or that of its work tree
+    #[arg(long, value_name = "DIR", requires = "repair")]
+    pub from: Option<PathBuf>,
+}
+
+pub const GC_HELP: &str = "\
+What branches, tags, HEAD, staging, checkpoints and the last hundred operations that can be undone refer to stays.
+It works in steps: what was done before an interruption stays done. Files of layers that were replaced stay for
+core.gc_grace, for commands that began to read before; the next change after that removes them.";
+
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// Only say what would be done, and what it would bring
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Compress everything anew, at level 12: slower and smaller
+    #[arg(long)]
+    pub aggressive: bool,
+    /// Remove the files of replaced layers at once, though another command may be reading them
+    #[arg(long)]
+    pub now: bool,
+}
+
+pub const MIGRATE_HELP: &str = "\
+Format 2 stores a new version of a file as what changed, and arrays of numbers by significance. Migrating takes one step and
+copies nothing: what is stored stays as it is, and 'digstore gc --aggressive' makes it smaller. An earlier digstore does not open
+a repository of format 2. --undo writes what was stored since as format 1 and goes back to it.";
+
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Go back to the format before
+    #[arg(long)]
+    pub undo: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -34,6 +75,44 @@ pub enum LayerCommand {
         /// Its id, or the first digits
         #[arg(value_name = "LAYER")]
         id: String,
+    },
+}
+
+pub const PROOF_HELP: &str = "\
+A proof is a file of JSON with the objects on the way from the commit to the bytes, each named by its hash in the one
+before. Whoever has the commit's id from a source that they trust can check it without the repository.
+
+  digstore proof create HEAD:data/model.bin --bytes 0-4095 --to proof.json
+  digstore proof verify proof.json --root COMMIT";
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ProofCommand {
+    /// Write a proof
+    Create {
+        /// The file, as REV:PATH from the root of the work tree
+        #[arg(value_name = "REV:PATH")]
+        target: OsString,
+        /// Only of these bytes, which the proof then holds; 64 MiB at most
+        #[arg(long, value_name = "A-B", allow_hyphen_values = true)]
+        bytes: Option<ByteRange>,
+        /// Write it to this file instead of stdout
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Check a proof; needs no repository
+    Verify {
+        /// The proof
+        #[arg(value_name = "FILE")]
+        proof: PathBuf,
+        /// The id of the commit that is trusted, all 64 digits
+        #[arg(long, value_name = "ID")]
+        root: String,
+        /// A file that is said to be the proven one, or the proven range
+        #[arg(long, value_name = "FILE")]
+        content: Option<PathBuf>,
+        /// Write the proven bytes of a range to this file
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
 }
 

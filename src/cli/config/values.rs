@@ -136,6 +136,7 @@ impl Values {
             durability: self.durability(),
             snapshots: SnapshotPolicy { min_log_bytes: self.snapshot_log },
             lock_patience: self.lock_timeout,
+            maintenance: true,
             grace: self.gc_grace,
         }
     }

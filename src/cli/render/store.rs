@@ -1,9 +1,12 @@
 //! What is inside a repository: fsck, stats, layers.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use digstore::base::size::ByteSize;
-use digstore::ops::{fsck, layer, stats, undo};
+use digstore::format::proof::Proof;
+use digstore::ops::{fsck, gc, layer, migrate, proof, stats, undo};
+use digstore::repo::rebuild::Rebuilt;
 
 use super::{Paint, count, grouped, local_time, printable};
 
@@ -28,6 +31,9 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
     if hidden > 0 {
         let _ = writeln!(text, "and {} more", grouped(hidden));
     }
+    if let Some(repair) = &outcome.repair {
+        text.push_str(&repaired(repair));
+    }
     let checked = format!(
         "{}, {}, {}, {}, {}",
         count(outcome.layers, "layer"),
@@ -50,6 +56,126 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
         many => paint.red(format!("{} found.", count(many, "damaged thing"))),
     };
     let _ = writeln!(text, "{verdict}");
+    text
+}
+
+fn repaired(repair: &fsck::Repair) -> String {
+    let mut text = String::new();
+    if repair.index_files > 0 {
+        let _ = writeln!(
+            text,
+            "Removed {}; what it says is found without it.",
+            count(repair.index_files, "damaged index file")
+        );
+    }
+    if !repair.set_aside.is_empty() {
+        let files = count(repair.set_aside.len() as u64, "damaged layer");
+        let _ = writeln!(text, "Set aside {files}; the files stay in layers/, with '.damaged' behind their names.");
+    }
+    if repair.lost > 0 {
+        let (healed, lost) = (grouped(repair.healed), count(repair.lost, "lost object"));
+        let _ = writeln!(text, "Brought back {healed} of {lost}.");
+    }
+    text
+}
+
+/// That the journal was made anew, and what from.
+pub fn rebuilt(rebuilt: &Rebuilt) -> String {
+    let mut text = format!(
+        "The journal could not be read. It was made anew from {} of the old one and {} found; the old files stay in \
+         journal/, with 'damaged-' before their names.\n",
+        count(rebuilt.salvaged_keys, "record"),
+        count(rebuilt.layers_found, "layer")
+    );
+    if !rebuilt.branches.is_empty() {
+        let _ = writeln!(text, "Commits that no name led to are on: {}.", rebuilt.branches.join(", "));
+    }
+    if rebuilt.salvaged_keys == 0 {
+        text.push_str("Checkpoints, sessions, tags and what was staged are lost.\n");
+    }
+    text
+}
+
+/// What was collected, or would be.
+pub fn gc(outcome: &gc::Outcome) -> String {
+    let mut text = String::new();
+    let dead = ByteSize(outcome.dead_bytes);
+    if outcome.dry_run {
+        let (layers, bytes) = (count(outcome.layers_before, "layer"), ByteSize(outcome.bytes_before));
+        let _ = writeln!(text, "{layers} with {bytes}, of which nothing refers to {dead}.");
+        let (rewritten, bytes) = (count(outcome.layers_rewritten, "layer"), ByteSize(outcome.rewrite_bytes));
+        let _ = match outcome.layers_rewritten {
+            0 => writeln!(text, "Nothing is worth being written anew."),
+            _ => writeln!(text, "{rewritten} with {bytes} would be written anew."),
+        };
+    } else {
+        let before = (count(outcome.layers_before, "layer"), ByteSize(outcome.bytes_before));
+        let after = (grouped(outcome.layers_after.unwrap_or(0)), ByteSize(outcome.bytes_after.unwrap_or(0)));
+        let _ = match outcome.layers_rewritten {
+            0 => writeln!(text, "Nothing to do: {} with {}.", before.0, before.1),
+            _ => writeln!(text, "{} with {} became {} with {}.", before.0, before.1, after.0, after.1),
+        };
+        if outcome.freed_bytes > 0 {
+            let _ = writeln!(text, "Removed files with {}.", ByteSize(outcome.freed_bytes));
+        }
+    }
+    if outcome.waiting_bytes > 0 {
+        let (bytes, minutes) = (ByteSize(outcome.waiting_bytes), outcome.grace_secs.div_ceil(60));
+        let _ = writeln!(
+            text,
+            "Replaced files with {bytes} stay for {minutes} minutes, for commands that read them ('--now' does not wait)."
+        );
+    }
+    text
+}
+
+/// What was brought forward or taken back, or would be.
+pub fn migrate(outcome: &migrate::Outcome) -> String {
+    let migrate::Outcome { from, to, .. } = outcome;
+    if from == to {
+        return format!("The repository has format {to}, as it should: nothing to do.\n");
+    }
+    let layers = match outcome.layers {
+        0 => "no layer has to be written".to_owned(),
+        layers => format!("{} with {}", count(layers, "layer"), ByteSize(outcome.bytes)),
+    };
+    match outcome.dry_run {
+        true => format!("Would go from format {from} to format {to}; to be written anew: {layers}.\n"),
+        false => format!("Went from format {from} to format {to}; written anew: {layers}.\n"),
+    }
+}
+
+/// That a proof was written.
+pub fn proof_created(proof: &Proof, to: &Path) -> String {
+    format!(
+        "Wrote a proof with {} for the root {} to {}.\n",
+        count(proof.objects.len() as u64, "object"),
+        proof.root,
+        to.display()
+    )
+}
+
+/// What a proof shows.
+pub fn proof_verified(outcome: &proof::VerifyOutcome, paint: Paint) -> String {
+    let mut text = format!("{} '{}', ", paint.green("Proven:"), outcome.path);
+    let _ = match outcome.end - outcome.start == outcome.len {
+        true => writeln!(text, "all {} bytes, in {}", grouped(outcome.len), outcome.root),
+        false => writeln!(
+            text,
+            "bytes {} to {} of {}, in {}",
+            grouped(outcome.start),
+            grouped(outcome.end.saturating_sub(1)),
+            grouped(outcome.len),
+            outcome.root
+        ),
+    };
+    if let (Some(author), Some(message), Some(time)) = (&outcome.author, &outcome.message, outcome.time_ns) {
+        let subject = message.lines().next().unwrap_or_default();
+        let _ = writeln!(text, "{}, {}: {}", printable(author), local_time(time), printable(subject));
+    }
+    if outcome.content_matches {
+        text.push_str("The file given is just that.\n");
+    }
     text
 }
 

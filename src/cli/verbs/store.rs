@@ -1,21 +1,63 @@
 //! The repository itself.
 
-use digstore::ops::{fsck, layer, stats, undo};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use digstore::base::disk::{IoContext, open_root, write_atomic};
+use digstore::format::proof::MAX_PROOF_LEN;
+use digstore::model::id::ObjectId;
+use digstore::ops::{fsck, gc, layer, migrate, proof, stats, undo};
+use digstore::repo::rebuild::Rebuilt;
 
 use super::{Done, unless_quiet};
-use crate::cli::app::{App, Report};
-use crate::cli::args::store::{FsckArgs, LayerCommand, StatsArgs, UndoArgs};
-use crate::cli::exit::Exit;
+use crate::cli::app::{App, Opened, Report};
+use crate::cli::args::store::{FsckArgs, GcArgs, LayerCommand, MigrateArgs, ProofCommand, StatsArgs, UndoArgs};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::render::store;
 
 pub fn fsck(app: &App, args: &FsckArgs) -> Done {
-    let at = app.open()?;
-    let outcome = fsck::fsck(&at.repo, &fsck::Options { full: args.full }, app.monitor())?;
+    let (at, rebuilt) = open_or_rebuild(app, args)?;
+    let outcome = match args.repair {
+        false => fsck::fsck(&at.repo, &fsck::Options { full: args.full }, app.monitor())?,
+        true => {
+            let other = args.from.as_ref().map(|from| app.open_other(from)).transpose()?;
+            fsck::repair(&at.repo, other.as_ref(), app.monitor())?
+        }
+    };
     let text = match app.global.quiet && !outcome.is_damaged() {
         true => String::new(),
-        false => store::fsck(&outcome, app.paint),
+        false => rebuilt.as_ref().map(store::rebuilt).unwrap_or_default() + &store::fsck(&outcome, app.paint),
     };
     Ok(Report::new(&outcome, text).exit_if(outcome.is_damaged(), Exit::Damaged))
+}
+
+/// Opens the repository; for a repair also one whose journal is damaged or gone, which is made anew.
+fn open_or_rebuild(app: &App, args: &FsckArgs) -> Result<(Opened, Option<Rebuilt>), Failure> {
+    match app.open() {
+        Err(Failure::Ops(error)) if args.repair && error.is_journal() => {
+            let rebuilt = app.rebuild()?;
+            Ok((app.open()?, Some(rebuilt)))
+        }
+        opened => Ok((opened?, None)),
+    }
+}
+
+pub fn gc(app: &App, args: &GcArgs) -> Done {
+    let at = app.open()?;
+    let GcArgs { dry_run, aggressive, now } = *args;
+    let options = gc::Options { dry_run, aggressive, grace: now.then_some(Duration::ZERO) };
+    let outcome = gc::gc(&at.repo, &options, app.monitor())?;
+    let text = unless_quiet(app, || store::gc(&outcome));
+    Ok(Report::new(&outcome, text))
+}
+
+pub fn migrate(app: &App, args: &MigrateArgs) -> Done {
+    let at = app.open()?;
+    let options = migrate::Options { dry_run: args.dry_run, undo: args.undo };
+    let outcome = migrate::migrate(&at.repo, &options, app.monitor())?;
+    let text = unless_quiet(app, || store::migrate(&outcome));
+    Ok(Report::new(&outcome, text))
 }
 
 pub fn stats(app: &App, args: &StatsArgs) -> Done {
@@ -40,6 +82,61 @@ pub fn layer(app: &App, command: LayerCommand) -> Done {
         }
     }
 }
+
+pub fn proof(app: &App, command: ProofCommand) -> Done {
+    match command {
+        ProofCommand::Create { target, bytes, to } => {
+            let at = app.open()?;
+            let (revision, Some(path)) = Opened::stored_path(&target)? else {
+                let hint = "write REV:PATH, such as HEAD:src/main.rs";
+                return Err(Failure::usage(format!("'{}' names no path", target.display()), hint));
+            };
+            let options = proof::CreateOptions { revision, path, range: bytes };
+            let proof = proof::create(&at.repo, &options, app.monitor())?;
+            let Some(to) = to else { return Ok(Report::new(&proof, proof.encode())) };
+            let to = app.base.join(to);
+            write_new(&to, proof.encode().as_bytes())?;
+            let text = unless_quiet(app, || store::proof_created(&proof, &to));
+            Ok(Report::new(&proof, text))
+        }
+        ProofCommand::Verify { proof, root, content, to } => {
+            let Some(root) = ObjectId::from_hex(&root) else {
+                let hint = "write all 64 digits of the commit's id, as 'digstore log' shows it with --json";
+                return Err(Failure::usage(format!("'{}' is no id", root.escape_debug()), hint));
+            };
+            let bytes = read_at_most(&app.base.join(&proof), MAX_PROOF_LEN)?;
+            let content = content.map(|content| read_at_most(&app.base.join(content), u64::MAX)).transpose()?;
+            let (outcome, proven) = proof::verify(&bytes, &root, content.as_deref())?;
+            match (&to, &proven.data) {
+                (Some(to), Some(data)) => write_new(&app.base.join(to), data)?,
+                (Some(_), None) => {
+                    let hint = "make the proof with --bytes: only then it holds bytes";
+                    return Err(Failure::usage("a proof of a whole file holds none of its bytes", hint));
+                }
+                (None, _) => {}
+            }
+            let text = unless_quiet(app, || store::proof_verified(&outcome, app.paint));
+            Ok(Report::new(&outcome, text))
+        }
+    }
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).on("open", path)?;
+    file.take(most).read_to_end(&mut bytes).on("read", path)?;
+    Ok(bytes)
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default();
+    let dir = open_root(folder).on("open", folder)?;
+    Ok(write_atomic(dir.as_ref(), name, PROOF_MODE, bytes).on("write", path)?)
+}
+
+/// A proof is made to be given to others.
+const PROOF_MODE: u32 = 0o644;
 
 pub fn undo(app: &App, args: &UndoArgs) -> Done {
     let at = app.open()?;

@@ -21,6 +21,7 @@ use crate::model::id::{CheckpointId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::session::{EventKind, Session, SessionName};
 use crate::ops::capture::{Capture, Change, Times, What, capture, lap};
+use crate::ops::gc::merge;
 use crate::ops::ingest::{IngestStats, Sink};
 use crate::ops::scan::open_bundle;
 use crate::ops::session::active;
@@ -139,6 +140,7 @@ pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         }
     };
     repo.settle_pending(&lock)?;
+    merge::maintain(repo, &lock, monitor);
     Ok(outcome)
 }
 

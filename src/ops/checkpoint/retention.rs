@@ -15,7 +15,7 @@ use crate::model::operation::Operation;
 use crate::model::path::RepoPath;
 use crate::model::session::SessionName;
 use crate::ops::Result;
-use crate::ops::reclaim::{self, Live};
+use crate::ops::gc;
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
 use crate::store::{operations, snapshots, worktable};
@@ -143,12 +143,9 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
         ..Outcome::default()
     };
     let numbers: Vec<u64> = dropped.iter().map(|checkpoint| checkpoint.number).collect();
-    let mark = |numbers: &[u64]| -> Result<Option<Live>> {
-        if options.later { Ok(None) } else { reclaim::mark(repo, numbers, monitor).map(Some) }
-    };
     if options.dry_run {
-        if let Some(live) = mark(&numbers)? {
-            outcome.freed_bytes = reclaim::survey(repo, &live)?.dead_bytes;
+        if !options.later {
+            outcome.freed_bytes = gc::dead_bytes(repo, &numbers, monitor)?;
         }
         return Ok(outcome);
     }
@@ -159,9 +156,7 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     if !options.later {
         forget_dropped(repo, &lock)?;
         forget_bundles(repo, &lock)?;
-        if let Some(live) = mark(&[])? {
-            outcome.freed_bytes = reclaim::sweep(repo, &lock, &live, monitor)?;
-        }
+        outcome.freed_bytes = gc::reclaim(repo, &lock, monitor)?;
         forget_in_journal(repo, &lock)?;
         forget_snapshots(repo)?;
     }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Damage, Outcome, Owner, stop_if_cancelled};
+use super::{Damage, Found, Outcome, Owner, stop_if_cancelled};
 use crate::base::disk::DiskError;
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
@@ -20,13 +20,13 @@ struct BlockCheck {
     damaged: Vec<(ObjectId, String)>,
 }
 
-/// Checks every layer; damaged objects go into `damage`.
+/// Checks every layer; what is damaged goes into `found`.
 pub(super) fn check(
     repo: &Repository,
     objects: &ObjectStore,
     full: bool,
     outcome: &mut Outcome,
-    damage: &mut Damage,
+    found: &mut Found,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let layers = objects.layers();
@@ -43,17 +43,20 @@ pub(super) fn check(
             Ok(reader) => {
                 outcome.objects += u64::from(reader.footer().stored_objects());
                 if full {
-                    check_blocks(repo, objects, number, outcome, damage, monitor)?;
+                    check_blocks(repo, objects, number, outcome, &mut found.damage, monitor)?;
                 }
             }
             // A disk that does not answer says nothing about the data.
             Err(StoreError::Disk(error)) => return Err(error.into()),
-            Err(error) => outcome.add(error.to_string(), None, Owner::default()),
+            Err(error) => {
+                outcome.add(error.to_string(), None, Owner::default());
+                found.bad_layers.extend(layers.layers().get(number as usize).map(|(id, _)| *id));
+            }
         }
         monitor.advance(1, 0);
     }
     monitor.end();
-    check_pending(objects, full, outcome, damage)
+    check_pending(objects, full, outcome, &mut found.damage)
 }
 
 /// What is in the journal and in no layer yet. The journal's own checksums were right, or it would not be open.

@@ -6,15 +6,18 @@
 
 mod history;
 mod layers;
+mod repair;
 mod sessions;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
+
+pub use self::repair::Repair;
 
 use super::{Error, Result};
 use crate::base::disk::{Dir, IoContext, is_temp_name};
 use crate::base::monitor::Monitor;
-use crate::model::id::{CommitId, ObjectId};
+use crate::model::id::{CommitId, LayerId, ObjectId};
 use crate::model::path::RepoPath;
 use crate::repo::Repository;
 
@@ -72,6 +75,8 @@ pub struct Outcome {
     pub leftovers: u64,
     /// Bytes of the leftovers.
     pub leftover_bytes: u64,
+    /// What was repaired before; none if that was not asked for.
+    pub repair: Option<Repair>,
     /// All findings, even those that are not listed.
     pub damaged: u64,
     /// The first findings: layers first, then paths from the newest commit back.
@@ -103,25 +108,47 @@ type Damage = HashMap<ObjectId, String>;
 ///
 /// If another process changed it meanwhile, as a compaction does, what was found is looked for once more.
 pub fn fsck(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let found = check(repo, options, monitor)?;
-    if found.is_damaged() && repo.catch_up()? { check(repo, options, monitor) } else { Ok(found) }
+    let (outcome, _) = check(repo, options, monitor)?;
+    if outcome.is_damaged() && repo.catch_up()? { Ok(check(repo, options, monitor)?.0) } else { Ok(outcome) }
 }
 
-fn check(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+/// Checks every byte, repairs what can be, and checks again. `other`: a repository that may have what is lost here.
+pub fn repair(repo: &Repository, other: Option<&Repository>, monitor: &dyn Monitor) -> Result<Outcome> {
+    let lock = repo.lock("fsck --repair")?;
+    let options = Options { full: true };
+    let (outcome, found) = check(repo, &options, monitor)?;
+    if !outcome.is_damaged() {
+        return Ok(Outcome { repair: Some(Repair::default()), ..outcome });
+    }
+    let repaired = repair::repair(repo, &lock, &found, other, monitor)?;
+    let (outcome, _) = check(repo, &options, monitor)?;
+    Ok(Outcome { repair: Some(repaired), ..outcome })
+}
+
+/// What the check of the layers found, for the passes that follow.
+#[derive(Debug, Default)]
+struct Found {
+    /// Damaged objects.
+    damage: Damage,
+    /// Layers that cannot be read at all.
+    bad_layers: HashSet<LayerId>,
+}
+
+fn check(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<(Outcome, Found)> {
     let objects = repo.objects();
     let mut outcome = Outcome { full: options.full, ..Outcome::default() };
     // Counted first: what another process seals from now on is no leftover.
     count_leftovers(repo, &mut outcome)?;
-    let mut damage = Damage::new();
-    layers::check(repo, &objects, options.full, &mut outcome, &mut damage, monitor)?;
+    let mut found = Found::default();
+    layers::check(repo, &objects, options.full, &mut outcome, &mut found, monitor)?;
     for name in objects.index().verify() {
         let problem =
             format!("the index file {name} is damaged; it is only derived, and nothing is lost if it is removed");
         outcome.add(problem, None, Owner::default());
     }
     sessions::check(repo, &mut outcome, monitor)?;
-    history::check(repo, &objects, &damage, &mut outcome, monitor)?;
-    Ok(outcome)
+    history::check(repo, &objects, &found.damage, &mut outcome, monitor)?;
+    Ok((outcome, found))
 }
 
 fn count_leftovers(repo: &Repository, outcome: &mut Outcome) -> Result<()> {

@@ -1,5 +1,7 @@
 use super::*;
 use crate::base::monitor::Silent;
+use std::sync::Arc;
+
 use crate::model::id::LayerId;
 use crate::ops::testing::{TestRepo, What, file, path};
 use crate::store::layer_reader::file_name;
@@ -85,4 +87,211 @@ fn leftovers_are_no_damage() {
     let found = run(&repo, true);
     assert!(!found.is_damaged());
     assert_eq!((found.leftovers, found.leftover_bytes), (2, 8));
+}
+
+/// A repository of the real verbs: a file of two versions, the second stored as what changed, and a small one.
+fn deltas() -> (TestRepo, Vec<u8>, Vec<u8>) {
+    let repo = TestRepo::on_disk_with(wide());
+    let old = noise(1, 50_000);
+    let new = [&old[..20_000], b"changed", &old[20_000..]].concat();
+    for content in [&old, &new] {
+        repo.write_work(&[("big", content), ("small", b"small")]);
+        crate::ops::add::add(&repo, &all_paths(), &Silent).unwrap();
+        let options = crate::ops::commit::Options {
+            message: "more".to_owned(),
+            author: "A <a@example.org>".to_owned(),
+            time_ns: 1,
+            utc_offset_minutes: 0,
+            all: false,
+            allow_empty: false,
+        };
+        crate::ops::commit::commit(&repo, &options, &Silent).unwrap();
+    }
+    (repo, old, new)
+}
+
+/// A block for each file.
+fn wide() -> crate::repo::Settings {
+    crate::repo::Settings { block_len: 100_000, maintenance: false, ..crate::ops::testing::settings() }
+}
+
+fn all_paths() -> crate::ops::add::Options {
+    crate::ops::add::Options { paths: vec![RepoPath::root()], ..Default::default() }
+}
+
+/// The layer with the only block that needs another, and the layer of that one; both with the place of the block in the file.
+fn chain(repo: &TestRepo) -> [(LayerId, u64); 2] {
+    let objects = repo.objects();
+    let (mut delta, mut base) = (None, None);
+    for number in 0..objects.layers().layers().len() as u32 {
+        let reader = objects.layers().reader(number).unwrap();
+        for block in 0..reader.footer().block_count {
+            let row = reader.block(block).unwrap();
+            if row.raw_len >= 50_000 {
+                *if row.base.is_some() { &mut delta } else { &mut base } = Some((reader.id(), row.offset));
+            }
+        }
+    }
+    [delta.unwrap(), base.unwrap()]
+}
+
+fn flip(repo: &TestRepo, layer: &LayerId, at: u64) {
+    let path = layer_path(repo, layer);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at as usize] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn repaired(repo: &TestRepo, other: Option<&Repository>) -> Outcome {
+    repair(repo, other, &Silent).unwrap()
+}
+
+#[test]
+fn a_flipped_bit_in_any_part_of_a_layer_is_found_and_named() {
+    let (repo, ..) = deltas();
+    let [(layer, block), _] = chain(&repo);
+    let objects = repo.objects();
+    let reader = objects.layers().reader(objects.layers().number_of(&layer).unwrap()).unwrap();
+    let (len, blocks_end) = (reader.file_len(), reader.footer().blocks_end);
+    drop((reader, objects));
+    let footer = crate::format::layer::FOOTER_LEN as u64;
+    // Header, block, every byte of the tables, footer.
+    let places =
+        [9, 20, block, block + 10].into_iter().chain(blocks_end..len - footer).chain([len - footer + 9, len - 1]);
+    let mut repo = repo;
+    for at in places {
+        flip(&repo, &layer, at);
+        repo = repo.reopen_with(wide());
+        let found = run(&repo, true);
+        assert!(found.is_damaged(), "byte {at} of {len}");
+        let named = found
+            .findings
+            .iter()
+            .any(|finding| finding.path == Some(path("big")) || finding.problem.contains(&layer.short()));
+        assert!(named, "byte {at}: {:?}", found.findings);
+        flip(&repo, &layer, at);
+        repo = repo.reopen_with(wide());
+    }
+    assert!(!run(&repo, true).is_damaged());
+}
+
+#[test]
+fn damage_is_repaired_from_the_work_tree() {
+    // The block of the new version, the block that it needs, the tables, the whole file; and which versions come back.
+    for (what, comes_back) in [("delta", [true, true]), ("base", [false, true]), ("tables", [true, true])] {
+        let (repo, old, new) = deltas();
+        let commits = [repo.resolve("HEAD~1").unwrap(), repo.resolve("HEAD").unwrap()];
+        let [(delta, delta_at), (base, base_at)] = chain(&repo);
+        match what {
+            "delta" => flip(&repo, &delta, delta_at + 5),
+            "base" => flip(&repo, &base, base_at + 5),
+            _ => {
+                let len = std::fs::metadata(layer_path(&repo, &delta)).unwrap().len();
+                flip(&repo, &delta, len - 200);
+            }
+        }
+        let repo = repo.reopen_with(wide());
+        let outcome = repaired(&repo, None);
+        let done = outcome.repair.clone().unwrap();
+        assert!((done.healed > 0 || what == "tables") && !done.set_aside.is_empty(), "{what}: {outcome:?}");
+        assert_eq!(outcome.is_damaged(), comes_back.contains(&false), "{what}: {:?}", outcome.findings);
+        let repo = repo.reopen_with(wide());
+        for ((commit, content), comes_back) in commits.iter().zip([&old, &new]).zip(comes_back) {
+            if comes_back {
+                assert_eq!(&repo.stored(commit, "big"), content, "{what}");
+            }
+        }
+        let aside: Vec<_> = std::fs::read_dir(repo.folder.path().join(".digstore/layers")).unwrap().flatten().collect();
+        let aside = aside.iter().filter(|entry| entry.path().extension().is_some_and(|end| end == "damaged")).count();
+        assert_eq!(aside, done.set_aside.len(), "{what}: nothing is thrown away");
+        assert_eq!(run(&repo, true).is_damaged(), outcome.is_damaged());
+        let again = repaired(&repo, None).repair.unwrap();
+        assert_eq!(again.set_aside, [], "{what}: what was set aside is not touched again");
+    }
+}
+
+#[test]
+fn what_is_lost_comes_from_another_repository() {
+    for what in ["base", "missing layer", "all layers"] {
+        let (repo, old, new) = deltas();
+        let commits = [repo.resolve("HEAD~1").unwrap(), repo.resolve("HEAD").unwrap()];
+        let copy = tempfile::tempdir().unwrap();
+        let control = repo.folder.path().join(".digstore");
+        let copied = std::process::Command::new("cp").arg("-a").arg(control).arg(copy.path()).status().unwrap();
+        assert!(copied.success());
+        let root = crate::base::disk::open_root(copy.path()).unwrap();
+        let other = Repository::open(root.open_dir(".digstore".as_ref()).unwrap(), root, wide()).unwrap();
+        let [_, (base, base_at)] = chain(&repo);
+        let layers: Vec<LayerId> = repo.objects().layers().layers().iter().map(|(id, _)| *id).collect();
+        match what {
+            "base" => flip(&repo, &base, base_at + 5),
+            "missing layer" => std::fs::remove_file(layer_path(&repo, &base)).unwrap(),
+            _ => layers.iter().for_each(|id| std::fs::remove_file(layer_path(&repo, id)).unwrap()),
+        }
+        repo.write_work(&[("big", b"the work tree is of no help"), ("small", b"nor here")]);
+        let repo = repo.reopen_with(wide());
+        let outcome = repaired(&repo, Some(&other));
+        assert_eq!(outcome.findings, [], "{what}");
+        let done = outcome.repair.unwrap();
+        assert_eq!((done.lost, done.lost > 0), (done.healed, true), "{what}");
+        for (commit, content) in commits.iter().zip([&old, &new]) {
+            assert_eq!(&repo.stored(commit, "big"), content, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_sound_repository_is_left_as_it_is() {
+    let (repo, ..) = deltas();
+    let before: Vec<LayerId> = repo.objects().layers().layers().iter().map(|(id, _)| *id).collect();
+    let outcome = repaired(&repo, None);
+    assert_eq!((outcome.is_damaged(), outcome.repair), (false, Some(Repair::default())));
+    let after: Vec<LayerId> = repo.objects().layers().layers().iter().map(|(id, _)| *id).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_journal_is_made_anew_from_what_can_be_read_of_it_and_from_the_layers() {
+    // What becomes of the journal's files, and whether names survive.
+    type Damage = fn(&std::path::Path);
+    let remove: Damage = |journal| std::fs::remove_dir_all(journal).unwrap();
+    let overwrite: Damage = |journal| {
+        for entry in std::fs::read_dir(journal).unwrap().flatten() {
+            std::fs::write(entry.path(), b"this is no journal").unwrap();
+        }
+    };
+    let middle: Damage = |journal| {
+        for entry in std::fs::read_dir(journal).unwrap().flatten() {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            // In the first record of the second commit: the first one is whole, and whole records follow.
+            let at = bytes.windows(4).rposition(|four| four == b"more").unwrap() - 300;
+            bytes[at] ^= 1;
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    };
+    for (what, damage) in [("removed", remove), ("overwritten", overwrite), ("damaged", middle)] {
+        let (repo, old, new) = deltas();
+        let commits = [repo.resolve("HEAD~1").unwrap(), repo.resolve("HEAD").unwrap()];
+        let TestRepo { folder, repo } = repo;
+        drop(repo);
+        damage(&folder.path().join(".digstore/journal"));
+        let root = crate::base::disk::open_root(folder.path()).unwrap();
+        let control = root.open_dir(".digstore".as_ref()).unwrap();
+        let open = || Repository::open(Arc::clone(&control), Arc::clone(&root), wide());
+        assert!(open().is_err_and(|error| Error::from(error).is_journal()), "{what}");
+        let rebuilt = crate::repo::rebuild::rebuild(&control, &wide()).unwrap();
+        assert_eq!(rebuilt.branches.len(), 1, "{what}: {rebuilt:?}");
+        let repo = TestRepo { repo: open().unwrap(), folder };
+        assert_eq!(repo.resolve(&rebuilt.branches[0]).unwrap(), commits[1], "{what}: the newest commit is found again");
+        let found = run(&repo, true);
+        assert_eq!(found.findings, [], "{what}");
+        for (commit, content) in commits.iter().zip([&old, &new]) {
+            assert_eq!(&repo.stored(commit, "big"), content, "{what}");
+        }
+        let kept = std::fs::read_dir(repo.folder.path().join(".digstore/journal")).unwrap().flatten();
+        let kept = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("damaged-")).count();
+        assert_eq!(kept > 0, what != "removed", "{what}: nothing is thrown away");
+        repo.write_work(&[("big", b"and life goes on")]);
+        crate::ops::add::add(&repo, &all_paths(), &Silent).unwrap();
+    }
 }

@@ -33,6 +33,9 @@ pub struct Sink<'a> {
     batch: Option<Batch>,
     /// What is pending counts as stored.
     takes_pending: bool,
+    /// Only these are stored, even if something with their ids is there already.
+    wanted: Option<hashbrown::HashSet<ObjectId>>,
+    healed: u64,
     stats: IngestStats,
 }
 
@@ -50,6 +53,8 @@ impl<'a> Sink<'a> {
             sealing: None,
             batch: None,
             takes_pending: false,
+            wanted: None,
+            healed: 0,
             stats,
         }
     }
@@ -57,6 +62,16 @@ impl<'a> Sink<'a> {
     /// One whose objects stay pending in the journal if they are few. End it with [`Sink::finish_small`].
     pub fn small(repo: &'a Repository) -> Self {
         Self { batch: Some(Batch::default()), takes_pending: true, ..Self::new(repo) }
+    }
+
+    /// One that takes only the objects `wanted`, in the place of damaged ones.
+    pub fn healing(repo: &'a Repository, wanted: hashbrown::HashSet<ObjectId>) -> Self {
+        Self { wanted: Some(wanted), ..Self::new(repo) }
+    }
+
+    /// How many of the wanted objects have come.
+    pub fn healed(&self) -> u64 {
+        self.healed
     }
 
     /// Is the object in the repository or in one of the new layers?
@@ -73,7 +88,10 @@ impl<'a> Sink<'a> {
                 return Ok(true);
             }
         }
-        self.objects.contains(id)
+        match &self.wanted {
+            Some(wanted) => Ok(!wanted.contains(id)),
+            None => self.objects.contains(id),
+        }
     }
 
     /// Stores an object if it is new; says whether it was. `older` is an earlier version of it, if there is one: then what
@@ -99,6 +117,7 @@ impl<'a> Sink<'a> {
         bytes: &[u8],
         older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
+        self.healed += u64::from(self.wanted.is_some());
         if let Some(batch) = &mut self.batch {
             if batch.add(id, kind, bytes, older) {
                 return Ok(());
@@ -115,8 +134,7 @@ impl<'a> Sink<'a> {
     /// The block of an older version, if it may serve once more. That it cannot be read is no reason to fail.
     fn base(&self, older: Option<Counterpart>) -> Option<OldBlock> {
         let Counterpart { id, shift } = older?;
-        let located = self.objects.find(&id).ok()??;
-        self.objects.old_block(&located, shift, self.repo.settings().snapshot_interval).ok()?
+        self.repo.old_block(&self.objects, &id, shift)
     }
 
     fn add_to_layer(
@@ -181,7 +199,8 @@ impl<'a> Sink<'a> {
     /// The same where few objects stay pending: also gives the operations that store those.
     pub fn finish_small(mut self) -> std::result::Result<(Vec<SealedLayer>, Vec<Op>, IngestStats), StoreError> {
         let batch = self.batch.take().unwrap_or_default();
-        let (ops, batch_bytes) = batch.ops(&self.repo.journal().read(), self.repo.settings().level)?;
+        let (ops, batch_bytes) =
+            batch.ops(&self.repo.journal().read(), self.repo.settings().level, self.repo.has_bases())?;
         let (layers, mut stats) = self.finish()?;
         stats.stored_bytes += batch_bytes;
         Ok((layers, ops, stats))

@@ -25,6 +25,7 @@ use crate::base::pool::lock;
 use crate::format::RepoId;
 use crate::format::journal::{MAX_KEY_LEN, MAX_VALUE_LEN, Op};
 
+pub use self::recover::{rewrite, salvage};
 pub use self::scan::{Events, Scan, ScanBack, event_key};
 pub use self::state::State;
 

@@ -9,7 +9,7 @@ use super::super::StoreError;
 use super::snapshot::{list, log_name, snapshot_name};
 use super::state::{SnapshotFile, State};
 use crate::base::disk::{Dir, IoContext, map};
-use crate::format::journal::{LOG_HEADER_LEN, SnapshotLayout, decode_log_header};
+use crate::format::journal::{LOG_HEADER_LEN, Op, SnapshotLayout, decode_log_header};
 use crate::format::{FormatError, RepoId};
 
 /// A state and where to append next.
@@ -79,6 +79,53 @@ fn from_snapshot(dir: &dyn Dir, repo: &RepoId, snapshot: Option<u64>, logs: &[u6
         tail = Some(replay(dir, repo, lsn, &mut state)?);
     }
     Ok(Recovered { state, tail })
+}
+
+/// What can be read of a journal that does not open: the state that reaches farthest, up to the first damage.
+pub fn salvage(dir: &dyn Dir, repo: &RepoId) -> Result<State, StoreError> {
+    let files = list(dir)?;
+    let candidates = files.snapshots.iter().rev().map(|lsn| Some(*lsn)).chain([None]);
+    let mut best = State::new(None);
+    for candidate in candidates {
+        let snapshot = match candidate.map(|lsn| open_snapshot(dir, repo, lsn)).transpose() {
+            Err(StoreError::Disk(error)) => return Err(error.into()),
+            Err(_) => continue,
+            Ok(snapshot) => snapshot,
+        };
+        let mut state = State::new(snapshot);
+        let base = state.lsn();
+        for lsn in files.logs.iter().copied().filter(|lsn| *lsn >= base) {
+            // Records before the damage are taken in; what follows it has lost its ground.
+            if lsn != state.lsn() || replay(dir, repo, lsn, &mut state).is_err() {
+                break;
+            }
+        }
+        if state.lsn() > best.lsn() {
+            best = state;
+        }
+    }
+    Ok(best)
+}
+
+/// Writes a journal that holds `state` with `ops` applied, in the place of one that does not open. The files of that one are
+/// set aside under other names.
+pub fn rewrite(dir: &dyn Dir, repo: &RepoId, state: &State, mut ops: Vec<Op>) -> Result<(), StoreError> {
+    let files = list(dir)?;
+    let reached = files.snapshots.iter().chain(&files.logs).copied().max().unwrap_or(0).max(state.lsn());
+    // Beyond anything that was promised, so that whoever has the old journal open sees that there is a newer one.
+    let lsn = reached + 1;
+    // Of several operations on one key the last counts, so their order must stay.
+    ops.sort_by(|a, b| a.key().cmp(b.key()));
+    super::snapshot::write(dir, repo, state, lsn, &ops.iter().collect::<Vec<_>>())?;
+    let old = list(dir)?;
+    let old_snapshots = old.snapshots.iter().filter(|old| **old < lsn).map(|old| snapshot_name(*old).into());
+    let old_logs = old.logs.iter().filter(|old| **old < lsn).map(|old| log_name(*old));
+    for name in old_snapshots.chain(old_logs) {
+        let mut aside = OsStr::new("damaged-").to_owned();
+        aside.push(&name);
+        dir.rename(&name, &aside).on("rename", dir.path().join(&name))?;
+    }
+    Ok(dir.sync().on("sync", dir.path())?)
 }
 
 fn open_snapshot(dir: &dyn Dir, repo: &RepoId, lsn: u64) -> Result<SnapshotFile, StoreError> {
