@@ -20,7 +20,8 @@ pub struct FsckArgs {
 }
 
 pub const GC_HELP: &str = "\
-What branches, tags, HEAD, staging, checkpoints and the last hundred operations that can be undone refer to stays.
+What branches, tags, HEAD, staging and checkpoints refer to stays, and what the last hundred operations could bring back
+with undo, unless --prune is given.
 It works in steps: what was done before an interruption stays done. Files of layers that were replaced stay for
 core.gc_grace, for commands that began to read before; the next change after that removes them.";
 
@@ -32,6 +33,9 @@ pub struct GcArgs {
     /// Compress everything anew, at level 12: slower and smaller
     #[arg(long)]
     pub aggressive: bool,
+    /// Give up what only 'digstore undo' could bring back: deleted branches, replaced commits
+    #[arg(long)]
+    pub prune: bool,
     /// Remove the files of replaced layers at once, though another command may be reading them
     #[arg(long)]
     pub now: bool,

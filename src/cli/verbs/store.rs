@@ -45,8 +45,8 @@ fn open_or_rebuild(app: &App, args: &FsckArgs) -> Result<(Opened, Option<Rebuilt
 
 pub fn gc(app: &App, args: &GcArgs) -> Done {
     let at = app.open()?;
-    let GcArgs { dry_run, aggressive, now } = *args;
-    let options = gc::Options { dry_run, aggressive, grace: now.then_some(Duration::ZERO) };
+    let GcArgs { dry_run, aggressive, prune, now } = *args;
+    let options = gc::Options { dry_run, aggressive, prune, grace: now.then_some(Duration::ZERO) };
     let outcome = gc::gc(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || store::gc(&outcome));
     Ok(Report::new(&outcome, text))

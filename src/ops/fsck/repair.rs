@@ -108,7 +108,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn run(&mut self, repo: &Repository, monitor: &dyn Monitor) -> Result<()> {
         let mut waiting: Vec<(Reference, RepoPath)> =
-            roots(repo, &[])?.into_iter().map(|reference| (reference, RepoPath::root())).collect();
+            roots(repo, &[], true)?.into_iter().map(|reference| (reference, RepoPath::root())).collect();
         let state = repo.journal().read();
         let mut entries = staging::entries(&state)?;
         while let Some((path, entry)) = entries.next()? {

@@ -28,14 +28,16 @@ impl Live {
 }
 
 /// Finds what is referred to, without the checkpoints `leave_out`.
-pub fn mark(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Result<Live> {
+///
+/// With `undo`, also what only `undo` could bring back.
+pub fn mark(repo: &Repository, leave_out: &[u64], undo: bool, monitor: &dyn Monitor) -> Result<Live> {
     let objects = repo.objects();
-    let ids = reach(roots(repo, leave_out)?, monitor, &mut |reference| stored_references(&objects, reference))?;
+    let ids = reach(roots(repo, leave_out, undo)?, monitor, &mut |reference| stored_references(&objects, reference))?;
     Ok(Live { ids })
 }
 
 /// What everything is reached from, without the checkpoints `leave_out`.
-pub fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
+pub fn roots(repo: &Repository, leave_out: &[u64], undo: bool) -> Result<Vec<Reference>> {
     let leave_out: HashSet<u64> = leave_out.iter().copied().collect();
     let state = repo.journal().read();
     let mut commits = refs::tips(&state)?;
@@ -45,7 +47,7 @@ pub fn roots(repo: &Repository, leave_out: &[u64]) -> Result<Vec<Reference>> {
     for area in &areas {
         trees.extend(worktable::base(&state, area)?);
     }
-    for operation in operations::list(&state)? {
+    for operation in operations::list(&state)?.into_iter().filter(|_| undo) {
         commits.extend(operation.refs.iter().flat_map(|step| [step.before, step.after]).flatten());
         for head in operation.head.iter().flat_map(|(before, after)| [before, after]) {
             commits.extend(if let Head::Detached(id) = head { Some(*id) } else { None });

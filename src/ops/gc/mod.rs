@@ -20,8 +20,9 @@ use self::plan::{Fate, Plan, Wish, plan};
 use self::rewrite::{rewrite, rewrite_pending};
 use super::Result;
 use crate::base::monitor::Monitor;
+use crate::format::journal::Op;
 use crate::repo::{Repository, WriteLock};
-use crate::store::retired;
+use crate::store::{operations, retired};
 
 /// Blocks that had to wait for those that needed them are gone after the second round; a third is a reserve.
 const MAX_ROUNDS: usize = 3;
@@ -37,6 +38,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Compress everything anew, slower and smaller.
     pub aggressive: bool,
+    /// Give up what only `undo` could bring back.
+    pub prune: bool,
     /// How long the files of replaced layers stay; the settings' time if not given.
     pub grace: Option<Duration>,
 }
@@ -73,7 +76,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     let _timer = repo.metrics().start("gc");
     let lock = repo.lock("gc")?;
     monitor.begin("looking for what is referred to", None, None);
-    let live = mark(repo, &[], monitor)?;
+    let live = mark(repo, &[], !options.prune, monitor)?;
     monitor.end();
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
     (outcome.layers_before, outcome.bytes_before) = layers(repo);
@@ -88,6 +91,10 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
         outcome.rewrite_bytes = rewritten().map(|layer| layer.file_bytes).sum();
         outcome.waiting_bytes = waiting(repo)?;
         return Ok(outcome);
+    }
+    if options.prune {
+        let ops: Vec<Op> = operations::list(&repo.journal().read())?.iter().map(operations::forget_op).collect();
+        repo.commit_looks(&lock, ops)?;
     }
     let swept = sweep(repo, &lock, &live, wish, monitor)?;
     outcome.dead_bytes = swept.dead_bytes;
@@ -144,7 +151,7 @@ fn waiting(repo: &Repository) -> Result<u64> {
 
 /// Bytes that would come back if the checkpoints `leave_out` were gone.
 pub fn dead_bytes(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Result<u64> {
-    let live = mark(repo, leave_out, monitor)?;
+    let live = mark(repo, leave_out, true, monitor)?;
     let objects = repo.objects();
     let plan = plan(&objects, &live, Wish { all: false, merge_below: 0 }, monitor)?;
     let dropped = plan.blocks.iter().filter(|block| block.fate == Fate::Drop).count();
@@ -169,7 +176,7 @@ fn pending_dead_bytes(objects: &crate::store::objects::ObjectStore, live: &Live)
 
 /// Gives back what is dead at once, without waiting for readers. Gives how many bytes the files of the repository lost.
 pub fn reclaim(repo: &Repository, lock: &WriteLock, monitor: &dyn Monitor) -> Result<u64> {
-    let live = mark(repo, &[], monitor)?;
+    let live = mark(repo, &[], true, monitor)?;
     let bytes = |repo: &Repository| layers(repo).1 + repo.objects().pending().stored_bytes();
     let before = bytes(repo);
     sweep(repo, lock, &live, Wish { all: false, merge_below: 0 }, monitor)?;

@@ -77,7 +77,7 @@ impl Versions {
     }
 
     fn gc(&self, aggressive: bool) -> Outcome {
-        gc(&self.repo, &Options { aggressive, grace: Some(Duration::ZERO), dry_run: false }, &Silent).unwrap()
+        gc(&self.repo, &Options { aggressive, grace: Some(Duration::ZERO), ..Options::default() }, &Silent).unwrap()
     }
 
     /// Makes all versions unreachable but these. The last one is that of HEAD and staging, and must be among them.
