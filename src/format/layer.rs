@@ -134,6 +134,13 @@ pub struct ObjectRow {
     pub place: Place,
 }
 
+impl ObjectRow {
+    /// Sorts objects as they lie in the file; one without bytes comes before the one that begins where it does.
+    pub fn place_order(&self) -> (u32, u32, u32, ObjectId) {
+        (self.place.block, self.place.offset, self.place.len, self.id)
+    }
+}
+
 /// What the footer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
@@ -244,7 +251,7 @@ impl Footer {
 
 /// The rows of whole blocks: what objects lie in each says its id.
 pub fn block_rows(blocks: &[BlockRow], objects: &mut [ObjectRow]) -> Vec<ObjectRow> {
-    objects.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+    objects.sort_unstable_by_key(ObjectRow::place_order);
     let row = |of: &[ObjectRow]| {
         let block = of.first()?.place.block;
         let len = blocks.get(block as usize)?.raw_len;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::gc::merge;
 use super::ingest::{Captured, IngestStats, Sink, Source, ingest};
+use super::moved::Gone;
 use super::scan::{Pair, listed_ops, pair, walk_tree};
 use super::{Error, Result};
 use crate::base::clock;
@@ -105,8 +106,16 @@ pub fn stage(
         return Ok((outcome, Vec::new()));
     }
     let mut bands = BandPaths::new(repo.work());
+    let mut gone = Gone::default();
+    for change in &changes {
+        if let Change::Gone(pair) = change {
+            gone.add(&pair.path, pair.staged.as_ref());
+        }
+    }
     let sources = changes.iter().filter_map(|change| match change {
-        Change::Read(pair, stat) => Some(Source::new(pair.path.clone(), stat.len, pair.staged.as_ref(), &mut bands)),
+        Change::Read(pair, stat) => {
+            Some(Source::new(pair.path.clone(), stat.len, pair.staged.as_ref(), &mut bands).or_like(&gone))
+        }
         _ => None,
     });
     let mut contents = ingest(repo, sources.collect(), sink, monitor)?.files.into_iter();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
-use crate::model::id::{BlockId, IdPrefix, LayerId, ObjectKind};
+use crate::model::id::{BlockId, IdPrefix, LayerId};
 use crate::repo::Repository;
 use crate::store::layers::LayerSet;
 use crate::transform::compress::Codec;
@@ -125,15 +125,10 @@ pub fn show(repo: &Repository, options: &ShowOptions, monitor: &dyn Monitor) -> 
     let objects = repo.objects();
     let number = find(objects.layers(), &options.id)?;
     let reader = objects.layers().reader(number)?;
-    let tables = reader.tables()?;
     let footer = reader.footer();
     let mut kinds: BTreeMap<String, KindCount> = BTreeMap::new();
     let mut in_block = vec![0u64; footer.block_count as usize];
-    for object in tables.objects() {
-        let place = object.map_err(|source| reader.wrong(source))?.place;
-        if place.kind == ObjectKind::Block {
-            continue;
-        }
+    for place in reader.stored_objects()?.iter().map(|object| object.place) {
         let kind = kinds.entry(place.kind.to_string()).or_default();
         kind.count += 1;
         kind.plain_bytes += u64::from(place.len);

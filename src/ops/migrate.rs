@@ -98,8 +98,7 @@ fn write_pending(repo: &Repository, lock: &WriteLock) -> Result<()> {
 /// Puts a layer of the first format in the place of a later one. Others may still need its blocks, so it keeps them whole.
 fn write_back(repo: &Repository, lock: &WriteLock, objects: &Arc<ObjectStore>, number: u32) -> Result<()> {
     let reader = objects.layers().reader(number)?;
-    let mut rows = reader.stored_objects()?;
-    rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+    let rows = reader.objects_by_place()?;
     // In the first format no object comes twice in a layer, so a block with one that did goes to another.
     let mut writers: Vec<LayerWriter> = Vec::new();
     for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {

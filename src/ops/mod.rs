@@ -23,6 +23,7 @@ pub mod log;
 pub mod ls;
 pub mod materialize;
 pub mod migrate;
+mod moved;
 pub mod mv;
 pub mod proof;
 pub mod reach;

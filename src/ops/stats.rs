@@ -224,8 +224,7 @@ fn count_layers(objects: &ObjectStore, outcome: &mut Outcome) -> Result<()> {
         for block in 0..reader.footer().block_count {
             outcome.stored_bytes += u64::from(reader.block(block)?.stored_len);
         }
-        for object in reader.tables()?.objects() {
-            let place = object.map_err(|source| reader.wrong(source))?.place;
+        for place in reader.stored_objects()?.iter().map(|object| object.place) {
             let kind = outcome.objects.entry(place.kind.to_string()).or_default();
             kind.count += 1;
             kind.plain_bytes += u64::from(place.len);

@@ -33,7 +33,7 @@ use crate::model::id::{LayerId, ObjectId};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::store::backend::{Backend, LocalBackend, MemoryBackend};
 use crate::store::cache::BlockCache;
-use crate::store::index::{ChunkIndex, Located};
+use crate::store::index::{ChunkIndex, LAYERS_PER_INDEX, Located};
 use crate::store::journal::{Durability, Journal, State};
 use crate::store::layer_reader::{file_name, id_of_file};
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
@@ -399,7 +399,9 @@ impl Repository {
         if !layers.is_empty() {
             self.reload()?;
             // The commit is done, and an index is only derived: if there is no room for one, a later commit makes it.
-            if self.objects().index().maintain(self.objects().layers()).unwrap_or(false) {
+            // With merging, eight small layers become one first.
+            let least = if self.settings.maintenance { 2 * LAYERS_PER_INDEX } else { LAYERS_PER_INDEX };
+            if self.objects().index().maintain(self.objects().layers(), least).unwrap_or(false) {
                 self.reload()?;
             }
             self.unsettled.store(false, Ordering::Relaxed);

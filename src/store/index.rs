@@ -20,7 +20,7 @@ use crate::model::id::{LayerId, ObjectId};
 /// The suffix of index files.
 const SUFFIX: &str = ".idx";
 /// This many layers in no index are worth one: a lookup that misses costs about 0.1 us a table.
-const LAYERS_PER_INDEX: usize = 8;
+pub const LAYERS_PER_INDEX: usize = 8;
 /// An index is merged with the next when it is at most this many times larger, so that few are left and each entry is
 /// rewritten a logarithmic number of times.
 const MERGE_RATIO: u64 = 4;
@@ -129,12 +129,12 @@ impl ChunkIndex {
         self.files.iter().filter(bad).map(|file| file.name.clone()).collect()
     }
 
-    /// Writes an index over the loose layers if there are enough of them, taking in smaller indexes. Needs the writer lock.
+    /// Writes an index over the loose layers if there are at least `least` of them, taking in smaller indexes. Needs the writer lock.
     ///
     /// The order is: new file durable, then old files removed. A crash between leaves both, which agree.
-    pub fn maintain(&self, layers: &LayerSet) -> Result<bool, StoreError> {
+    pub fn maintain(&self, layers: &LayerSet, least: usize) -> Result<bool, StoreError> {
         let Some(dir) = &self.dir else { return Ok(false) };
-        if self.loose.len() < LAYERS_PER_INDEX {
+        if self.loose.len() < least {
             return Ok(false);
         }
         let mut entry_count: u64 = 0;

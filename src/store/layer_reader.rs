@@ -118,6 +118,13 @@ impl LayerReader {
         Ok(rows)
     }
 
+    /// All objects as they lie in the file, those of a block together.
+    pub fn objects_by_place(&self) -> Result<Vec<ObjectRow>, StoreError> {
+        let mut rows = self.stored_objects()?;
+        rows.sort_unstable_by_key(ObjectRow::place_order);
+        Ok(rows)
+    }
+
     /// A block's row.
     pub fn block(&self, number: u32) -> Result<BlockRow, StoreError> {
         self.tables()?.block(number).map_err(|source| self.wrong(source))

@@ -129,6 +129,13 @@ pub fn gc(outcome: &gc::Outcome) -> String {
     text
 }
 
+/// What more there is to know of a block.
+fn extras(block: &layer::BlockInfo) -> String {
+    let filter = if block.filter == "none" { String::new() } else { format!(", {}", block.filter) };
+    let base = block.base.map(|base| format!(", with {} ({} deep)", base.short(), block.depth));
+    filter + &base.unwrap_or_default()
+}
+
 /// What was brought forward or taken back, or would be.
 pub fn migrate(outcome: &migrate::Outcome) -> String {
     let migrate::Outcome { from, to, .. } = outcome;
@@ -274,8 +281,12 @@ pub fn layer(outcome: &layer::ShowOutcome, verbose: bool) -> String {
             let objects = count(block.objects, "object");
             let _ = writeln!(
                 text,
-                "{:>8} at {:>12} {:<4} {stored} from {plain}, {objects}, crc32 {:08x}",
-                block.number, block.offset, block.codec, block.crc32
+                "{:>8} at {:>12} {:<4} {stored} from {plain}, {objects}, crc32 {:08x}{}",
+                block.number,
+                block.offset,
+                block.codec,
+                block.crc32,
+                extras(block)
             );
         }
     }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use self::find::{Entry, Finder, Now, Row, file_entry, settle};
 pub use self::find::{nothing, record};
 use super::ingest::{Sink, Source, ingest};
+use super::moved::Gone;
 use super::scan::{bundle_held_still, list_bundle, listed_ops, walk_bundle, walk_tree};
 use super::status::is_version;
 use super::{Error, Result, commit};
@@ -237,7 +238,11 @@ fn store(
         Now::Read(stat) => Some(Source::new(row.path.clone(), stat.len, row.old.as_ref(), &mut bands)),
         _ => None,
     };
-    let sources = rows.iter().filter_map(&mut source).collect();
+    let mut gone = Gone::default();
+    for row in rows.iter().filter(|row| matches!(row.now, Now::Gone)) {
+        gone.add(&row.path, row.old.as_ref());
+    }
+    let sources = rows.iter().filter_map(&mut source).map(|source| source.or_like(&gone)).collect();
     let mut contents = ingest(repo, sources, sink, monitor)?.files.into_iter();
     let mut changes = Vec::new();
     for row in rows {

@@ -86,8 +86,7 @@ fn check_blocks(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let reader = objects.layers().reader(layer)?;
-    let mut rows = reader.stored_objects()?;
-    rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset));
+    let rows = reader.objects_by_place()?;
     let blocks: Vec<&[ObjectRow]> = rows.chunk_by(|a, b| a.place.block == b.place.block).collect();
     let checked: Vec<std::result::Result<BlockCheck, DiskError>> = repo.pools().cpu().install(|| {
         let check = |rows: &&[ObjectRow]| {

@@ -268,7 +268,7 @@ fn salvage(objects: &Arc<ObjectStore>, layer: u32, writer: &mut LayerWriter) -> 
     let mut rows: Vec<ObjectRow> =
         (0..reader.footer().object_count).filter_map(|row| reader.object(row).ok()).collect();
     rows.retain(|row| row.place.kind != ObjectKind::Block);
-    rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+    rows.sort_unstable_by_key(ObjectRow::place_order);
     for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
         if let Some(plain) = decoded(objects, layer, rows)? {
             add_sound(&plain, rows, writer)?;
@@ -307,8 +307,7 @@ fn copy_sound(
     writer: &mut LayerWriter,
 ) -> Result<()> {
     let reader = objects.layers().reader(layer)?;
-    let mut rows = reader.stored_objects()?;
-    rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+    let rows = reader.objects_by_place()?;
     for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
         let number = rows.first().map_or(0, |row| row.place.block);
         let row = reader.block(number)?;

@@ -56,8 +56,7 @@ pub fn merge(repo: &Repository, lock: &WriteLock) -> Result<bool> {
             continue;
         }
         let reader = objects.layers().reader(number)?;
-        let mut rows = reader.stored_objects()?;
-        rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+        let rows = reader.objects_by_place()?;
         for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
             let row = reader.block(rows.first().map_or(0, |row| row.place.block))?;
             writer.copy_block(&row, &reader.read_stored(&row)?, rows)?;

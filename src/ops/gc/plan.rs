@@ -86,7 +86,7 @@ pub struct Plan {
 pub struct Wish {
     /// Every block is compressed anew, and every dead byte goes.
     pub all: bool,
-    /// Layers with fewer bytes become one.
+    /// Layers with fewer bytes of objects become one.
     pub merge_below: u64,
 }
 
@@ -246,7 +246,7 @@ fn choose_layers(plan: &mut Plan, wish: Wish) {
         let dead: u64 = goes.map(Block::dead_bytes).sum();
         let recompressed = own.iter().any(|block| block.fate == Fate::Recompress);
         layer.rewrite = recompressed || dead * MIN_LAYER_SHARE >= layer.file_bytes || wish.all && dead > 0;
-        layer.is_small = layer.file_bytes < wish.merge_below;
+        layer.is_small = own.iter().map(|block| block.raw_bytes).sum::<u64>() < wish.merge_below;
     }
     let small = layers.iter().filter(|layer| layer.is_small).count();
     if small > 1 {

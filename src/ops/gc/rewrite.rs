@@ -112,8 +112,7 @@ struct Step<'a> {
 impl Step<'_> {
     fn layer(&mut self, at: usize) -> Result<()> {
         let reader = self.objects.layers().reader(at as u32)?;
-        let mut rows = reader.stored_objects()?;
-        rows.sort_unstable_by_key(|row| (row.place.block, row.place.offset, row.place.len, row.id));
+        let rows = reader.objects_by_place()?;
         for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
             let number = rows.first().map_or(0, |row| row.place.block);
             self.block(at, number, rows)?;

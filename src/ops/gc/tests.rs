@@ -86,7 +86,7 @@ impl Versions {
         let state = self.repo.journal().read();
         let dropped = (0..self.ids.len()).filter(|number| !kept.contains(number));
         let mut ops: Vec<_> = dropped.map(|number| store::refs::delete_op(RefKind::Branch, &branch(number))).collect();
-        ops.extend(store::operations::list(&state).unwrap().iter().map(store::operations::forget_op));
+        ops.extend(operations::list(&state).unwrap().iter().map(operations::forget_op));
         drop(state);
         self.repo.repo.commit(&lock, &[], ops).unwrap();
     }

@@ -28,6 +28,7 @@ use self::dispatch::Dispatcher;
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
+use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;
 use crate::base::monitor::Monitor;
@@ -69,6 +70,12 @@ impl Source {
         };
         let cut = if bands.contain(&path) { Cut::Band } else { Cut::Content };
         Self { path, len, cut, before }
+    }
+
+    /// If nothing is known of the file: what is known of one that is gone and was probably this one.
+    pub fn or_like(self, gone: &Gone) -> Self {
+        let before = self.before.or_else(|| gone.nearest(&self.path, self.len));
+        Self { before, ..self }
     }
 }
 
