@@ -165,7 +165,7 @@ fn components(c: &mut Criterion) {
     let (old, large) = (noise(1, MIB), noise(2, 10 * MIB));
     let new = changed(&old);
     let mut group = c.benchmark_group("components");
-    let base = Opposite { bytes: &old, at: 0 };
+    let base = Opposite::whole(&old);
     let packed = compress(&new, Some(base), DEFAULT_LEVEL).unwrap();
     assert!(packed.uses_base && packed.bytes.len() < MIB / 3);
     assert_eq!(decompress(packed.codec, packed.filter, &packed.bytes, new.len(), base).unwrap(), new);

@@ -21,7 +21,7 @@ pub const HEADER_LEN: usize = 32;
 /// Length of the footer.
 pub const FOOTER_LEN: usize = 152;
 /// Length of a row of the block table, of the first version and of the second.
-const BLOCK_ROW_LENS: [usize; 2] = [24, 32];
+const BLOCK_ROW_LENS: [usize; 2] = [24, 40];
 /// Length of an object's place.
 pub const PLACE_LEN: usize = 13;
 /// No block decodes to more; an object lies in one block.
@@ -67,6 +67,10 @@ pub struct Base {
     pub depth: u8,
     /// Where in the base the older version of the block's first byte is; may lie outside.
     pub at: i32,
+    /// Where in the base begins what serves as dictionary.
+    pub from: u32,
+    /// How much of it does.
+    pub len: u32,
 }
 
 /// Where a block is and how it is stored.
@@ -294,7 +298,10 @@ pub fn encode_tables(
             // Counted from one: zero is none.
             let base = block.base.and_then(|base| bases.binary_search(&base.id).ok()).map_or(0, |at| at as u32 + 1);
             out.extend_from_slice(&base.to_le_bytes());
-            out.extend_from_slice(&block.base.map_or(0, |base| base.at).to_le_bytes());
+            let (at, from, len) = block.base.map_or((0, 0, 0), |base| (base.at, base.from, base.len));
+            out.extend_from_slice(&at.to_le_bytes());
+            out.extend_from_slice(&from.to_le_bytes());
+            out.extend_from_slice(&len.to_le_bytes());
         }
     }
     for base in &bases {
@@ -429,7 +436,8 @@ impl<'a> Tables<'a> {
                 None => None,
                 Some(number) => {
                     let id = self.bases.get(number as usize).ok_or_else(|| invalid("a base is out of range"))?;
-                    Some(Base { id: BlockId::from_digest(*id), depth, at: reader.u32()? as i32 })
+                    let (at, from, len) = (reader.u32()? as i32, reader.u32()?, reader.u32()?);
+                    Some(Base { id: BlockId::from_digest(*id), depth, at, from, len })
                 }
             },
         };
@@ -490,7 +498,7 @@ mod tests {
     }
 
     fn sample_of(version: u16) -> (Vec<u8>, Footer) {
-        let base = Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5 };
+        let base = Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5, from: 6, len: 7 };
         let row = |offset, stored_len, raw_len, crc, codec| {
             let (filter, base) = (Filter::None, None);
             BlockRow { offset, stored_len, raw_len, crc, codec, filter, base }
@@ -517,7 +525,7 @@ mod tests {
         assert_eq!((bytes.len(), tables.len() as u64), (FOOTER_LEN, footer.tables_len()));
         let (id, decoded) = Footer::decode(&bytes).unwrap();
         assert_eq!(decoded, footer);
-        assert_eq!(id.short(), "958e58eee8de");
+        assert_eq!(id.short(), "8ce53b6b7242");
         let (_, first) = sample_of(VERSION_WITHOUT_BASES);
         assert_eq!(Footer::decode(&first.encode()).unwrap().0.short(), "54ec2f9ba6cd");
     }
@@ -528,7 +536,7 @@ mod tests {
         let tables = Tables::new(&footer, &bytes).unwrap();
         let block = tables.block(0).unwrap();
         assert_eq!((block.filter, block.depth()), (Filter::Difference(Width::Two), 3));
-        assert_eq!(block.base, Some(Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5 }));
+        assert_eq!(block.base, Some(Base { id: BlockId::from_digest([7; 32]), depth: 3, at: -5, from: 6, len: 7 }));
         assert_eq!(tables.block(1).unwrap().base, None);
         let ids: Vec<ObjectId> = (0..8u32).map(|i| ObjectId::from_digest(sha256(&[&i.to_le_bytes()]))).collect();
         let row = tables.find(&block_id(ids.iter()).into()).unwrap().unwrap();
@@ -583,9 +591,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tables_of_anything_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 603..=603), id: [u8; 32]) {
+        fn tables_of_anything_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 619..=619), id: [u8; 32]) {
             let (_, footer) = sample();
-            prop_assert_eq!(footer.tables_len(), 603);
+            prop_assert_eq!(footer.tables_len(), 619);
             let tables = Tables::new(&footer, &bytes).unwrap();
             let _ = tables.find(&ObjectId::from_digest(id));
             let _ = tables.block(0);

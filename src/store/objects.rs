@@ -55,12 +55,19 @@ pub struct OldBlock {
     pub block: u32,
     /// Where in it the older version of the next byte is; may lie outside.
     pub at: i64,
+    /// Where in it the older versions of what is compressed with it begin and end.
+    pub part: (u32, u32),
 }
 
 impl OldBlock {
     /// Is it the same block?
     pub fn is_same(&self, other: &Self) -> bool {
         (self.layer, self.block) == (other.layer, other.block)
+    }
+
+    /// The same block for more objects: the part spans those of both.
+    pub fn and(self, other: &Self) -> Self {
+        Self { part: (self.part.0.min(other.part.0), self.part.1.max(other.part.1)), ..self }
     }
 }
 
@@ -170,7 +177,7 @@ impl ObjectStore {
             return self.pending().block(block);
         }
         let reader = self.layers.reader(layer)?;
-        let Some(Base { id, at, .. }) = reader.block(block)?.base else {
+        let Some(Base { id, at, from, len, .. }) = reader.block(block)?.base else {
             return reader.read_block(block, Opposite::NONE);
         };
         let broken = |why: String| StoreError::BrokenChain { layer: reader.id(), block, why };
@@ -183,7 +190,7 @@ impl ObjectStore {
             error if error.kind() != ErrorKind::Corrupt => error,
             other => broken(other.to_string()),
         })?;
-        reader.read_block(block, Opposite { bytes: &base, at })
+        reader.read_block(block, Opposite { bytes: &base, at, part: (from, len) })
     }
 
     fn base_at(&self, layer: u32, block: u32, depth: u32) -> Result<Arc<Vec<u8>>, StoreError> {
@@ -238,8 +245,9 @@ impl ObjectStore {
         let reader = self.layers.reader(layer)?;
         let depth = reader.block(block)?.depth();
         let id = reader.block_ids()?.get(block as usize).copied();
-        let at = i64::from(located.object.place.offset) + shift;
-        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block, at }))
+        let Place { offset, len, .. } = located.object.place;
+        let (at, part) = (i64::from(offset) + shift, (offset, offset.saturating_add(len)));
+        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block, at, part }))
     }
 
     /// A decoded block, from the cache or the layer.

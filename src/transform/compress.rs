@@ -60,11 +60,26 @@ pub struct Opposite<'a> {
     pub bytes: &'a [u8],
     /// The place.
     pub at: i32,
+    /// The part of the block that serves as dictionary: where it begins, and how long it is.
+    pub part: (u32, u32),
 }
 
 impl Opposite<'_> {
     /// No block.
-    pub const NONE: Opposite<'static> = Opposite { bytes: &[], at: 0 };
+    pub const NONE: Opposite<'static> = Opposite { bytes: &[], at: 0, part: (0, 0) };
+
+    /// All of a block, from its first byte on.
+    pub fn whole(bytes: &[u8]) -> Opposite<'_> {
+        Opposite { bytes, at: 0, part: (0, u32::try_from(bytes.len()).unwrap_or(u32::MAX)) }
+    }
+
+    /// The part that serves as dictionary, as zstd takes it for plain content: without its first byte, if it looks like a
+    /// dictionary made by zstd.
+    fn dictionary(&self) -> &[u8] {
+        let (from, len) = (self.part.0 as usize, self.part.1 as usize);
+        let part = self.bytes.get(from..from.saturating_add(len)).unwrap_or_default();
+        if part.starts_with(&DICTIONARY_MAGIC) { part.get(1..).unwrap_or_default() } else { part }
+    }
 
     /// What lies opposite to the bytes from `start` on.
     fn from(&self, start: usize) -> Self {
@@ -91,12 +106,9 @@ pub fn compress(plain: &[u8], base: Option<Opposite<'_>>, level: i32) -> io::Res
         let packed = Packed { codec: Codec::Zstd, filter, uses_base: filter.needs_base(), bytes };
         return Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW });
     }
-    let base = base.map(|base| base.bytes).filter(|base| !base.is_empty());
-    if base.is_none() {
-        return compress_alone(plain, level);
-    }
-    let bytes = encode(plain, dictionary(base.unwrap_or_default()), level)?;
-    let packed = Packed { codec: Codec::Zstd, filter: Filter::None, uses_base: base.is_some(), bytes };
+    let Some(base) = base.filter(|base| !base.dictionary().is_empty()) else { return compress_alone(plain, level) };
+    let bytes = encode(plain, base.dictionary(), level)?;
+    let packed = Packed { codec: Codec::Zstd, filter: Filter::None, uses_base: true, bytes };
     Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW })
 }
 
@@ -158,7 +170,7 @@ fn choose_filter(plain: &[u8], base: Option<Opposite<'_>>) -> io::Result<Filter>
     }
     if let Some(base) = base {
         // What shrinks with the old version as dictionary needs no filter.
-        let len = encode(&sample, dictionary(base.bytes), SAMPLE_LEVEL)?.len();
+        let len = encode(&sample, base.dictionary(), SAMPLE_LEVEL)?.len();
         best = if len <= best.0 { (len, Filter::None) } else { best };
         let starts = sample_starts(plain.len());
         let older: Vec<u8> = starts.iter().flat_map(|start| base.from(*start).aligned(SAMPLE_LEN)).collect();
@@ -186,11 +198,6 @@ const MIN_TEXT_SHARE: (usize, usize) = (15, 16);
 fn is_text(sample: &[u8]) -> bool {
     let printable = sample.iter().filter(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')).count();
     printable * MIN_TEXT_SHARE.1 >= sample.len() * MIN_TEXT_SHARE.0
-}
-
-/// The base as zstd takes it for plain content: without its first byte, if it looks like a dictionary made by zstd.
-fn dictionary(base: &[u8]) -> &[u8] {
-    if base.starts_with(&DICTIONARY_MAGIC) { base.get(1..).unwrap_or_default() } else { base }
 }
 
 /// A frame for each plane: the codes that suit one do not suit another, and zstd makes one set for up to 128 KiB.
@@ -231,7 +238,7 @@ pub fn decompress(
     let filtered = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => {
-            let dictionary = if filter == Filter::None { dictionary(base.bytes) } else { &[] };
+            let dictionary = if filter == Filter::None { base.dictionary() } else { &[] };
             let mut out = Vec::with_capacity(raw_len);
             DECOMPRESSOR.with_borrow_mut(|slot| {
                 let context = match slot {
@@ -261,7 +268,7 @@ mod tests {
     }
 
     fn round_trip_at(plain: &[u8], base: Option<&[u8]>, at: i32) -> Packed {
-        let base = base.map(|bytes| Opposite { bytes, at });
+        let base = base.map(|bytes| Opposite { at, ..Opposite::whole(bytes) });
         let packed = compress(plain, base, DEFAULT_LEVEL).unwrap();
         let stored = if packed.codec == Codec::Raw { plain } else { &packed.bytes };
         let base = if packed.uses_base { base.unwrap() } else { Opposite::NONE };

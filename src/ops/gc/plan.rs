@@ -51,7 +51,8 @@ pub struct Block {
     pub at: i64,
     /// Its length in the file.
     pub stored_bytes: u64,
-    raw_bytes: u64,
+    /// Its length when it is decoded.
+    pub raw_bytes: u64,
     live_bytes: u64,
 }
 

@@ -191,7 +191,10 @@ impl Step<'_> {
         let id = self.objects.layers().reader(layer as u32)?.block_ids()?.get(number as usize).copied();
         let fits =
             u8::try_from(depth).ok().filter(|depth| depth.saturating_add(1) < self.repo.settings().snapshot_interval);
-        let old = |id, depth| OldBlock { id, depth, layer: layer as u32, block: number, at: block.at };
+        // All of it: what it was compressed with before may have been another part of another block.
+        let whole = self.plan.blocks.get(base as usize).map_or(0, |base| base.raw_bytes as u32);
+        let old =
+            |id, depth| OldBlock { id, depth, layer: layer as u32, block: number, at: block.at, part: (0, whole) };
         Ok(id.zip(fits).map(|(id, depth)| old(id, depth)))
     }
 
