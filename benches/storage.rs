@@ -121,7 +121,7 @@ fn capture(c: &mut Criterion) {
         place
     };
     group.bench_function("delta", |b| {
-        b.iter_batched(start, |place| place.save(&file(&second)), BatchSize::PerIteration)
+        b.iter_batched(start, |place| place.save(&file(&second)), BatchSize::PerIteration);
     });
     group.finish();
 }
@@ -141,8 +141,7 @@ fn recovery(c: &mut Criterion) {
         let open = || {
             let work = open_root(place.folder.path()).unwrap();
             let dir = work.open_dir(OsStr::new(CONTROL_DIR)).unwrap();
-            let repo = Repository::open(dir, work, Settings::default()).unwrap();
-            repo
+            Repository::open(dir, work, Settings::default()).unwrap()
         };
         let (len, content) = place.content(revision);
         group.bench_function(name, |b| {

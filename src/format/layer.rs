@@ -205,7 +205,11 @@ impl Footer {
         let tables_digest = reader.array()?;
         let merkle_root = reader.array()?;
         let repo = reader.array()?;
-        reader.take(20)?;
+        if version != VERSION_WITHOUT_BASES && reader.take(20)?.iter().any(|byte| *byte != 0) {
+            return Err(invalid("its footer uses a reserved field"));
+        } else if version == VERSION_WITHOUT_BASES {
+            reader.take(20)?;
+        }
         let crc = reader.u32()?;
         reader.finish()?;
         let covered = bytes.get(..FOOTER_LEN - 4).unwrap_or_default();
@@ -429,7 +433,9 @@ impl<'a> Tables<'a> {
         };
         let filter = filter_from_number(reader.u8()?).ok_or_else(|| invalid("a block has an unknown filter"))?;
         let depth = reader.u8()?;
-        reader.u8()?;
+        if reader.u8()? != 0 {
+            return Err(invalid(format!("block {number} uses a reserved field")));
+        }
         let base = match self.footer.version {
             VERSION_WITHOUT_BASES => None,
             _ => match reader.u32()?.checked_sub(1) {

@@ -28,7 +28,6 @@ const COMMIT_MAGIC: &[u8] = b"DIGCOMM1";
 
 /// A proof as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Proof {
     /// The format's version.
     pub digstore_proof: u32,

@@ -95,6 +95,12 @@ pub enum Error {
     /// A bundle that did not hold still while it was read.
     #[error("the bundle '{0}' kept changing while it was read; nothing was recorded")]
     KeptChanging(RepoPath),
+    /// A proof that does not hold.
+    #[error("the proof does not hold: {0}")]
+    NotProven(String),
+    /// The user stopped work that goes in steps.
+    #[error("interrupted; the steps that were done stay done")]
+    Stopped,
     /// Something about the request that no other variant says.
     #[error("{message}")]
     Refused {
@@ -160,7 +166,8 @@ impl Error {
             Self::Repo(error) => error.kind(),
             Self::RefName(_) | Self::SessionName(_) => ErrorKind::Usage,
             Self::Conflict { .. } | Self::KeptChanging(_) => ErrorKind::Conflict,
-            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Interrupted | Self::Stopped => ErrorKind::Interrupted,
+            Self::NotProven(_) => ErrorKind::Corrupt,
             _ => ErrorKind::Failed,
         }
     }
@@ -190,7 +197,8 @@ impl Error {
             Self::Conflict { .. } => "conflict",
             Self::KeptChanging(_) => "kept-changing",
             Self::Refused { .. } => "refused",
-            Self::Interrupted => "interrupted",
+            Self::NotProven(_) => "not-proven",
+            Self::Interrupted | Self::Stopped => "interrupted",
         }
     }
 
@@ -200,6 +208,8 @@ impl Error {
             Self::Disk(error) => disk_hint(error),
             Self::Repo(RepoError::Store(StoreError::Disk(error)) | RepoError::Disk(error)) => disk_hint(error),
             Self::Repo(error) => error.hint(),
+            Self::NotProven(_) => Some("the proof, the root or the bytes are not the right ones; ask whoever made it"),
+            Self::Stopped => Some("run it again to go on"),
             Self::Ignored(_) => Some("add it all the same with --force"),
             Self::NothingToCommit => Some("stage changes with 'digstore add', or use --allow-empty"),
             Self::WouldLose { verb: "restoring" | "undo", .. } => {

@@ -67,7 +67,7 @@ pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
         write_pending(repo, &lock)?;
         for (number, len) in later {
             if monitor.cancelled() {
-                return Err(Error::Interrupted);
+                return Err(Error::Stopped);
             }
             write_back(repo, &lock, &objects, number)?;
             monitor.advance(1, len);

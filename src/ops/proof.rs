@@ -140,12 +140,10 @@ pub struct VerifyOutcome {
 /// Checks a proof against the id of a commit, or of a checkpoint's tree, without a repository. `content`: bytes that are said
 /// to be the file's, or the range's.
 pub fn verify(proof: &[u8], root: &ObjectId, content: Option<&[u8]>) -> Result<(VerifyOutcome, Proven)> {
-    let wrong = |error| StoreError::Format { subject: "the proof".to_owned(), source: error };
-    let proven = Proof::decode(proof).and_then(|proof| proof.verify(root)).map_err(wrong)?;
+    let proven = Proof::decode(proof).and_then(|proof| proof.verify(root));
+    let proven = proven.map_err(|error| Error::NotProven(error.to_string()))?;
     if content.is_some_and(|content| !matches(&proven, content)) {
-        let id = *root;
-        let why = format!("the bytes given are not those of '{}' in it", proven.path);
-        return Err(StoreError::Corrupt { kind: ObjectKind::Commit, id, why }.into());
+        return Err(Error::NotProven(format!("the bytes given are not those of '{}'", proven.path)));
     }
     let outcome = VerifyOutcome {
         valid: true,

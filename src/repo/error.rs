@@ -13,6 +13,14 @@ use crate::store::StoreError;
 /// A failure to open, lock or understand a repository.
 #[derive(Debug, Error)]
 pub enum RepoError {
+    /// Another process changed the format while this one had the repository open.
+    #[error("the repository was brought to format {found} meanwhile; it was opened as format {opened}")]
+    Migrated {
+        /// Its format now.
+        found: u16,
+        /// The format that this process knows.
+        opened: u16,
+    },
     /// The disk refused.
     #[error(transparent)]
     Disk(#[from] DiskError),

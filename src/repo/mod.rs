@@ -254,6 +254,10 @@ impl Repository {
         }
         if let Some(dir) = dir.filter(|_| !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed)) {
             let changed = self.journal.refresh()?;
+            let found = read_manifest(dir)?.version;
+            if found != self.manifest.version {
+                return Err(RepoError::Migrated { found, opened: self.manifest.version });
+            }
             self.reclaim(dir)?;
             if self.unsettled.swap(false, Ordering::Relaxed) || changed {
                 self.reload()?;
@@ -319,13 +323,18 @@ impl Repository {
     pub fn reap(&self, lock: &WriteLock, grace: Duration) -> Result<u64, RepoError> {
         let (retired, live) = {
             let state = self.journal.read();
-            (retired::list(&state)?, refs::layers(&state)?)
+            let retired = retired::list(&state)?;
+            if retired.is_empty() {
+                return Ok(0);
+            }
+            (retired, refs::layers(&state)?)
         };
         let now = clock::now();
         let is_due = |retired: &&Retired| {
             // A clock that was set back keeps nothing for ever.
             let age = now.saturating_sub(retired.since);
-            age < 0 || u128::from(age.unsigned_abs()) >= grace.as_nanos()
+            // After the clock was set back they stay until it has caught up; without a grace time nobody waits for that.
+            grace.is_zero() || age >= 0 && u128::from(age.unsigned_abs()) >= grace.as_nanos()
         };
         let (mut freed, mut ops) = (0, Vec::new());
         for retired in retired.iter().filter(is_due) {
@@ -359,15 +368,15 @@ impl Repository {
 
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
-        self.new_layer_at(self.settings.level)
+        self.new_layer_with(self.objects(), self.settings.level)
     }
 
-    /// Starts a layer whose blocks are compressed with another level of zstd.
-    pub fn new_layer_at(&self, level: i32) -> Result<LayerWriter, StoreError> {
+    /// Starts a layer whose bases are places in `stored`, compressed with another level of zstd.
+    pub fn new_layer_with(&self, stored: Arc<ObjectStore>, level: i32) -> Result<LayerWriter, StoreError> {
         self.unsettled.store(true, Ordering::Relaxed);
         let block_len = self.settings.block_len;
         let options = LayerOptions { block_len, level, version: self.manifest.version };
-        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), self.objects(), options)
+        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), stored, options)
     }
 
     /// Commits metadata, together with new layers: the one way in which the repository changes.

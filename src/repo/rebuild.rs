@@ -25,7 +25,7 @@ use crate::repo::trees;
 use crate::store::backend::{Backend, LocalBackend};
 use crate::store::cache::BlockCache;
 use crate::store::index::ChunkIndex;
-use crate::store::journal::{self, State};
+use crate::store::journal::{self, Durability, Journal, State};
 use crate::store::layer_reader::{LayerReader, file_name, id_of_file};
 use crate::store::layers::LayerSet;
 use crate::store::objects::ObjectStore;
@@ -67,6 +67,10 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Rebuilt, RepoE
     };
     let (journal_dir, layers_dir) = (sub(JOURNAL_DIR)?, sub(LAYERS_DIR)?);
     sub(INDEX_DIR)?;
+    if Journal::open(Some(Arc::clone(&journal_dir)), manifest.id, Durability::Strict).is_ok() {
+        // What was wrong was wrong for a moment only, or somebody else has mended it.
+        return Ok(Rebuilt::default());
+    }
     let state = journal::salvage(journal_dir.as_ref(), &manifest.id)?;
     let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(layers_dir));
     let mut outcome = Rebuilt { salvaged_keys: count(&state)?, ..Rebuilt::default() };
@@ -112,7 +116,7 @@ fn find_layers(
             }
             Err(StoreError::Disk(error)) => return Err(error.into()),
             // No journal names it and it cannot be read: without this, the next writer would remove it as a leftover.
-            Err(_) => backend.set_aside(&file_name(&id))?,
+            Err(_) => drop(backend.set_aside(&file_name(&id))?),
         }
     }
     layers.sort_unstable_by_key(|(id, _)| *id);
@@ -138,7 +142,7 @@ fn name_commits(
     let parents: HashSet<CommitId> = commits.values().flat_map(|commit| commit.parents.iter().copied()).collect();
     let is_lost_head = |id: &&CommitId| !reached.contains(*id) && !parents.contains(*id);
     let mut heads: Vec<CommitId> = commits.keys().filter(is_lost_head).copied().collect();
-    heads.sort_unstable_by_key(|id| (commits.get(id).map(|commit| -commit.time_ns), *id));
+    heads.sort_unstable_by_key(|id| (commits.get(id).map(|commit| std::cmp::Reverse(commit.time_ns)), *id));
     for (place, id) in heads.iter().enumerate() {
         let is_main = place == 0 && !has_names;
         let name = if is_main { MAIN.to_owned() } else { format!("{RECOVERED}{}", id.short()) };

@@ -26,8 +26,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn list(&self) -> Result<Vec<String>, DiskError>;
     /// Removes an object; no error if it is not there.
     fn delete(&self, name: &str) -> Result<(), DiskError>;
-    /// Gives an object a name that is no layer's, so that it is kept and not used; no error if it is not there.
-    fn set_aside(&self, name: &str) -> Result<(), DiskError>;
+    /// Gives an object a name that is no layer's, so that it is kept and not used. Says whether it was there.
+    fn set_aside(&self, name: &str) -> Result<bool, DiskError>;
     /// Removes unfinished objects of dead processes; gives their bytes.
     fn remove_leftovers(&self) -> Result<u64, DiskError>;
 }
@@ -36,7 +36,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
 pub trait Upload: Send {
     /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
-    /// Makes the object durable, then visible under `name`. An object of that name is the same object and stays.
+    /// Makes the object durable, then visible under `name`. An object of that name is the same object, or a damaged one: this one
+    /// takes its place.
     fn finish(self: Box<Self>, name: &str) -> Result<(), DiskError>;
 }
 
@@ -111,11 +112,11 @@ impl Backend for LocalBackend {
         Ok(files.filter_map(|item| item.name.into_string().ok()).collect())
     }
 
-    fn set_aside(&self, name: &str) -> Result<(), DiskError> {
+    fn set_aside(&self, name: &str) -> Result<bool, DiskError> {
         let aside = format!("{name}{ASIDE}");
         match self.dir.rename(OsStr::new(name), OsStr::new(&aside)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => renamed.and_then(|()| self.dir.sync()).on("rename", self.dir.path().join(name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            renamed => renamed.and_then(|()| self.dir.sync()).map(|()| true).on("rename", self.dir.path().join(name)),
         }
     }
 
@@ -219,12 +220,12 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn set_aside(&self, name: &str) -> Result<(), DiskError> {
+    fn set_aside(&self, name: &str) -> Result<bool, DiskError> {
         let mut objects = lock(&self.objects);
-        if let Some(object) = objects.remove(name) {
-            objects.insert(format!("{name}{ASIDE}"), object);
-        }
-        Ok(())
+        let object = objects.remove(name);
+        let was_there = object.is_some();
+        objects.extend(object.map(|object| (format!("{name}{ASIDE}"), object)));
+        Ok(was_there)
     }
 
     fn remove_leftovers(&self) -> Result<u64, DiskError> {

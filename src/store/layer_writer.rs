@@ -212,7 +212,7 @@ impl LayerWriter {
         let plain_only = self.options.version == layer::VERSION_WITHOUT_BASES;
         self.pools.cpu().spawn_fifo(move || {
             // What is new can be stored even if what was there before is damaged.
-            let base = base.and_then(|base| Some((stored.base_block(base.layer, base.block).ok()?, base)));
+            let base = base.and_then(|base| Some((stored.base_block(&base).ok()?, base)));
             let base = base.as_ref().map(|(block, old)| {
                 let (from, len) = dictionary_part(old, block.len());
                 Opposite { bytes: block, at: narrow(old.at), part: (from, len) }

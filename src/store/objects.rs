@@ -186,7 +186,7 @@ impl ObjectStore {
         }
         let base = self.find_block(&id).and_then(|(layer, block)| self.base_at(layer, block, depth + 1));
         let base = base.map_err(|error| match error {
-            StoreError::BrokenChain { .. } => error,
+            StoreError::BrokenChain { .. } | StoreError::MissingLayer(_) => error,
             error if error.kind() != ErrorKind::Corrupt => error,
             other => broken(other.to_string()),
         })?;
@@ -202,9 +202,14 @@ impl ObjectStore {
         Ok(decoded)
     }
 
-    /// A decoded block that others are compressed with.
-    pub fn base_block(&self, layer: u32, block: u32) -> Result<Arc<Vec<u8>>, StoreError> {
-        self.base_at(layer, block, 0)
+    /// A decoded block that others are to be compressed with.
+    pub fn base_block(&self, old: &OldBlock) -> Result<Arc<Vec<u8>>, StoreError> {
+        // Places are those of one moment; the id says whether it is that one.
+        let reader = self.layers.reader(old.layer)?;
+        if reader.block_ids()?.get(old.block as usize) != Some(&old.id) {
+            return Err(StoreError::Internal(format!("the block {} is at another place by now", old.id.short())));
+        }
+        self.base_at(old.layer, old.block, 0)
     }
 
     /// Where the block with an id is.
@@ -212,7 +217,7 @@ impl ObjectStore {
         let object = ObjectId::from(*id);
         let located = match self.find(&object) {
             Ok(Some(found)) => found,
-            missed => match self.search_unnamed(id)? {
+            missed => match self.search_unnamed(id) {
                 Some(place) => return Ok(place),
                 None => {
                     self.search_layers(&object, ObjectKind::Block).map_err(|error| missed.err().unwrap_or(error))?
@@ -223,16 +228,17 @@ impl ObjectStore {
     }
 
     /// Looks for a block in layers of the first version, which do not store the ids of blocks.
-    fn search_unnamed(&self, id: &BlockId) -> Result<Option<(u32, u32)>, StoreError> {
+    fn search_unnamed(&self, id: &BlockId) -> Option<(u32, u32)> {
         for layer in 0..self.layers.layers().len() as u32 {
-            let reader = self.layers.reader(layer)?;
+            // A layer that cannot be read must not hide what is in others.
+            let Ok(reader) = self.layers.reader(layer) else { continue };
             if reader.footer().version == VERSION_WITHOUT_BASES
-                && let Some(block) = reader.block_ids()?.iter().position(|found| found == id)
+                && let Some(block) = reader.block_ids().ok().and_then(|ids| ids.iter().position(|found| found == id))
             {
-                return Ok(Some((layer, block as u32)));
+                return Some((layer, block as u32));
             }
         }
-        Ok(None)
+        None
     }
 
     /// The block that holds an object, as a base for a new version of it, which begins `shift` bytes behind the start of the

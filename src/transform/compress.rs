@@ -238,6 +238,10 @@ pub fn decompress(
     let filtered = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => {
+            let (from, len) = base.part;
+            if filter == Filter::None && base.bytes.len() < from as usize + len as usize {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a block needs more of its base than there is"));
+            }
             let dictionary = if filter == Filter::None { base.dictionary() } else { &[] };
             let mut out = Vec::with_capacity(raw_len);
             DECOMPRESSOR.with_borrow_mut(|slot| {

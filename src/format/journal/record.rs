@@ -175,11 +175,14 @@ pub fn decode_record(rest: &[u8]) -> Result<Found<Batch>, FormatError> {
     })
 }
 
-/// Does a whole record with an lsn above `lsn` start anywhere in `tail`? If so, what precedes it is damage, not a torn end.
-pub fn has_later_record(tail: &[u8], lsn: u64) -> bool {
+/// Where in `tail` the next whole record with an lsn above `lsn` starts. If there is one, what precedes it is damage, not a torn end.
+pub fn find_later_record(tail: &[u8], lsn: u64) -> Option<usize> {
     let mut spans = Vec::new();
+    // Room that was made ahead is zeros to its end.
+    let end = tail.len() - tail.iter().rev().take_while(|byte| **byte == 0).count();
     // A later record can only start where type and version stand, which is quick to see; checksums decide.
-    (0..tail.len().saturating_sub(RECORD_OVERHEAD)).any(|at| {
+    (0..end.min(tail.len().saturating_sub(RECORD_OVERHEAD))).find(|at| {
+        let at = *at;
         let rest = tail.get(at..).unwrap_or_default();
         rest.get(4..6) == Some(&[RECORD_BATCH, RECORD_VERSION])
             && matches!(read_record(rest, &mut spans), Ok(Found::Batch(found, _)) if found > lsn)

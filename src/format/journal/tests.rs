@@ -53,9 +53,9 @@ fn a_later_record_behind_damage_is_seen() {
     let (first, second) = (encode_batch(7, &ops()), encode_batch(8, &ops()));
     let mut log = [first.clone(), second].concat();
     log[20] ^= 1;
-    assert!(has_later_record(&log, 6));
-    assert!(!has_later_record(&log[..first.len()], 6));
-    assert!(!has_later_record(&log, 8));
+    assert_eq!(find_later_record(&log, 6), Some(first.len()));
+    assert_eq!(find_later_record(&log[..first.len()], 6), None);
+    assert_eq!(find_later_record(&log, 8), None);
 }
 
 #[test]

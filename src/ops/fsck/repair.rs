@@ -83,10 +83,13 @@ pub(super) fn repair(
     let (mut new, _) = sink.finish()?;
     let old = rewrite(repo, &objects, found, &mut new, monitor)?;
     repo.replace_layers(lock, &new, &old, Vec::new())?;
-    for (id, _) in old {
-        repo.backend().set_aside(&file_name(&id))?;
+    // A layer that came out as it was before it was damaged has the name of the damaged file and has taken its place.
+    let is_back = |id: &LayerId| new.iter().any(|layer| layer.id == *id);
+    for (id, _) in old.into_iter().filter(|(id, _)| !is_back(id)) {
+        if repo.backend().set_aside(&file_name(&id))? {
+            repair.set_aside.push(id);
+        }
         repo.commit_looks(lock, vec![retired::forget_op(&id)])?;
-        repair.set_aside.push(id);
     }
     Ok(repair)
 }

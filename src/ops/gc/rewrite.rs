@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::index::Located;
 use crate::store::layer_reader::LayerReader;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
-use crate::store::objects::{ObjectStore, OldBlock};
+use crate::store::objects::{MAX_DEPTH, ObjectStore, OldBlock};
 use crate::store::pending::PENDING_LAYER;
 
 /// What was done.
@@ -44,7 +44,7 @@ pub fn rewrite(
 ) -> Result<Done> {
     let mut order: Vec<usize> = (0..plan.layers.len()).filter(|at| is_rewritten(plan, *at)).collect();
     // Those that need others first: then what they needed can go with its own layer.
-    let deepest = |at: &usize| blocks_of(plan, *at).filter_map(|block| depth(&plan.blocks, block).ok()).max();
+    let deepest = |at: &usize| blocks_of(plan, *at).map(|block| old_depth(&plan.blocks, block)).max();
     order.sort_by_cached_key(|at| std::cmp::Reverse(deepest(at)));
     let total = order.iter().filter_map(|at| plan.layers.get(*at)).map(|layer| layer.file_bytes).sum();
     monitor.begin("rewriting layers", Some(order.len() as u64), Some(total));
@@ -53,7 +53,7 @@ pub fn rewrite(
         Step { repo, lock, objects, plan, live, level, needed, writer: None, old: Vec::new(), done: Done::default() };
     for at in order {
         if monitor.cancelled() {
-            return Err(Error::Interrupted);
+            return Err(Error::Stopped);
         }
         step.layer(at)?;
         monitor.advance(1, plan.layers.get(at).map_or(0, |layer| layer.file_bytes));
@@ -92,6 +92,12 @@ fn needed_from_elsewhere(objects: &ObjectStore, plan: &Plan) -> Result<HashMap<u
     Ok(needed)
 }
 
+/// How many blocks a block needs as things are on the disk; planning has found that there is no circle.
+fn old_depth(blocks: &[Block], at: u32) -> u32 {
+    let next = |at: &u32| blocks.get(*at as usize).and_then(|block| block.old_base);
+    std::iter::successors(next(&at), next).take(MAX_DEPTH as usize).count() as u32
+}
+
 /// Stands in for the layer of a block that could not go yet.
 const FOR_NOW: usize = usize::MAX;
 
@@ -112,6 +118,10 @@ struct Step<'a> {
 impl Step<'_> {
     fn layer(&mut self, at: usize) -> Result<()> {
         let reader = self.objects.layers().reader(at as u32)?;
+        // What has to stay for now keeps what it needs, which may lie before it.
+        for place in blocks_of(self.plan, at).filter(|place| self.is_postponed(*place)).collect::<Vec<_>>() {
+            self.keep_chain(place);
+        }
         let rows = reader.objects_by_place()?;
         for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
             let number = rows.first().map_or(0, |row| row.place.block);
@@ -131,14 +141,11 @@ impl Step<'_> {
     fn block(&mut self, layer: usize, number: u32, rows: &[ObjectRow]) -> Result<()> {
         let place = blocks_of(self.plan, layer).start + number;
         let Some(block) = self.plan.blocks.get(place as usize) else { return Ok(()) };
-        let is_needed = self.needed.get(&place).is_some_and(|layers| !layers.is_empty());
-        let fate = match block.fate {
-            Fate::Drop | Fate::Split if is_needed => {
-                self.done.postponed += 1;
-                self.keep_chain(place);
-                Fate::Keep
-            }
-            fate => fate,
+        let fate = if self.is_postponed(place) {
+            self.done.postponed += 1;
+            Fate::Keep
+        } else {
+            block.fate
         };
         match fate {
             Fate::Drop => Ok(()),
@@ -171,6 +178,13 @@ impl Step<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Would a block go that is still needed?
+    fn is_postponed(&self, place: u32) -> bool {
+        let goes = |block: &Block| matches!(block.fate, Fate::Drop | Fate::Split);
+        self.plan.blocks.get(place as usize).is_some_and(goes)
+            && self.needed.get(&place).is_some_and(|layers| !layers.is_empty())
     }
 
     /// A block that has to stay for now keeps those that it needs.
@@ -209,7 +223,7 @@ impl Step<'_> {
     fn writer(&mut self) -> Result<&mut LayerWriter> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.repo.new_layer_at(self.level)?,
+            None => self.repo.new_layer_with(Arc::clone(self.objects), self.level)?,
         };
         Ok(self.writer.insert(writer))
     }
@@ -270,7 +284,9 @@ pub fn rewrite_pending(repo: &Repository, lock: &WriteLock, live: &Live) -> Resu
     for object in rows.into_iter().filter(|row| is_alive(&row.id)) {
         if !objects.contains(&object.id)? {
             let located = Located { layer: PENDING_LAYER, object };
-            layer.add(object.id, object.place.kind, &objects.read_at(&located)?, None)?;
+            let older = objects.pending().older(&object.id);
+            let base = older.and_then(|older| repo.old_block(&objects, &older, 0));
+            layer.add(object.id, object.place.kind, &objects.read_at(&located)?, base)?;
         }
     }
     let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };

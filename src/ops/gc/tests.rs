@@ -187,3 +187,58 @@ fn any_versions_may_go_in_any_order() {
         }
     }
 }
+
+/// Text that shrinks, so that a wrong base shows.
+fn text(seed: u64, len: usize) -> Vec<u8> {
+    noise(seed, len / 4).iter().flat_map(|byte| format!("{byte:03} ").into_bytes()).collect()
+}
+
+#[test]
+fn work_in_many_steps_loses_nothing_though_layers_are_renumbered_between_them() {
+    for aggressive in [false, true] {
+        let settings = Settings { layer_len: 40_000, block_len: 12_000, maintenance: false, ..settings() };
+        let mut versions = Versions::new(0, settings);
+        let mut content = text(1, 60_000);
+        for number in 0..8 {
+            content.splice(number * 5_000..number * 5_000 + 200, text(50 + number as u64, 300));
+            versions.save(content.clone());
+        }
+        let kept = [1, 2, 4, 5, 7];
+        versions.keep(&kept);
+        let outcome = versions.gc(aggressive);
+        assert!(outcome.layers_after > Some(1), "several steps: {outcome:?}");
+        versions.check(&kept);
+        versions.gc(!aggressive);
+        versions.check(&kept);
+    }
+}
+
+#[test]
+fn versions_may_come_and_go_between_collections() {
+    for seed in 0..16u64 {
+        let settings = Settings {
+            block_len: 9_000,
+            layer_len: if seed % 3 == 0 { 30_000 } else { 1 << 20 },
+            maintenance: seed % 2 == 0,
+            snapshot_interval: 6,
+            ..settings()
+        };
+        let chance = noise(seed + 100, 200);
+        let mut versions = Versions::new(0, settings);
+        let mut content = if seed % 2 == 0 { text(seed, 40_000) } else { noise(seed, 40_000) };
+        let mut kept: Vec<usize> = Vec::new();
+        for round in 0..5 {
+            for step in 0..3 {
+                let at = usize::from(chance[round * 7 + step]) * 100;
+                content.splice(at..at + 50, text(1_000 + (round * 3 + step) as u64, 80));
+                kept.push(versions.ids.len());
+                versions.save(content.clone());
+            }
+            let newest = versions.ids.len() - 1;
+            kept.retain(|number| *number == newest || chance[50 + round * 20 + number] > 90);
+            versions.keep(&kept);
+            versions.gc(chance[160 + round] > 200);
+            versions.check(&kept);
+        }
+    }
+}

@@ -56,6 +56,18 @@ pub(super) fn write_log(dir: &dyn Dir, repo: &RepoId, base_lsn: u64) -> Result<(
 /// Writes the state at `lsn`: `state` with `batch` (sorted by key) applied. The rename is the commit point of the batch.
 /// Then the log that follows it is made, and files that are not needed any more go.
 pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &[&Op]) -> Result<(), StoreError> {
+    write_beside(dir, repo, state, lsn, batch)?;
+    remove_old(dir)
+}
+
+/// The same, and older files stay.
+pub(super) fn write_beside(
+    dir: &dyn Dir,
+    repo: &RepoId,
+    state: &State,
+    lsn: u64,
+    batch: &[&Op],
+) -> Result<(), StoreError> {
     let name = snapshot_name(lsn);
     let path = dir.path().join(&name);
     let temp = temp_name();
@@ -76,7 +88,7 @@ pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch
     if dir.stat(&log).on("look at", dir.path().join(&log))?.is_none() {
         write_log(dir, repo, lsn)?;
     }
-    remove_old(dir)
+    Ok(())
 }
 
 /// Where the first record stands.

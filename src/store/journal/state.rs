@@ -7,7 +7,7 @@ use super::changes::Changes;
 use super::scan::{Events, Scan, ScanBack};
 use crate::base::disk::map::FileBytes;
 use crate::format::FormatError;
-use crate::format::journal::{Found, OpSpan, SnapshotLayout, SnapshotView, has_later_record, read_record};
+use crate::format::journal::{Found, OpSpan, SnapshotLayout, SnapshotView, find_later_record, read_record};
 
 /// A snapshot file that passed its checks.
 #[derive(Debug)]
@@ -58,6 +58,23 @@ impl State {
         Ok(end - base)
     }
 
+    /// Takes in every whole record that can be found in `bytes` and is newer than what is known.
+    pub(super) fn salvage(&mut self, bytes: Vec<u8>) {
+        let base = self.changes.push_owned_image(bytes);
+        let mut spans = Vec::new();
+        let mut at = base;
+        while let Some(rest) = self.changes.image().get(at..)
+            && let Some(found) = find_later_record(rest, self.lsn)
+        {
+            at += found;
+            let rest = self.changes.image().get(at..).unwrap_or_default();
+            let Ok(Found::Batch(lsn, len)) = read_record(rest, &mut spans) else { break };
+            self.changes.apply(at, &spans);
+            self.lsn = lsn;
+            at += len;
+        }
+    }
+
     fn replay_image(&mut self, mut at: usize, subject: &str) -> Result<usize, StoreError> {
         let mut spans = Vec::new();
         let mut first = true;
@@ -78,7 +95,8 @@ impl State {
                     self.lsn = lsn;
                     at += len;
                 }
-                Found::Torn if has_later_record(rest, self.lsn) => {
+                // Zeros that were written over records look like the end.
+                Found::Torn | Found::End if find_later_record(rest, self.lsn).is_some() => {
                     let why = format!("{subject} is unreadable after change {}, and changes follow", self.lsn);
                     return Err(StoreError::JournalDamaged(why));
                 }
