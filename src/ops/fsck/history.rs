@@ -25,10 +25,29 @@ pub(super) fn check(
 ) -> Result<()> {
     monitor.begin("checking commits", None, None);
     let tips = refs::tips(&repo.journal().read())?;
-    let mut pass = Pass { objects, damage, outcome, monitor, trees: HashSet::new(), contents: HashMap::new() };
+    let mut pass = Pass {
+        objects,
+        damage,
+        outcome,
+        monitor,
+        named: HashSet::new(),
+        trees: HashSet::new(),
+        contents: HashMap::new(),
+    };
     pass.commits(tips)?;
     pass.checkpoints(repo)?;
     pass.staging(repo)?;
+    let named = pass.named;
+    // What is wrong with trees and recipes was told by those that were followed; content that nothing leads to was not.
+    let is_content = |id: &ObjectId| {
+        let found = objects.find(id).ok().flatten();
+        found.is_some_and(|found| found.object.place.kind == ObjectKind::Chunk)
+    };
+    let mut unnamed: Vec<_> = damage.iter().filter(|(id, _)| !named.contains(*id) && is_content(id)).collect();
+    unnamed.sort_unstable_by_key(|(id, _)| **id);
+    for (_, why) in unnamed {
+        outcome.add(format!("{why}; nothing refers to it"), None, Owner::default());
+    }
     monitor.end();
     Ok(())
 }
@@ -38,6 +57,8 @@ struct Pass<'a> {
     damage: &'a Damage,
     outcome: &'a mut Outcome,
     monitor: &'a dyn Monitor,
+    /// Damaged objects that were reported with a path.
+    named: HashSet<ObjectId>,
     /// Trees that need no second look.
     trees: HashSet<TreeId>,
     /// Recipes that were followed, and what was wrong with them.
@@ -160,7 +181,7 @@ impl Pass<'_> {
     }
 
     /// What is wrong with a file of several pieces; the first fault stands for all.
-    fn recipe(&self, content: &Content, len: u64) -> Result<Option<String>> {
+    fn recipe(&mut self, content: &Content, len: u64) -> Result<Option<String>> {
         let mut chunks = Vec::new();
         let followed = self.objects.pieces(content, len, &mut |piece| {
             if let Piece::Chunk { id, len } = piece {
@@ -171,18 +192,18 @@ impl Pass<'_> {
         if let Err(why) = damage_of(followed)? {
             return Ok(Some(why));
         }
+        let mut first = None;
         for (id, len) in chunks {
-            if let Some(why) = self.chunk(&id, len)? {
-                return Ok(Some(why));
-            }
+            first = first.or(self.chunk(&id, len)?);
         }
-        Ok(None)
+        Ok(first)
     }
 
     /// What is wrong with a chunk as far as tables and the first pass tell.
-    fn chunk(&self, id: &ChunkId, len: u64) -> Result<Option<String>> {
+    fn chunk(&mut self, id: &ChunkId, len: u64) -> Result<Option<String>> {
         let id = ObjectId::from(*id);
         if let Some(why) = self.damage.get(&id) {
+            self.named.insert(id);
             return Ok(Some(why.clone()));
         }
         Ok(match damage_of(self.objects.locate(&id, ObjectKind::Chunk))? {

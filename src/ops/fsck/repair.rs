@@ -4,6 +4,7 @@
 //! cut again, and what has the id of a lost object is stored. Then every layer with damage is written anew
 //! without it, and the old file gets a name under which it is kept and not used.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -61,14 +62,14 @@ pub(super) fn repair(
         other: other.map(Repository::objects),
         found,
         seen: HashSet::new(),
-        elsewhere: Vec::new(),
+        elsewhere: BTreeMap::new(),
         lost: HashSet::new(),
         paths: HashSet::new(),
     };
     search.run(repo, monitor)?;
     let Search { elsewhere, lost, paths, .. } = search;
     repair.lost = (elsewhere.len() + lost.len()) as u64;
-    let wanted: HashSet<ObjectId> = elsewhere.iter().map(|(id, _)| *id).chain(lost).collect();
+    let wanted: HashSet<ObjectId> = elsewhere.keys().copied().chain(lost).collect();
     let mut sink = Sink::healing(repo, wanted);
     if let Some(other) = other.map(Repository::objects) {
         for (id, kind) in elsewhere {
@@ -99,9 +100,10 @@ struct Search<'a> {
     objects: &'a ObjectStore,
     other: Option<Arc<ObjectStore>>,
     found: &'a Found,
-    seen: HashSet<Reference>,
+    /// A second path may lead to the same object, and its file may still have what is lost.
+    seen: HashSet<(Reference, RepoPath)>,
     /// Objects that the other repository has.
-    elsewhere: Vec<Reference>,
+    elsewhere: BTreeMap<ObjectId, ObjectKind>,
     /// Objects that are nowhere yet.
     lost: HashSet<ObjectId>,
     /// Files that need lost objects.
@@ -121,10 +123,9 @@ impl Search<'_> {
         }
         while let Some((reference, path)) = waiting.pop() {
             stop_if_cancelled(monitor)?;
-            // A lost object may be needed by several files, each of which may have it still.
             if self.lost.contains(&reference.0) {
                 self.paths.insert(path);
-            } else if self.seen.insert(reference) {
+            } else if self.seen.insert((reference, path.clone())) {
                 self.follow(reference, path, &mut waiting)?;
             }
         }
@@ -186,7 +187,7 @@ impl Search<'_> {
     fn there(&mut self, id: ObjectId, kind: ObjectKind) -> Result<Option<Vec<u8>>> {
         let there = self.other.as_ref().map(|other| other.read(&id, kind));
         let Some(Ok(bytes)) = there else { return Ok(None) };
-        self.elsewhere.push((id, kind));
+        self.elsewhere.insert(id, kind);
         Ok(Some(bytes.to_vec()))
     }
 }

@@ -5,9 +5,12 @@
 //! made. Blocks are copied as they are; nothing is decoded.
 
 use crate::base::monitor::Monitor;
+use crate::format::layer::{BlockRow, ObjectRow};
 use crate::model::id::LayerId;
 use crate::ops::Result;
 use crate::repo::{Repository, WriteLock};
+use crate::store::StoreError;
+use crate::store::objects::ObjectStore;
 
 /// Layers up to this length are merged by the way; longer ones by `gc`. Copying and syncing eight of them takes about 60 ms.
 const MAX_MERGED_BYTES: u64 = 8 << 20;
@@ -54,19 +57,37 @@ pub fn merge(repo: &Repository, lock: &WriteLock) -> Result<bool> {
     let mut writer = repo.new_layer()?;
     let mut old = Vec::new();
     for (number, id, file_len) in full {
-        let reader = objects.layers().reader(number)?;
-        let rows = reader.objects_by_place()?;
-        for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
-            let row = reader.block(rows.first().map_or(0, |row| row.place.block))?;
-            writer.copy_block(&row, &reader.read_stored(&row)?, rows)?;
+        match blocks_of(&objects, number) {
+            Ok(blocks) => {
+                for (row, stored, rows) in blocks {
+                    writer.copy_block(&row, &stored, &rows)?;
+                }
+                old.push((id, file_len));
+            }
+            Err(StoreError::Disk(error)) => return Err(error.into()),
+            // What is damaged stays as it is, for 'fsck --repair'.
+            Err(_) => {}
         }
-        old.push((id, file_len));
     }
     let merged = old.len() > 1;
     if merged {
         repo.replace_layers(lock, &[writer.seal()?], &old, Vec::new())?;
     }
     Ok(merged)
+}
+
+/// The blocks of a layer, each with its stored bytes and its objects. All of them are read before one is copied.
+fn blocks_of(
+    objects: &ObjectStore,
+    layer: u32,
+) -> std::result::Result<Vec<(BlockRow, Vec<u8>, Vec<ObjectRow>)>, StoreError> {
+    let reader = objects.layers().reader(layer)?;
+    let rows = reader.objects_by_place()?;
+    let block = |rows: &[ObjectRow]| {
+        let row = reader.block(rows.first().map_or(0, |row| row.place.block))?;
+        Ok((row, reader.read_stored(&row)?, rows.to_vec()))
+    };
+    rows.chunk_by(|a, b| a.place.block == b.place.block).map(block).collect()
 }
 
 #[cfg(test)]

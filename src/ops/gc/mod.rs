@@ -1,7 +1,7 @@
 //! `gc`: giving back the space of what nothing refers to any more, and few layers instead of many.
 //!
-//! First everything that is referred to is found ([`mark`]), then a plan is made of what becomes of each block ([`plan`]), then
-//! layers are written anew in steps ([`rewrite`]). New layers are durable before the one record that puts them in the place
+//! First everything that is referred to is found (`mark`), then a plan is made of what becomes of each block (`plan`), then
+//! layers are written anew in steps (`rewrite`). New layers are durable before the one record that puts them in the place
 //! of the old ones; from then on no index counts for the old ones; their files go when nobody can be reading them any more.
 
 pub mod mark;
