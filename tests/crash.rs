@@ -410,7 +410,11 @@ fn a_stop_at_any_operation_loses_nothing_that_was_reported() {
         let folder = start();
         let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
         let (worker, done, error) = run_until_failure(&disk);
-        assert!(error.is_some(), "nothing can be reported by a machine that has stopped");
+        if error.is_none() && disk.operations() <= stop {
+            // What depends on the clock took an operation less in this run.
+            continue;
+        }
+        assert!(error.is_some(), "stop {stop}: nothing can be reported by a machine that has stopped");
         drop(worker);
         for unsynced in EVERY_UNSYNCED {
             let image = scratch();
