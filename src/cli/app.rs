@@ -103,7 +103,7 @@ impl App {
     }
 
     /// Makes a journal that does not open anew.
-    pub fn rebuild(&self) -> Result<Rebuilt, Failure> {
+    pub fn rebuild(&self) -> Result<Option<Rebuilt>, Failure> {
         let (_, control) = self.place()?;
         let dir = open_root(&control).on("open", &control)?;
         Ok(rebuild::rebuild(&dir, &self.settings())?)

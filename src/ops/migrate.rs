@@ -15,9 +15,8 @@ use crate::format::layer::VERSION_WITHOUT_BASES;
 use crate::format::manifest::{Manifest, VERSION};
 use crate::repo::{Repository, WriteLock};
 use crate::store::index::Located;
-use crate::store::layer_writer::{LayerWriter, SealedLayer};
+use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::objects::ObjectStore;
-use crate::store::pending::PENDING_LAYER;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +63,8 @@ pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     }
     if to < from {
         monitor.begin("writing layers of the earlier format", Some(layers), Some(bytes));
-        write_pending(repo, &lock)?;
+        // Pending objects know older versions of themselves, which the first format has no place for.
+        repo.move_pending(&lock, first_format(repo), &|_| true)?;
         for (number, len) in later {
             if monitor.cancelled() {
                 return Err(Error::Stopped);
@@ -78,21 +78,8 @@ pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     Ok(outcome)
 }
 
-/// Pending objects know older versions of themselves, which the first format has no place for: they go into a layer.
-fn write_pending(repo: &Repository, lock: &WriteLock) -> Result<()> {
-    let objects = repo.objects();
-    let (rows, ops) = (objects.pending().objects(), objects.pending().clear_ops());
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut writer = repo.new_layer_of(VERSION_WITHOUT_BASES)?;
-    for object in rows {
-        if !objects.contains(&object.id)? {
-            let bytes = objects.read_at(&Located { layer: PENDING_LAYER, object })?;
-            writer.add(object.id, object.place.kind, &bytes, None)?;
-        }
-    }
-    Ok(repo.replace_layers(lock, &[writer.seal()?], &[], ops)?)
+fn first_format(repo: &Repository) -> LayerOptions {
+    LayerOptions { version: VERSION_WITHOUT_BASES, ..repo.layer_options() }
 }
 
 /// Puts a layer of the first format in the place of a later one. Others may still need its blocks, so it keeps them whole.
@@ -110,7 +97,7 @@ fn write_back(repo: &Repository, lock: &WriteLock, objects: &Arc<ObjectStore>, n
         match writers.iter_mut().find(fits) {
             Some(writer) => writer.recompress_block(block, rows, None)?,
             None => {
-                let mut writer = repo.new_layer_of(VERSION_WITHOUT_BASES)?;
+                let mut writer = repo.new_layer_with(Arc::clone(objects), first_format(repo))?;
                 writer.recompress_block(block, rows, None)?;
                 writers.push(writer);
             }

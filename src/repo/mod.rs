@@ -331,7 +331,6 @@ impl Repository {
         };
         let now = clock::now();
         let is_due = |retired: &&Retired| {
-            // A clock that was set back keeps nothing for ever.
             let age = now.saturating_sub(retired.since);
             // After the clock was set back they stay until it has caught up; without a grace time nobody waits for that.
             grace.is_zero() || age >= 0 && u128::from(age.unsigned_abs()) >= grace.as_nanos()
@@ -368,14 +367,18 @@ impl Repository {
 
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
-        self.new_layer_with(self.objects(), self.settings.level)
+        self.new_layer_with(self.objects(), self.layer_options())
     }
 
-    /// Starts a layer whose bases are places in `stored`, compressed with another level of zstd.
-    pub fn new_layer_with(&self, stored: Arc<ObjectStore>, level: i32) -> Result<LayerWriter, StoreError> {
+    /// How layers are written here.
+    pub fn layer_options(&self) -> LayerOptions {
+        let Settings { block_len, level, .. } = self.settings;
+        LayerOptions { block_len, level, version: self.manifest.version }
+    }
+
+    /// Starts a layer whose bases are places in `stored`.
+    pub fn new_layer_with(&self, stored: Arc<ObjectStore>, options: LayerOptions) -> Result<LayerWriter, StoreError> {
         self.unsettled.store(true, Ordering::Relaxed);
-        let block_len = self.settings.block_len;
-        let options = LayerOptions { block_len, level, version: self.manifest.version };
         LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), stored, options)
     }
 
@@ -426,13 +429,6 @@ impl Repository {
             .on("write", path)?)
     }
 
-    /// Starts a layer of another version than the repository writes.
-    pub fn new_layer_of(&self, version: u16) -> Result<LayerWriter, StoreError> {
-        self.unsettled.store(true, Ordering::Relaxed);
-        let options = LayerOptions { block_len: self.settings.block_len, level: self.settings.level, version };
-        LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), self.objects(), options)
-    }
-
     /// Waits until something is committed, by this handle or by another process; at most `timeout`.
     pub fn wait_for_commit(&self, timeout: Duration) -> Result<(), RepoError> {
         let before = pool::lock(&self.commits.0);
@@ -446,25 +442,36 @@ impl Repository {
 
     /// Moves what is pending into a layer, if there is much of it.
     pub fn settle_pending(&self, lock: &WriteLock) -> Result<(), RepoError> {
-        let objects = self.objects();
-        if objects.pending().stored_bytes() <= MAX_PENDING_BYTES {
+        if self.objects().pending().stored_bytes() <= MAX_PENDING_BYTES {
             return Ok(());
         }
+        self.move_pending(lock, self.layer_options(), &|_| true)
+    }
+
+    /// Moves those of the pending objects that are to be kept into a layer, and takes all of them out of the journal.
+    pub fn move_pending(
+        &self,
+        lock: &WriteLock,
+        options: LayerOptions,
+        keep: &dyn Fn(&ObjectId) -> bool,
+    ) -> Result<(), RepoError> {
+        let objects = self.objects();
         let (rows, ops) = (objects.pending().objects(), objects.pending().clear_ops());
-        let mut layer = self.new_layer()?;
-        for row in rows {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut layer = self.new_layer_with(Arc::clone(&objects), options)?;
+        for object in rows.into_iter().filter(|row| keep(&row.id)) {
             // What was committed since is in a layer already.
-            if !objects.contains(&row.id)? {
-                let located = Located { layer: PENDING_LAYER, object: row };
-                let older = objects.pending().older(&row.id);
+            if !objects.contains(&object.id)? {
+                let located = Located { layer: PENDING_LAYER, object };
+                let older = objects.pending().older(&object.id);
                 let base = older.and_then(|older| self.old_block(&objects, &older, 0));
-                layer.add(row.id, row.place.kind, &objects.read_at(&located)?, base)?;
+                layer.add(object.id, object.place.kind, &objects.read_at(&located)?, base)?;
             }
         }
         let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };
-        self.commit(lock, &layers, ops)?;
-        // With a layer this is done already.
-        if layers.is_empty() { self.reload() } else { Ok(()) }
+        self.replace_layers(lock, &layers, &[], ops)
     }
 
     /// Opens the layers that the journal names now.

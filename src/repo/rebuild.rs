@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use serde::Serialize;
 
 use super::error::RepoError;
 use super::{INDEX_DIR, JOURNAL_DIR, LAYERS_DIR, LOCK_FILE, Settings, read_manifest};
@@ -39,7 +40,7 @@ const MAIN: &str = "main";
 const RECOVERED: &str = "recovered-";
 
 /// What was found and made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
     /// Keys that could be read of the old journal.
     pub salvaged_keys: u64,
@@ -49,8 +50,8 @@ pub struct Rebuilt {
     pub branches: Vec<String>,
 }
 
-/// Makes the journal of the repository in `dir` anew. Nobody else may be using it; the lock is taken for that.
-pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Rebuilt, RepoError> {
+/// Makes the journal of the repository in `dir` anew, under the lock. Does nothing to one that opens after all.
+pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Option<Rebuilt>, RepoError> {
     let manifest = read_manifest(dir.as_ref())?;
     let lock_file = Arc::new(LockFile::new(OsStr::new(LOCK_FILE), format!("repair-{}", std::process::id())));
     let note = format!("digstore fsck --repair, process {}", std::process::id());
@@ -69,7 +70,7 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Rebuilt, RepoE
     sub(INDEX_DIR)?;
     if Journal::open(Some(Arc::clone(&journal_dir)), manifest.id, Durability::Strict).is_ok() {
         // What was wrong was wrong for a moment only, or somebody else has mended it.
-        return Ok(Rebuilt::default());
+        return Ok(None);
     }
     let state = journal::salvage(journal_dir.as_ref(), &manifest.id)?;
     let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(layers_dir));
@@ -81,7 +82,7 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Rebuilt, RepoE
     let objects = ObjectStore::new(set, index, Arc::new(BlockCache::new(settings.cache_len)), Pending::load(&state)?);
     name_commits(&objects, &state, &mut ops, &mut outcome)?;
     journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, ops)?;
-    Ok(outcome)
+    Ok(Some(outcome))
 }
 
 fn count(state: &State) -> Result<u64, StoreError> {

@@ -122,7 +122,8 @@ pub struct Counterpart {
 #[derive(Debug, Default)]
 pub struct Batch {
     objects: Vec<PendingObject>,
-    older: Vec<Option<Counterpart>>,
+    /// For each object, how far behind the start of its older version it begins; only a layer has a place for that.
+    shifts: Vec<i64>,
     bytes: Vec<u8>,
     known: hashbrown::HashSet<ObjectId>,
 }
@@ -134,8 +135,6 @@ impl Batch {
     }
 
     /// Adds an object that is not in it yet; `false` if there is no room.
-    ///
-    /// `older` is kept in case that the batch becomes part of a layer.
     pub fn add(&mut self, id: ObjectId, kind: ObjectKind, bytes: &[u8], older: Option<Counterpart>) -> bool {
         if self.bytes.len() + bytes.len() > MAX_BATCH_LEN {
             return false;
@@ -143,28 +142,24 @@ impl Batch {
         let (offset, len) = (self.bytes.len() as u32, bytes.len() as u32);
         self.objects.push(PendingObject { id, kind, offset, len, older: older.map(|older| older.id) });
         self.bytes.extend_from_slice(bytes);
-        self.older.push(older);
+        self.shifts.push(older.map_or(0, |older| older.shift));
         self.known.insert(id);
         true
     }
 
     /// The objects in order of arrival.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectKind, &[u8], Option<Counterpart>)> {
-        self.objects.iter().zip(&self.older).map(|(PendingObject { id, kind, offset, len, .. }, older)| {
+        self.objects.iter().zip(&self.shifts).map(|(PendingObject { id, kind, offset, len, older }, shift)| {
             let (start, end) = (*offset as usize, (*offset + *len) as usize);
-            (*id, *kind, self.bytes.get(start..end).unwrap_or_default(), *older)
+            let older = older.map(|id| Counterpart { id, shift: *shift });
+            (*id, *kind, self.bytes.get(start..end).unwrap_or_default(), older)
         })
     }
 
     /// The operations that put it into the journal, and the bytes that it takes there; none for an empty batch.
-    ///
-    /// `keeps_older`: the repository may have pending blocks whose objects know older versions of themselves.
-    pub fn ops(mut self, state: &State, level: i32, keeps_older: bool) -> Result<(Vec<Op>, u64), StoreError> {
+    pub fn ops(self, state: &State, level: i32) -> Result<(Vec<Op>, u64), StoreError> {
         if self.objects.is_empty() {
             return Ok((Vec::new(), 0));
-        }
-        if !keeps_older {
-            self.objects.iter_mut().for_each(|object| object.older = None);
         }
         let internal = |error: std::io::Error| StoreError::Internal(format!("cannot compress a block: {error}"));
         let (codec, packed) = compress_plain(&self.bytes, level).map_err(internal)?;

@@ -83,7 +83,7 @@ pub struct Global {
     /// Threads that compute; 0 is one for each processor
     #[arg(long, value_name = "N", global = true, value_parser = threads)]
     pub threads: Option<usize>,
-    /// Do not merge small layers after a commit or a checkpoint
+    /// After add, commit and checkpoint create: do not merge small layers
     #[arg(long, global = true)]
     pub no_maintenance: bool,
     /// Wait at most this many seconds for another process that changes the repository

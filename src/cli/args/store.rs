@@ -33,7 +33,7 @@ pub struct GcArgs {
     /// Compress everything anew, at level 12: slower and smaller
     #[arg(long)]
     pub aggressive: bool,
-    /// Give up what only 'digstore undo' could bring back: deleted branches, replaced commits
+    /// Forget all that 'digstore undo' could take back, and give up what only that could bring back
     #[arg(long)]
     pub prune: bool,
     /// Remove the files of replaced layers at once, though another command may be reading them

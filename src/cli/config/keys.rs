@@ -128,9 +128,9 @@ const INTERVALS: RangeInclusive<u64> = 1..=64;
 const LOCK_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const SYNC_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 const SYNC_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
-/// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
 /// Below, each large commit rewrites the snapshot; above, opening a repository takes seconds.
 const SNAPSHOT_LOGS: RangeInclusive<u64> = 64 * KIB..=4 * GIB;
+/// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
 const PROGRESS_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 const fn wide(lens: &RangeInclusive<u32>) -> RangeInclusive<u64> {

@@ -60,7 +60,7 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
 }
 
 fn repaired(repair: &fsck::Repair) -> String {
-    let mut text = String::new();
+    let mut text = repair.journal.as_ref().map(rebuilt).unwrap_or_default();
     if repair.index_files > 0 {
         let _ = writeln!(
             text,
@@ -80,7 +80,7 @@ fn repaired(repair: &fsck::Repair) -> String {
 }
 
 /// That the journal was made anew, and what from.
-pub fn rebuilt(rebuilt: &Rebuilt) -> String {
+fn rebuilt(rebuilt: &Rebuilt) -> String {
     let mut text = format!(
         "The journal could not be read. It was made anew from {} of the old one and {} found; the old files stay in \
          journal/, with 'damaged-' before their names.\n",

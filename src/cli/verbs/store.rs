@@ -18,16 +18,20 @@ use crate::cli::render::store;
 
 pub fn fsck(app: &App, args: &FsckArgs) -> Done {
     let (at, rebuilt) = open_or_rebuild(app, args)?;
-    let outcome = match args.repair {
+    let was_rebuilt = rebuilt.is_some();
+    let mut outcome = match args.repair {
         false => fsck::fsck(&at.repo, &fsck::Options { full: args.full }, app.monitor())?,
         true => {
             let other = args.from.as_ref().map(|from| app.open_other(from)).transpose()?;
             fsck::repair(&at.repo, other.as_ref(), app.monitor())?
         }
     };
-    let text = match app.global.quiet && !outcome.is_damaged() {
+    if let Some(repair) = &mut outcome.repair {
+        repair.journal = rebuilt;
+    }
+    let text = match app.global.quiet && !outcome.is_damaged() && !was_rebuilt {
         true => String::new(),
-        false => rebuilt.as_ref().map(store::rebuilt).unwrap_or_default() + &store::fsck(&outcome, app.paint),
+        false => store::fsck(&outcome, app.paint),
     };
     Ok(Report::new(&outcome, text).exit_if(outcome.is_damaged(), Exit::Damaged))
 }
@@ -37,7 +41,7 @@ fn open_or_rebuild(app: &App, args: &FsckArgs) -> Result<(Opened, Option<Rebuilt
     match app.open() {
         Err(Failure::Ops(error)) if args.repair && error.is_journal() => {
             let rebuilt = app.rebuild()?;
-            Ok((app.open()?, Some(rebuilt)))
+            Ok((app.open()?, rebuilt))
         }
         opened => Ok((opened?, None)),
     }

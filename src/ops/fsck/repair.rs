@@ -24,6 +24,7 @@ use crate::ops::Result;
 use crate::ops::gc::mark::roots;
 use crate::ops::ingest::{Sink, Source, ingest};
 use crate::ops::reach::{Reference, content_reference, references};
+use crate::repo::rebuild::Rebuilt;
 use crate::repo::{Repository, WriteLock};
 use crate::store::StoreError;
 use crate::store::layer_reader::file_name;
@@ -45,6 +46,8 @@ pub struct Repair {
     pub set_aside: Vec<LayerId>,
     /// Index files that were removed, to be made anew.
     pub index_files: u64,
+    /// The journal did not open and was made anew; none if it did.
+    pub journal: Option<Rebuilt>,
 }
 
 /// Repairs what `found` says. `other`: a repository that may have what is lost here.
@@ -90,7 +93,7 @@ pub(super) fn repair(
         if repo.backend().set_aside(&file_name(&id))? {
             repair.set_aside.push(id);
         }
-        repo.commit_looks(lock, vec![retired::forget_op(&id)])?;
+        repo.commit(lock, &[], vec![retired::forget_op(&id)])?;
     }
     Ok(repair)
 }

@@ -279,7 +279,7 @@ fn a_journal_is_made_anew_from_what_can_be_read_of_it_and_from_the_layers() {
         let control = root.open_dir(".digstore".as_ref()).unwrap();
         let open = || Repository::open(Arc::clone(&control), Arc::clone(&root), wide());
         assert!(open().is_err_and(|error| Error::from(error).is_journal()), "{what}");
-        let rebuilt = crate::repo::rebuild::rebuild(&control, &wide()).unwrap();
+        let rebuilt = crate::repo::rebuild::rebuild(&control, &wide()).unwrap().unwrap();
         // Of a journal that is only damaged, the record that names the branch is found behind the damage.
         assert_eq!(rebuilt.branches.len(), usize::from(what != "damaged"), "{what}: {rebuilt:?}");
         let branch = rebuilt.branches.first().map_or("main", String::as_str);
@@ -293,6 +293,7 @@ fn a_journal_is_made_anew_from_what_can_be_read_of_it_and_from_the_layers() {
         let kept = std::fs::read_dir(repo.folder.path().join(".digstore/journal")).unwrap().flatten();
         let kept = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("damaged-")).count();
         assert_eq!(kept > 0, what != "removed", "{what}: nothing is thrown away");
+        assert_eq!(crate::repo::rebuild::rebuild(&control, &wide()).unwrap(), None, "{what}: what opens is left alone");
         repo.write_work(&[("big", b"and life goes on")]);
         crate::ops::add::add(&repo, &all_paths(), &Silent).unwrap();
     }

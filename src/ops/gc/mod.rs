@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::mark::{Live, mark};
 use self::plan::{Fate, Plan, Wish, plan};
-use self::rewrite::{rewrite, rewrite_pending};
+use self::rewrite::rewrite;
 use super::Result;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
@@ -94,7 +94,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     }
     if options.prune {
         let ops: Vec<Op> = operations::list(&repo.journal().read())?.iter().map(operations::forget_op).collect();
-        repo.commit_looks(&lock, ops)?;
+        repo.commit(&lock, &[], ops)?;
     }
     let swept = sweep(repo, &lock, &live, wish, monitor)?;
     outcome.dead_bytes = swept.dead_bytes;
@@ -116,7 +116,9 @@ struct Swept {
 /// Rewrites until nothing is left to do.
 fn sweep(repo: &Repository, lock: &WriteLock, live: &Live, wish: Wish, monitor: &dyn Monitor) -> Result<Swept> {
     let mut swept = Swept::default();
-    rewrite_pending(repo, lock, live)?;
+    if repo.objects().pending().objects().iter().any(|row| !live.contains(&row.id)) {
+        repo.move_pending(lock, repo.layer_options(), &|id| live.contains(id))?;
+    }
     for round in 0..MAX_ROUNDS {
         let objects = repo.objects();
         // What was compressed anew once need not be again.
@@ -128,8 +130,11 @@ fn sweep(repo: &Repository, lock: &WriteLock, live: &Live, wish: Wish, monitor: 
         if plan.layers.iter().all(|layer| !layer.rewrite) {
             break;
         }
-        let level = if wish.all { THOROUGH_LEVEL.max(repo.settings().level) } else { repo.settings().level };
-        let done = rewrite(repo, lock, &objects, &plan, live, level, monitor)?;
+        let mut options = repo.layer_options();
+        if wish.all {
+            options.level = options.level.max(THOROUGH_LEVEL);
+        }
+        let done = rewrite(repo, lock, &objects, &plan, live, options, monitor)?;
         swept.replaced += done.replaced;
         if done.postponed == 0 {
             break;

@@ -11,23 +11,20 @@ use super::mark::Live;
 use super::plan::{Block, Fate, Plan, depth};
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
-use crate::model::id::{LayerId, ObjectId};
+use crate::model::id::LayerId;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, WriteLock};
 use crate::store::StoreError;
 use crate::store::index::Located;
 use crate::store::layer_reader::LayerReader;
-use crate::store::layer_writer::{LayerWriter, SealedLayer};
+use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::objects::{MAX_DEPTH, ObjectStore, OldBlock};
-use crate::store::pending::PENDING_LAYER;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Done {
     /// Old layers that were replaced.
     pub replaced: u64,
-    /// New layers in their place.
-    pub written: u64,
     /// Blocks that have to wait for another round.
     pub postponed: u64,
 }
@@ -39,7 +36,7 @@ pub fn rewrite(
     objects: &Arc<ObjectStore>,
     plan: &Plan,
     live: &Live,
-    level: i32,
+    options: LayerOptions,
     monitor: &dyn Monitor,
 ) -> Result<Done> {
     let mut order: Vec<usize> = (0..plan.layers.len()).filter(|at| is_rewritten(plan, *at)).collect();
@@ -50,7 +47,7 @@ pub fn rewrite(
     monitor.begin("rewriting layers", Some(order.len() as u64), Some(total));
     let needed = needed_from_elsewhere(objects, plan)?;
     let mut step =
-        Step { repo, lock, objects, plan, live, level, needed, writer: None, old: Vec::new(), done: Done::default() };
+        Step { repo, lock, objects, plan, live, options, needed, writer: None, old: Vec::new(), done: Done::default() };
     for at in order {
         if monitor.cancelled() {
             return Err(Error::Stopped);
@@ -108,7 +105,7 @@ struct Step<'a> {
     objects: &'a Arc<ObjectStore>,
     plan: &'a Plan,
     live: &'a Live,
-    level: i32,
+    options: LayerOptions,
     needed: HashMap<u32, HashSet<usize>>,
     writer: Option<LayerWriter>,
     old: Vec<(LayerId, u64)>,
@@ -223,7 +220,7 @@ impl Step<'_> {
     fn writer(&mut self) -> Result<&mut LayerWriter> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.repo.new_layer_with(Arc::clone(self.objects), self.level)?,
+            None => self.repo.new_layer_with(Arc::clone(self.objects), self.options)?,
         };
         Ok(self.writer.insert(writer))
     }
@@ -266,30 +263,6 @@ impl Step<'_> {
         }
         self.check_bases(&new, &old)?;
         self.done.replaced += old.len() as u64;
-        self.done.written += new.len() as u64;
         Ok(self.repo.replace_layers(self.lock, &new, &old, Vec::new())?)
     }
-}
-
-/// Moves what lives of the pending objects into a layer, if anything among them is dead. Gives how many bytes they took.
-pub fn rewrite_pending(repo: &Repository, lock: &WriteLock, live: &Live) -> Result<u64> {
-    let objects = repo.objects();
-    let (rows, ops) = (objects.pending().objects(), objects.pending().clear_ops());
-    let is_alive = |id: &ObjectId| live.contains(id);
-    if rows.iter().all(|row| is_alive(&row.id)) {
-        return Ok(0);
-    }
-    let freed = objects.pending().stored_bytes();
-    let mut layer = repo.new_layer()?;
-    for object in rows.into_iter().filter(|row| is_alive(&row.id)) {
-        if !objects.contains(&object.id)? {
-            let located = Located { layer: PENDING_LAYER, object };
-            let older = objects.pending().older(&object.id);
-            let base = older.and_then(|older| repo.old_block(&objects, &older, 0));
-            layer.add(object.id, object.place.kind, &objects.read_at(&located)?, base)?;
-        }
-    }
-    let layers = if layer.object_count() > 0 { vec![layer.seal()?] } else { Vec::new() };
-    repo.replace_layers(lock, &layers, &[], ops)?;
-    Ok(freed)
 }

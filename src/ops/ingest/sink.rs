@@ -118,6 +118,7 @@ impl<'a> Sink<'a> {
         older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
         self.healed += u64::from(self.wanted.is_some());
+        let older = older.filter(|_| self.repo.has_bases());
         if let Some(batch) = &mut self.batch {
             if batch.add(id, kind, bytes, older) {
                 return Ok(());
@@ -150,7 +151,10 @@ impl<'a> Sink<'a> {
         }
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(self.repo.new_layer()?),
+            None => {
+                let layer = self.repo.new_layer_with(Arc::clone(&self.objects), self.repo.layer_options())?;
+                self.writer.insert(layer)
+            }
         };
         writer.add(id, kind, bytes, base)?;
         Ok(())
@@ -199,8 +203,7 @@ impl<'a> Sink<'a> {
     /// The same where few objects stay pending: also gives the operations that store those.
     pub fn finish_small(mut self) -> std::result::Result<(Vec<SealedLayer>, Vec<Op>, IngestStats), StoreError> {
         let batch = self.batch.take().unwrap_or_default();
-        let (ops, batch_bytes) =
-            batch.ops(&self.repo.journal().read(), self.repo.settings().level, self.repo.has_bases())?;
+        let (ops, batch_bytes) = batch.ops(&self.repo.journal().read(), self.repo.settings().level)?;
         let (layers, mut stats) = self.finish()?;
         stats.stored_bytes += batch_bytes;
         Ok((layers, ops, stats))
