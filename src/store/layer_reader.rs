@@ -9,7 +9,7 @@ use crate::format::layer::{BlockRow, FOOTER_LEN, Footer, HEADER_LEN, ObjectRow, 
 use crate::format::staging::LayerRecord;
 use crate::format::{FormatError, RepoId};
 use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind};
-use crate::transform::compress::{Codec, Opposite, decompress};
+use crate::transform::compress::{Codec, Opposite, decompress_start};
 use crate::transform::filter::Filter;
 
 /// The suffix of layer files.
@@ -148,14 +148,22 @@ impl LayerReader {
 
     /// A decoded block. `base` is what it needs for that, if it needs something.
     pub fn read_block(&self, number: u32, base: Opposite<'_>) -> Result<Vec<u8>, StoreError> {
+        self.read_start(number, base, usize::MAX)
+    }
+
+    /// The first `wanted` bytes of a decoded block, or more.
+    pub fn read_start(&self, number: u32, base: Opposite<'_>, wanted: usize) -> Result<Vec<u8>, StoreError> {
         let row = self.block(number)?;
         let stored = self.read_stored(&row)?;
         if row.codec == Codec::Raw && row.filter == Filter::None && stored.len() == row.raw_len as usize {
             return Ok(stored);
         }
-        decompress(row.codec, row.filter, &stored, row.raw_len as usize, base).map_err(|error| StoreError::Format {
-            subject: self.subject(),
-            source: crate::base::bytes::DecodeError::Invalid { what: "a block", why: error.to_string() }.into(),
+        let raw_len = row.raw_len as usize;
+        decompress_start(row.codec, row.filter, &stored, raw_len, base, wanted.min(raw_len)).map_err(|error| {
+            StoreError::Format {
+                subject: self.subject(),
+                source: crate::base::bytes::DecodeError::Invalid { what: "a block", why: error.to_string() }.into(),
+            }
         })
     }
 }

@@ -14,7 +14,7 @@ use hashbrown::HashSet;
 use super::StoreError;
 use super::backend::{Backend, Upload};
 use super::layer_reader::{LayerReader, file_name};
-use super::objects::{ObjectStore, OldBlock};
+use super::objects::{ObjectStore, OldBlock, end_opposite};
 use super::refs;
 use crate::base::pool::Pools;
 use crate::format::RepoId;
@@ -43,8 +43,8 @@ const UNWRITTEN: BlockRow =
 /// Blocks being compressed or waiting to be written, for each thread: enough to keep all busy while one is slow.
 const BLOCKS_IN_FLIGHT_PER_THREAD: usize = 3;
 
-/// The plain block, the length of the block that it was compressed with, and what came of it.
-type Compressed = (Arc<Vec<u8>>, usize, std::io::Result<Packed>);
+/// The plain block and what came of it.
+type Compressed = (Arc<Vec<u8>>, std::io::Result<Packed>);
 
 /// A block that is being compressed.
 struct InFlight {
@@ -212,15 +212,16 @@ impl LayerWriter {
         let plain_only = self.options.version == layer::VERSION_WITHOUT_BASES;
         self.pools.cpu().spawn_fifo(move || {
             // What is new can be stored even if what was there before is damaged.
-            let base = base.and_then(|base| Some((stored.base_block(&base).ok()?, base)));
-            let base = base.as_ref().map(|(block, old)| {
-                let (from, len) = dictionary_part(old, block.len());
-                Opposite { bytes: block, at: narrow(old.at), part: (from, len) }
+            let base = base.and_then(|old| {
+                let (from, len) = dictionary_part(&old);
+                let needed = end_opposite(old.at, bytes.len() as u32).max(from + len);
+                Some((stored.base_block(&old, needed).ok()?, old, (from, len)))
             });
+            let base =
+                base.as_ref().map(|(block, old, part)| Opposite { bytes: block, at: narrow(old.at), part: *part });
             let packed = if plain_only { compress_alone(&bytes, level) } else { compress(&bytes, base, level) };
             // Nobody listens any more if the writer was given up; then the block is of no use either.
-            let base_len = base.map_or(0, |base| base.bytes.len());
-            let _ = sender.send((bytes, base_len, packed));
+            let _ = sender.send((bytes, packed));
         });
         self.in_flight.push_back(InFlight { number, base, receiver });
         while self.in_flight.len() > self.pools.cpu_threads() * BLOCKS_IN_FLIGHT_PER_THREAD {
@@ -268,12 +269,12 @@ impl LayerWriter {
     fn write_oldest(&mut self) -> Result<(), StoreError> {
         let Some(InFlight { number, base, receiver }) = self.in_flight.pop_front() else { return Ok(()) };
         let internal = |why: String| StoreError::Internal(format!("cannot compress a block: {why}"));
-        let (plain, base_len, packed) = receiver.recv().map_err(|error| internal(error.to_string()))?;
+        let (plain, packed) = receiver.recv().map_err(|error| internal(error.to_string()))?;
         let Packed { codec, filter, uses_base, bytes } = packed.map_err(|error| internal(error.to_string()))?;
         let stored = if codec == Codec::Raw { &plain } else { &bytes };
         let base = base.filter(|_| uses_base);
         let base = base.map(|old| {
-            let (from, len) = dictionary_part(&old, base_len);
+            let (from, len) = dictionary_part(&old);
             Base { id: old.id, depth: old.depth.saturating_add(1), at: narrow(old.at), from, len }
         });
         let raw_len = plain.len() as u32;
@@ -319,10 +320,10 @@ impl LayerWriter {
 /// whole blocks of 512 KiB as dictionaries a point release of the kernel took a third more processor time.
 const DICTIONARY_MARGIN: u32 = 16 << 10;
 
-/// Where the dictionary begins in an old block of `len` bytes, and how long it is.
-fn dictionary_part(old: &OldBlock, len: usize) -> (u32, u32) {
+/// Where the dictionary begins in an old block, and how long it is.
+fn dictionary_part(old: &OldBlock) -> (u32, u32) {
     let from = old.part.0.saturating_sub(DICTIONARY_MARGIN);
-    let end = old.part.1.saturating_add(DICTIONARY_MARGIN).min(u32::try_from(len).unwrap_or(u32::MAX));
+    let end = old.part.1.saturating_add(DICTIONARY_MARGIN).min(old.len);
     (from, end.saturating_sub(from))
 }
 

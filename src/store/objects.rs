@@ -47,6 +47,8 @@ pub const MAX_DEPTH: u32 = u8::MAX as u32;
 pub struct OldBlock {
     /// Its id.
     pub id: BlockId,
+    /// Its length when it is decoded.
+    pub len: u32,
     /// How many blocks have to be decoded before it.
     pub depth: u8,
     /// The layer's number.
@@ -69,6 +71,11 @@ impl OldBlock {
     pub fn and(self, other: &Self) -> Self {
         Self { part: (self.part.0.min(other.part.0), self.part.1.max(other.part.1)), ..self }
     }
+}
+
+/// Where in a base ends what lies opposite to a block of `raw_len` bytes, the first of which is opposite to `at`.
+pub fn end_opposite(at: i64, raw_len: u32) -> u32 {
+    u32::try_from(at.saturating_add(i64::from(raw_len)).max(0)).unwrap_or(u32::MAX)
 }
 
 /// An object's bytes within a decoded block.
@@ -167,49 +174,61 @@ impl ObjectStore {
 
     /// A block as it is on the disk now, whatever is cached of it.
     pub fn decode_block(&self, layer: u32, block: u32) -> Result<Vec<u8>, StoreError> {
-        self.decode_chain(layer, block, 0)
+        self.decode_chain(layer, block, usize::MAX, 0)
     }
 
-    /// Decodes a block after those that it needs. `depth` is how many blocks wait for this one: layers that were tampered
-    /// with may name each other in a circle.
-    fn decode_chain(&self, layer: u32, block: u32, depth: u32) -> Result<Vec<u8>, StoreError> {
+    /// Decodes a block, or its first `wanted` bytes, after what it needs of others. `depth` is how many blocks wait for this
+    /// one: layers that were tampered with may name each other in a circle.
+    fn decode_chain(&self, layer: u32, block: u32, wanted: usize, depth: u32) -> Result<Vec<u8>, StoreError> {
         if layer == PENDING_LAYER {
             return self.pending().block(block);
         }
         let reader = self.layers.reader(layer)?;
-        let Some(Base { id, at, from, len, .. }) = reader.block(block)?.base else {
-            return reader.read_block(block, Opposite::NONE);
+        let row = reader.block(block)?;
+        let Some(Base { id, at, from, len, .. }) = row.base else {
+            return reader.read_start(block, Opposite::NONE, wanted);
         };
         let broken = |why: String| StoreError::BrokenChain { layer: reader.id(), block, why };
         if depth > MAX_DEPTH {
             return Err(broken("it needs more blocks than a chain can have".to_owned()));
         }
-        let base = self.find_block(&id).and_then(|(layer, block)| self.base_at(layer, block, depth + 1));
+        // A filter looks at what lies opposite, zstd at its dictionary.
+        let needed =
+            if row.filter.needs_base() { end_opposite(i64::from(at), row.raw_len) } else { from.saturating_add(len) };
+        let base = self.find_block(&id).and_then(|(layer, block)| self.base_at(layer, block, needed, depth + 1));
         let base = base.map_err(|error| match error {
             StoreError::BrokenChain { .. } | StoreError::MissingLayer(_) => error,
             error if error.kind() != ErrorKind::Corrupt => error,
             other => broken(other.to_string()),
         })?;
-        reader.read_block(block, Opposite { bytes: &base, at, part: (from, len) })
+        reader.read_start(block, Opposite { bytes: &base, at, part: (from, len) }, wanted)
     }
 
-    fn base_at(&self, layer: u32, block: u32, depth: u32) -> Result<Arc<Vec<u8>>, StoreError> {
-        if let Some(found) = self.cache.get((layer, block)).or_else(|| self.bases.get((layer, block))) {
+    /// The first `wanted` bytes of a block, or more.
+    fn base_at(&self, layer: u32, block: u32, wanted: u32, depth: u32) -> Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(found) = self.cache.get((layer, block)) {
             return Ok(found);
         }
-        let decoded = Arc::new(self.decode_chain(layer, block, depth)?);
+        let wanted = match self.bases.get((layer, block)) {
+            // No block that is whole is shorter than what is wanted of it, unless something is damaged.
+            Some(found) if found.len() >= wanted as usize => return Ok(found),
+            // Neighbours need more and more of it.
+            Some(_) => usize::MAX,
+            None => wanted as usize,
+        };
+        let decoded = Arc::new(self.decode_chain(layer, block, wanted, depth)?);
         self.bases.put((layer, block), &decoded);
         Ok(decoded)
     }
 
-    /// A decoded block that others are to be compressed with.
-    pub fn base_block(&self, old: &OldBlock) -> Result<Arc<Vec<u8>>, StoreError> {
+    /// A decoded block that others are to be compressed with, or its first `wanted` bytes.
+    pub fn base_block(&self, old: &OldBlock, wanted: u32) -> Result<Arc<Vec<u8>>, StoreError> {
         // Places are those of one moment; the id says whether it is that one.
         let reader = self.layers.reader(old.layer)?;
         if reader.block_ids()?.get(old.block as usize) != Some(&old.id) {
             return Err(StoreError::Internal(format!("the block {} is at another place by now", old.id.short())));
         }
-        self.base_at(old.layer, old.block, 0)
+        self.base_at(old.layer, old.block, wanted.min(old.len), 0)
     }
 
     /// Where the block with an id is.
@@ -249,11 +268,13 @@ impl ObjectStore {
             return Ok(None);
         }
         let reader = self.layers.reader(layer)?;
-        let depth = reader.block(block)?.depth();
+        let row = reader.block(block)?;
+        let depth = row.depth();
         let id = reader.block_ids()?.get(block as usize).copied();
         let Place { offset, len, .. } = located.object.place;
         let (at, part) = (i64::from(offset) + shift, (offset, offset.saturating_add(len)));
-        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(|id| OldBlock { id, depth, layer, block, at, part }))
+        let old = |id| OldBlock { id, len: row.raw_len, depth, layer, block, at, part };
+        Ok(id.filter(|_| depth.saturating_add(1) < longest).map(old))
     }
 
     /// A decoded block, from the cache or the layer.

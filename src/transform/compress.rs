@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 
-use zstd::zstd_safe::{CCtx, DCtx, SafeResult, compress_bound, get_error_name};
+use zstd::zstd_safe::{
+    CCtx, DCtx, InBuffer, OutBuffer, ResetDirective, SafeResult, compress_bound, get_error_name, get_frame_content_size,
+};
 
 use super::filter::{Filter, Width};
 
@@ -64,18 +66,18 @@ pub struct Opposite<'a> {
     pub part: (u32, u32),
 }
 
-impl Opposite<'_> {
+impl<'a> Opposite<'a> {
     /// No block.
     pub const NONE: Opposite<'static> = Opposite { bytes: &[], at: 0, part: (0, 0) };
 
     /// All of a block, from its first byte on.
-    pub fn whole(bytes: &[u8]) -> Opposite<'_> {
-        Opposite { bytes, at: 0, part: (0, u32::try_from(bytes.len()).unwrap_or(u32::MAX)) }
+    pub fn whole(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, part: (0, u32::try_from(bytes.len()).unwrap_or(u32::MAX)) }
     }
 
     /// The part that serves as dictionary, as zstd takes it for plain content: without its first byte, if it looks like a
     /// dictionary made by zstd.
-    fn dictionary(&self) -> &[u8] {
+    fn dictionary(&self) -> &'a [u8] {
         let (from, len) = (self.part.0 as usize, self.part.1 as usize);
         let part = self.bytes.get(from..from.saturating_add(len)).unwrap_or_default();
         if part.starts_with(&DICTIONARY_MAGIC) { part.get(1..).unwrap_or_default() } else { part }
@@ -238,19 +240,9 @@ pub fn decompress(
     let filtered = match codec {
         Codec::Raw => stored.to_vec(),
         Codec::Zstd => {
-            let (from, len) = base.part;
-            if filter == Filter::None && base.bytes.len() < from as usize + len as usize {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a block needs more of its base than there is"));
-            }
-            let dictionary = if filter == Filter::None { base.dictionary() } else { &[] };
+            let dictionary = if filter == Filter::None { whole_dictionary(&base)? } else { &[] };
             let mut out = Vec::with_capacity(raw_len);
-            DECOMPRESSOR.with_borrow_mut(|slot| {
-                let context = match slot {
-                    Some(context) => context,
-                    None => slot.insert(DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
-                };
-                done(context.decompress_using_dict(&mut out, stored, dictionary))
-            })?;
+            with_decompressor(|context| done(context.decompress_using_dict(&mut out, stored, dictionary)))?;
             out
         }
     };
@@ -258,8 +250,69 @@ pub fn decompress(
         let aligned = if filter.needs_base() { base.aligned(raw_len) } else { Vec::new() };
         Ok(filter.undo(filtered, &aligned))
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "a block decodes to another length than recorded"))
+        Err(wrong("a block decodes to another length than recorded"))
     }
+}
+
+/// A part of a block beyond this share of it, three quarters, is not worth decoding apart: streaming copies once more.
+const MAX_START_SHARE: (usize, usize) = (3, 4);
+
+/// Decodes the first `wanted` bytes of a block, or more: all of it, if that is as quick.
+pub fn decompress_start(
+    codec: Codec,
+    filter: Filter,
+    stored: &[u8],
+    raw_len: usize,
+    base: Opposite<'_>,
+    wanted: usize,
+) -> io::Result<Vec<u8>> {
+    // Of a frame that names its length no more memory is taken than that.
+    let is_bounded = || get_frame_content_size(stored).is_ok_and(|len| len == Some(raw_len as u64));
+    let is_short = wanted * MAX_START_SHARE.1 < raw_len * MAX_START_SHARE.0;
+    if !is_short || codec == Codec::Raw || filter != Filter::None || !is_bounded() {
+        return decompress(codec, filter, stored, raw_len, base);
+    }
+    let dictionary = whole_dictionary(&base)?;
+    let mut start = Vec::with_capacity(wanted);
+    with_decompressor(|context| {
+        done(context.reset(ResetDirective::SessionAndParameters))?;
+        done(context.load_dictionary(dictionary))?;
+        let mut output = OutBuffer::around(&mut start);
+        let mut input = InBuffer::around(stored);
+        while output.pos() < output.capacity() {
+            let before = (input.pos(), output.pos());
+            done(context.decompress_stream(&mut output, &mut input))?;
+            if before == (input.pos(), output.pos()) {
+                return Err(wrong("a block decodes to another length than recorded"));
+            }
+        }
+        // What is decoded next has another dictionary.
+        done(context.reset(ResetDirective::SessionAndParameters))
+    })?;
+    Ok(start)
+}
+
+/// The dictionary of a block; an error if its base does not reach so far.
+fn whole_dictionary<'a>(base: &Opposite<'a>) -> io::Result<&'a [u8]> {
+    let (from, len) = base.part;
+    if base.bytes.len() < from as usize + len as usize {
+        return Err(wrong("a block needs more of its base than there is"));
+    }
+    Ok(base.dictionary())
+}
+
+fn wrong(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn with_decompressor<T>(run: impl FnOnce(&mut DCtx<'static>) -> io::Result<T>) -> io::Result<T> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
+        };
+        run(context)
+    })
 }
 
 #[cfg(test)]
@@ -330,6 +383,27 @@ mod tests {
         }
         let packed = round_trip_at(&tuned[6_000..], Some(&old), 6_000);
         assert_eq!((packed.uses_base, packed.filter), (true, Filter::Difference(Width::Two)));
+    }
+
+    #[test]
+    fn a_start_is_decoded_without_the_rest() {
+        let base = noise(5, 300_000);
+        let plain = [&base[..100_000], b"new", &b"some text ".repeat(20_000), &base[100_000..150_000]].concat();
+        let other = b"a text without base ".repeat(15_000);
+        for (plain, base) in
+            [(&plain, Opposite::whole(&base)), (&other, Opposite::NONE), (&plain, Opposite::whole(&base))]
+        {
+            let packed = compress(plain, Some(base), DEFAULT_LEVEL).unwrap();
+            let decode =
+                |wanted| decompress_start(packed.codec, packed.filter, &packed.bytes, plain.len(), base, wanted);
+            for wanted in [0, 1, 70_000, 131_072, 131_073, 200_000, plain.len() - 1, plain.len(), plain.len() + 1] {
+                let start = decode(wanted).unwrap();
+                assert!(start.len() == plain.len() || start.len() >= wanted && wanted < plain.len(), "{wanted}");
+                assert_eq!(start, plain[..start.len()]);
+            }
+            let cut = &packed.bytes[..packed.bytes.len() / 20];
+            assert!(decompress_start(packed.codec, packed.filter, cut, plain.len(), base, 200_000).is_err());
+        }
     }
 
     #[test]

@@ -204,8 +204,8 @@ impl Step<'_> {
             u8::try_from(depth).ok().filter(|depth| depth.saturating_add(1) < self.repo.settings().snapshot_interval);
         // All of it: what it was compressed with before may have been another part of another block.
         let whole = self.plan.blocks.get(base as usize).map_or(0, |base| base.raw_bytes as u32);
-        let old =
-            |id, depth| OldBlock { id, depth, layer: layer as u32, block: number, at: block.at, part: (0, whole) };
+        let (layer, at, part) = (layer as u32, block.at, (0, whole));
+        let old = |id, depth| OldBlock { id, len: whole, depth, layer, block: number, at, part };
         Ok(id.zip(fits).map(|(id, depth)| old(id, depth)))
     }
 
