@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -25,6 +27,7 @@ use digstore::ops::checkpoint::{create, restore};
 use digstore::ops::scan::list_bundle;
 use digstore::repo::{Repository, Settings, init};
 use digstore::transform::chunker::ChunkParams;
+use support::noise;
 use tempfile::TempDir;
 
 const BUNDLE: &str = "disk.sparsebundle";
@@ -80,17 +83,6 @@ impl Place {
 
 fn bundle() -> RepoPath {
     RepoPath::parse(BUNDLE.as_bytes()).unwrap()
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut word = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    };
-    (0..len.div_ceil(8)).flat_map(|_| word().to_le_bytes()).take(len).collect()
 }
 
 fn scan(c: &mut Criterion) {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::hint::black_box;
@@ -21,22 +23,12 @@ use digstore::repo::{Repository, Settings, init, trees};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, Opposite, compress, decompress};
 use digstore::transform::hash::sha256;
+use support::noise;
 
 const MIB: usize = 1 << 20;
 /// Files that are recovered together in the user's document.
 const FILES: usize = 61;
 const FILE_LEN: usize = 20_000;
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// A fifth of it in pieces of 4 KiB is new.
 fn changed(bytes: &[u8]) -> Vec<u8> {

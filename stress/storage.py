@@ -180,6 +180,18 @@ CASES = {
 }
 # Packing files of several gigabytes takes git minutes and changes nothing.
 NOT_FOR = {("git", "media")}
+# One tree becomes the next version, as when a new release is unpacked over the old one: only files that differ are written.
+IN_PLACE = {"kernel"}
+
+
+class WithoutDeltas(tools.Digstore):
+    """What deltas gain and cost: the same with every block compressed by itself."""
+
+    name = "digstore without deltas"
+    settings = "performance.snapshot_interval = 1"
+
+    def init(self):
+        return [*super().init(), self._run("config", "set", "performance.snapshot_interval", "1", tree=self.home)]
 
 
 # ---- Runs ----
@@ -190,7 +202,13 @@ def total(home):
     return size_of(home).apparent_bytes
 
 
-def run_case(tool_class, versions, work):
+def turn_into(live, tree):
+    """Makes one tree equal to another."""
+    live.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["rsync", "-rlpc", "--delete", f"{tree}/", f"{live}/"], check=True)
+
+
+def run_case(tool_class, versions, work, in_place):
     """One program stores all versions. Gives seconds and bytes after each, and after packing."""
     home = work / tool_class.name
     shutil.rmtree(home, ignore_errors=True)
@@ -201,6 +219,9 @@ def run_case(tool_class, versions, work):
     runner.measure(tool.init())
     rows = []
     for number, tree in enumerate(versions):
+        if in_place:
+            turn_into(work / "tree", tree)
+            tree = work / "tree"
         warm(tree)
         sync()
         usage = runner.measure(tool.commit(tree, f"v{number}"))
@@ -210,7 +231,7 @@ def run_case(tool_class, versions, work):
     if tool.collect():
         usage = runner.measure(tool.collect())
         packed = {"seconds": usage.wall_s, "bytes": total(tool.repo), "rss": usage.max_rss_bytes}
-    if tool_class is tools.Digstore:
+    if issubclass(tool_class, tools.Digstore):
         check(tool, runner, versions, work)
         packed = collected(tool, runner)
     shutil.rmtree(home)
@@ -269,7 +290,7 @@ def main():
     tools.Digstore.path = str(DIGSTORE)
     if not DIGSTORE.exists():
         sys.exit("build digstore first: cargo build --release")
-    chosen = [tools.Digstore]
+    chosen = [tools.Digstore, WithoutDeltas]
     for name in filter(None, args.against.split(",")):
         tool = tools.RIVALS[name]
         if tool.program():
@@ -284,7 +305,7 @@ def main():
             results = {}
             for tool in chosen:
                 if (tool.name, case) not in NOT_FOR:
-                    results[tool.name] = run_case(tool, versions, args.data / "storage-work")
+                    results[tool.name] = run_case(tool, versions, args.data / "storage-work", case in IN_PLACE)
                     print(f"{case} {tool.name}: {results[tool.name]}", file=sys.stderr, flush=True)
         except (datasets.Missing, Failed) as problem:
             sys.exit(f"{case}: {problem}")
@@ -296,6 +317,8 @@ def main():
         "",
         "Written by `stress/storage.py`. Megabytes (10^6) of the whole repository: after the first version, and how many",
         "more after each that follows. Every version that digstore stored was exported and compared with its source.",
+        "The kernel's versions follow each other in one working tree, of which only files that differ are written; the others",
+        "are stored from folders of their own.",
         "",
         f"{time.strftime('%Y-%m-%d')}, {machine()}.",
         "",

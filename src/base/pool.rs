@@ -39,11 +39,12 @@ impl Pools {
     }
 }
 
-/// Without threads nothing can go on, and the operating system refusing them at start is beyond repair from here.
+/// As many threads as the operating system gives, up to `threads`. Without one nothing can go on.
 fn build(name: &'static str, threads: usize) -> ThreadPool {
     match ThreadPoolBuilder::new().num_threads(threads).thread_name(move |i| format!("{name}-{i}")).build() {
         Ok(pool) => pool,
-        Err(error) => panic!("cannot start {threads} threads named {name}: {error}"),
+        Err(_) if threads > 1 => build(name, threads / 2),
+        Err(error) => panic!("cannot start a thread named {name}: {error}"),
     }
 }
 

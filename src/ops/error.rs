@@ -123,9 +123,6 @@ impl Error {
                 let is_newer = matches!(source, FormatError::Future { .. } | FormatError::Feature { .. });
                 subject.starts_with("journal") && !is_newer
             }
-            Self::Repo(RepoError::Disk(error)) => {
-                error.source.kind() == std::io::ErrorKind::NotFound && error.path.ends_with("journal")
-            }
             _ => false,
         }
     }

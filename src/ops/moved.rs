@@ -3,30 +3,34 @@
 //! Content that only moved is found by its chunks. What changed as well is compressed with the file that it probably was;
 //! a wrong guess costs nothing but the gain.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use crate::model::path::RepoPath;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::Content;
 
-/// Files that are gone, by the last part of their paths.
+/// Files that are gone, by the last part of their paths and their length; one of each.
 #[derive(Debug, Default)]
 pub struct Gone {
-    by_name: HashMap<Vec<u8>, Vec<(Content, u64)>>,
+    by_name: HashMap<Vec<u8>, BTreeMap<u64, Content>>,
 }
 
 impl Gone {
     /// Notes a path that is gone, and what was known of it.
     pub fn add(&mut self, path: &RepoPath, known: Option<&StagedEntry>) {
         if let Some(StagedNode::File { len, content }) = known.map(|known| &known.node) {
-            self.by_name.entry(path.file_name().to_vec()).or_default().push((*content, *len));
+            self.by_name.entry(path.file_name().to_vec()).or_default().entry(*len).or_insert(*content);
         }
     }
 
     /// The one that a new file of `len` bytes most likely was: of the same name, and nearest in length.
     pub fn nearest(&self, path: &RepoPath, len: u64) -> Option<(Content, u64)> {
         let namesakes = self.by_name.get(path.file_name())?;
-        namesakes.iter().min_by_key(|(_, other)| other.abs_diff(len)).copied()
+        let (below, above) = (namesakes.range(..=len).next_back(), namesakes.range(len..).next());
+        let nearest = below.into_iter().chain(above).min_by_key(|(other, _)| other.abs_diff(len));
+        nearest.map(|(len, content)| (*content, *len))
     }
 }
 

@@ -1,14 +1,17 @@
 //! `proof`: that a file, or a range of its bytes, is in a commit, for those who have no repository.
 
+use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::cat::ByteRange;
 use super::{Error, Result};
+use crate::base::disk::IoContext;
 use crate::base::monitor::Monitor;
 use crate::format::object::encode_tree;
-use crate::format::proof::{Proof, Proven, is_chunk, overlaps};
+use crate::format::proof::{MAX_PROOF_LEN, Proof, Proven, is_chunk, overlaps};
 use crate::model::id::{ObjectId, ObjectKind};
 use crate::model::path::{RepoPath, escape};
 use crate::model::recipe::{Piece, Recipe};
@@ -76,6 +79,10 @@ pub fn create(repo: &Repository, options: &CreateOptions, _: &dyn Monitor) -> Re
             }
         }
     }
+    if proof.encode().len() as u64 > MAX_PROOF_LEN {
+        let message = format!("the proof would have more than {MAX_PROOF_LEN} bytes, and nobody could check it");
+        return Err(Error::Refused { message, hint: "prove a range of the file with --bytes" });
+    }
     Ok(proof)
 }
 
@@ -137,12 +144,19 @@ pub struct VerifyOutcome {
     pub content_matches: bool,
 }
 
-/// Checks a proof against the id of a commit, or of a checkpoint's tree, without a repository. `content`: bytes that are said
-/// to be the file's, or the range's.
-pub fn verify(proof: &[u8], root: &ObjectId, content: Option<&[u8]>) -> Result<(VerifyOutcome, Proven)> {
+/// Checks a proof against the id of a commit, or of a checkpoint's tree, without a repository. `content`: a file that is said
+/// to be the one proven, or the range; it is read from its start.
+pub fn verify(
+    proof: &[u8],
+    root: &ObjectId,
+    content: Option<(&Path, &mut dyn Read)>,
+) -> Result<(VerifyOutcome, Proven)> {
     let proven = Proof::decode(proof).and_then(|proof| proof.verify(root));
     let proven = proven.map_err(|error| Error::NotProven(error.to_string()))?;
-    if content.is_some_and(|content| !matches(&proven, content)) {
+    let content_matches = content.is_some();
+    if let Some((path, content)) = content
+        && !matches(&proven, content).on("read", path)?
+    {
         return Err(Error::NotProven(format!("the bytes given are not those of '{}'", proven.path)));
     }
     let outcome = VerifyOutcome {
@@ -155,24 +169,43 @@ pub fn verify(proof: &[u8], root: &ObjectId, content: Option<&[u8]>) -> Result<(
         author: proven.commit.as_ref().map(|commit| commit.author.clone()),
         message: proven.commit.as_ref().map(|commit| commit.message.clone()),
         time_ns: proven.commit.as_ref().map(|commit| commit.time_ns),
-        content_matches: content.is_some(),
+        content_matches,
     };
     Ok((outcome, proven))
 }
 
-/// Are these the proven bytes?
-fn matches(proven: &Proven, content: &[u8]) -> bool {
+/// Holes are compared in pieces of this length.
+const ZEROS_LEN: u64 = 64 << 10;
+
+/// Are these the proven bytes, and no more?
+fn matches(proven: &Proven, content: &mut dyn Read) -> std::io::Result<bool> {
+    let mut next = |len: u64| {
+        let mut found = Vec::new();
+        (&mut *content).take(len).read_to_end(&mut found).map(|_| found)
+    };
     if let Some(data) = &proven.data {
-        return data == content;
+        return Ok(next(data.len() as u64 + 1)? == *data);
     }
-    let fits = content.len() as u64 == proven.len;
-    fits && proven.pieces.iter().all(|(at, piece)| {
-        let bytes = content.get(*at as usize..(*at + piece.len()) as usize).unwrap_or_default();
+    for (_, piece) in &proven.pieces {
         match piece {
-            Piece::Chunk { id, .. } => is_chunk(bytes, id),
-            Piece::Hole { .. } => bytes.iter().all(|byte| *byte == 0),
+            Piece::Chunk { id, len } => {
+                if !is_chunk(&next(u64::from(*len))?, id) {
+                    return Ok(false);
+                }
+            }
+            Piece::Hole { len } => {
+                let mut left = *len;
+                while left > 0 {
+                    let zeros = next(left.min(ZEROS_LEN))?;
+                    if zeros.is_empty() || zeros.iter().any(|byte| *byte != 0) {
+                        return Ok(false);
+                    }
+                    left -= zeros.len() as u64;
+                }
+            }
         }
-    })
+    }
+    Ok(next(1)?.is_empty())
 }
 
 #[cfg(test)]
@@ -200,9 +233,12 @@ mod tests {
         let cases = [("d/e/big", &big[..]), ("small", b"small"), ("empty", b"")];
         for (at, content) in cases {
             let proof = prove(&repo, at, None).unwrap().encode();
-            let (outcome, _) = verify(proof.as_bytes(), &root, Some(content)).unwrap();
+            let check = |mut content: &[u8]| verify(proof.as_bytes(), &root, Some((Path::new(at), &mut content)));
+            let (outcome, _) = check(content).unwrap();
             assert_eq!((outcome.path, outcome.len), (path(at), content.len() as u64));
-            assert!(verify(proof.as_bytes(), &root, Some(b"something else")).is_err(), "{at}");
+            for wrong in [b"something else", &[content, b"x"].concat()[..], content.get(1..).unwrap_or(b"x")] {
+                assert!(check(wrong).is_err(), "{at}");
+            }
         }
         for (range, expected) in [("29990-30009", 29_990..30_010), ("-1", 54_999..55_000), ("0-", 0..55_000)] {
             let proof = prove(&repo, "d/e/big", Some(range)).unwrap().encode();

@@ -1,6 +1,8 @@
 //! Reading objects: found through the index, decoded once, verified always.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use hashbrown::HashMap;
 
 use super::StoreError;
 use super::cache::BlockCache;
@@ -27,6 +29,8 @@ pub struct ObjectStore {
     cache: Arc<BlockCache>,
     /// Blocks that others need. Reading goes through neighbours, which mostly need the same block or the next.
     bases: BlockCache,
+    /// The blocks of layers of the first version, which do not store the ids of blocks; gathered when one is looked for.
+    unnamed: OnceLock<HashMap<BlockId, (u32, u32)>>,
     pending: RwLock<Pending>,
     /// Trees are small, shared and read again and again while walking; the last ones are kept decoded.
     trees: Mutex<lru::LruCache<TreeId, Arc<Tree>>>,
@@ -99,7 +103,7 @@ impl ObjectStore {
     pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>, pending: Pending) -> Self {
         let trees = Mutex::new(lru::LruCache::new(TREES_KEPT));
         let bases = BlockCache::new((cache.capacity_bytes() / BASES_SHARE).min(BASES_LEN));
-        Self { layers, index, cache, bases, pending: RwLock::new(pending), trees }
+        Self { layers, index, cache, bases, unnamed: OnceLock::new(), pending: RwLock::new(pending), trees }
     }
 
     /// A store over layers alone, without index, cache or journal.
@@ -236,8 +240,8 @@ impl ObjectStore {
         let object = ObjectId::from(*id);
         let located = match self.find(&object) {
             Ok(Some(found)) => found,
-            missed => match self.search_unnamed(id) {
-                Some(place) => return Ok(place),
+            missed => match self.unnamed.get_or_init(|| self.unnamed_blocks()).get(id) {
+                Some(place) => return Ok(*place),
                 None => {
                     self.search_layers(&object, ObjectKind::Block).map_err(|error| missed.err().unwrap_or(error))?
                 }
@@ -246,18 +250,18 @@ impl ObjectStore {
         Ok((located.layer, located.object.place.block))
     }
 
-    /// Looks for a block in layers of the first version, which do not store the ids of blocks.
-    fn search_unnamed(&self, id: &BlockId) -> Option<(u32, u32)> {
+    fn unnamed_blocks(&self) -> HashMap<BlockId, (u32, u32)> {
+        let mut found = HashMap::new();
         for layer in 0..self.layers.layers().len() as u32 {
             // A layer that cannot be read must not hide what is in others.
             let Ok(reader) = self.layers.reader(layer) else { continue };
             if reader.footer().version == VERSION_WITHOUT_BASES
-                && let Some(block) = reader.block_ids().ok().and_then(|ids| ids.iter().position(|found| found == id))
+                && let Ok(ids) = reader.block_ids()
             {
-                return Some((layer, block as u32));
+                found.extend(ids.iter().zip(0..).map(|(id, block)| (*id, (layer, block))));
             }
         }
-        None
+        found
     }
 
     /// The block that holds an object, as a base for a new version of it, which begins `shift` bytes behind the start of the

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::chunker::{Chunker, ZERO_BLOCK_LEN, is_zero};
-use super::tensors::{Head, read_head};
+use super::tensors::read_head;
 
 /// A part of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -129,13 +129,9 @@ impl Cutter {
         if self.arrays.is_none() {
             // What begins with a hole is no file of arrays.
             let head = if self.at == 0 { self.pending.get(..known).unwrap_or_default() } else { &[] };
-            match read_head(head, at_end || self.at > 0) {
-                Head::Needs(_) => return false,
-                Head::Arrays(arrays) => {
-                    let least = u64::from(self.chunker.params().avg_len);
-                    self.arrays = Some(arrays.into_iter().filter(|array| array.end - array.start >= least).collect());
-                }
-            }
+            let Some(arrays) = read_head(head, at_end || self.at > 0) else { return false };
+            let least = u64::from(self.chunker.params().avg_len);
+            self.arrays = Some(arrays.into_iter().filter(|array| array.end - array.start >= least).collect());
         }
         true
     }

@@ -14,29 +14,21 @@ const NPY_MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// What has to be there to see that a file is none of these.
 const SHORTEST_HEAD: usize = 12;
 
-/// What the start of a file says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Head {
-    /// So many bytes of it are needed to say anything.
-    Needs(usize),
-    /// Arrays in these places, in order and apart from each other; none for a file of another kind.
-    Arrays(Vec<Range<u64>>),
-}
-
 /// One entry of a safetensors header, of which only the place counts.
 #[derive(Deserialize)]
 struct Tensor {
     data_offsets: (u64, u64),
 }
 
-/// Looks at the start of a file. `is_all`: there are no more bytes.
-pub fn read_head(head: &[u8], is_all: bool) -> Head {
-    let none = Head::Arrays(Vec::new());
+/// The places of the arrays, in order and apart from each other, as the start of a file says them; `None` if more of it is
+/// needed. `is_all`: there are no more bytes.
+pub fn read_head(head: &[u8], is_all: bool) -> Option<Vec<Range<u64>>> {
+    let none = Some(Vec::new());
     if head.len() < SHORTEST_HEAD {
-        return if is_all { none } else { Head::Needs(SHORTEST_HEAD) };
+        return none.filter(|_| is_all);
     }
     if head.starts_with(NPY_MAGIC) {
-        return Head::Arrays(npy_data(head).into_iter().collect());
+        return Some(npy_data(head).into_iter().collect());
     }
     let Some((len, rest)) = head.split_first_chunk::<8>() else { return none };
     let len = u64::from_le_bytes(*len);
@@ -44,9 +36,8 @@ pub fn read_head(head: &[u8], is_all: bool) -> Head {
         return none;
     }
     match rest.get(..len as usize) {
-        Some(header) => Head::Arrays(safetensors_data(header).unwrap_or_default()),
-        None if is_all => none,
-        None => Head::Needs(8 + len as usize),
+        Some(header) => Some(safetensors_data(header).unwrap_or_default()),
+        None => none.filter(|_| is_all),
     }
 }
 
@@ -91,11 +82,11 @@ mod tests {
         let header = r#"{"__metadata__":{"a":"b"},"y":{"dtype":"F16","shape":[4],"data_offsets":[8,16]},"x":{"data_offsets":[0,8]}}"#;
         let file = safetensors(header);
         let at = file.len() as u64;
-        assert_eq!(read_head(&file, false), Head::Arrays(vec![at..at + 8, at + 8..at + 16]));
-        assert_eq!(read_head(&file[..20], false), Head::Needs(file.len()));
-        assert_eq!(read_head(&file[..20], true), Head::Arrays(vec![]));
+        assert_eq!(read_head(&file, false), Some(vec![at..at + 8, at + 8..at + 16]));
+        assert_eq!(read_head(&file[..20], false), None);
+        assert_eq!(read_head(&file[..20], true), Some(vec![]));
         let npy = [b"\x93NUMPY\x01\x00".as_slice(), &118u16.to_le_bytes(), &[b' '; 118]].concat();
-        let Head::Arrays(arrays) = read_head(&npy, false) else { panic!("it is all there") };
+        let Some(arrays) = read_head(&npy, false) else { panic!("it is all there") };
         assert_eq!((arrays.len(), &arrays[0]), (1, &(128..u64::MAX)));
     }
 
@@ -106,10 +97,10 @@ mod tests {
         let far = safetensors(r#"{"x":{"data_offsets":[0,18446744073709551615]}}"#);
         let huge = [&u64::MAX.to_le_bytes()[..], b"{        "].concat();
         for file in [overlap, backwards, far, huge, safetensors("{not json at all"), b"any other text".to_vec()] {
-            assert_eq!(read_head(&file, false), Head::Arrays(vec![]), "{:?}", String::from_utf8_lossy(&file));
+            assert_eq!(read_head(&file, false), Some(vec![]), "{:?}", String::from_utf8_lossy(&file));
         }
-        assert_eq!(read_head(b"short", false), Head::Needs(SHORTEST_HEAD));
-        assert_eq!(read_head(b"short", true), Head::Arrays(vec![]));
+        assert_eq!(read_head(b"short", false), None);
+        assert_eq!(read_head(b"short", true), Some(vec![]));
     }
 
     proptest! {

@@ -99,7 +99,7 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
             let proof = proof::create(&at.repo, &options, app.monitor())?;
             let Some(to) = to else { return Ok(Report::new(&proof, proof.encode())) };
             let to = app.base.join(to);
-            write_new(&to, proof.encode().as_bytes())?;
+            write_file(&to, proof.encode().as_bytes())?;
             let text = unless_quiet(app, || store::proof_created(&proof, &to));
             Ok(Report::new(&proof, text))
         }
@@ -109,10 +109,12 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
                 return Err(Failure::usage(format!("'{}' is no id", root.escape_debug()), hint));
             };
             let bytes = read_at_most(&app.base.join(&proof), MAX_PROOF_LEN)?;
-            let content = content.map(|content| read_at_most(&app.base.join(content), u64::MAX)).transpose()?;
-            let (outcome, proven) = proof::verify(&bytes, &root, content.as_deref())?;
+            let content = content.map(|content| app.base.join(content));
+            let mut file = content.as_ref().map(|path| std::fs::File::open(path).on("open", path)).transpose()?;
+            let content = content.as_deref().zip(file.as_mut().map(|file| file as &mut dyn Read));
+            let (outcome, proven) = proof::verify(&bytes, &root, content)?;
             match (&to, &proven.data) {
-                (Some(to), Some(data)) => write_new(&app.base.join(to), data)?,
+                (Some(to), Some(data)) => write_file(&app.base.join(to), data)?,
                 (Some(_), None) => {
                     let hint = "make the proof with --bytes: only then it holds bytes";
                     return Err(Failure::usage("a proof of a whole file holds none of its bytes", hint));
@@ -132,7 +134,7 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default();
     let dir = open_root(folder).on("open", folder)?;

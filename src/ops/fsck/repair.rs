@@ -166,14 +166,12 @@ impl Search<'_> {
 
     /// The bytes of an object that is sound here or in the other repository; none of a chunk, which refers to nothing.
     fn bytes(&mut self, id: ObjectId, kind: ObjectKind) -> Result<Option<Vec<u8>>> {
-        if !self.found.damage.contains_key(&id) {
-            match self.here(id, kind) {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(StoreError::Disk(error)) => return Err(error.into()),
-                Err(_) => {}
-            }
+        let here = if self.found.damage.contains_key(&id) { self.saved(id, kind) } else { self.here(id, kind) };
+        match here {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Disk(error)) => Err(error.into()),
+            Err(_) => self.there(id, kind),
         }
-        self.there(id, kind)
     }
 
     /// The bytes that are here. Those of a chunk are not needed; where its layer was checked, neither are they read.
@@ -185,6 +183,14 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         Ok(self.objects.read_at(&located)?.to_vec())
+    }
+
+    /// The bytes of an object that is sound though its block is damaged.
+    fn saved(&self, id: ObjectId, kind: ObjectKind) -> std::result::Result<Vec<u8>, StoreError> {
+        let located = self.objects.locate_sealed(&id, kind)?;
+        let block = decoded(self.objects, located.layer, located.object.place.block)?;
+        let plain = block.ok_or(StoreError::Missing { kind, id })?;
+        Ok(self.objects.verified(&located, &plain)?.to_vec())
     }
 
     fn there(&mut self, id: ObjectId, kind: ObjectKind) -> Result<Option<Vec<u8>>> {
@@ -277,19 +283,20 @@ fn salvage(objects: &Arc<ObjectStore>, layer: u32, writer: &mut LayerWriter) -> 
     rows.retain(|row| row.place.kind != ObjectKind::Block);
     rows.sort_unstable_by_key(ObjectRow::place_order);
     for rows in rows.chunk_by(|a, b| a.place.block == b.place.block) {
-        if let Some(plain) = decoded(objects, layer, rows)? {
+        let block = rows.first().map_or(0, |row| row.place.block);
+        if let Some(plain) = decoded(objects, layer, block)? {
             add_sound(&plain, rows, writer)?;
         }
     }
     Ok(())
 }
 
-/// The block that holds these objects; none if it cannot be decoded.
-fn decoded(objects: &ObjectStore, layer: u32, rows: &[ObjectRow]) -> Result<Option<Vec<u8>>> {
-    match objects.decode_block(layer, rows.first().map_or(0, |row| row.place.block)) {
+/// A block, decoded as well as it can be; none if it cannot.
+fn decoded(objects: &ObjectStore, layer: u32, block: u32) -> std::result::Result<Option<Vec<u8>>, StoreError> {
+    match objects.decode_block(layer, block) {
         Ok(plain) => Ok(Some(plain)),
         Err(StoreError::Disk(error)) => Err(error.into()),
-        Err(_) => Ok(None),
+        Err(_) => Ok(objects.layers().reader(layer)?.read_damaged(block)),
     }
 }
 
@@ -319,12 +326,12 @@ fn copy_sound(
         let number = rows.first().map_or(0, |row| row.place.block);
         let row = reader.block(number)?;
         if damaged.contains(&number) {
-            if let Some(plain) = decoded(objects, layer, rows)? {
+            if let Some(plain) = decoded(objects, layer, number)? {
                 add_sound(&plain, rows, writer)?;
             }
         } else if row.base.is_none_or(|base| kept.contains(&base.id)) {
             writer.copy_block(&row, &reader.read_stored(&row)?, rows)?;
-        } else if let Some(plain) = decoded(objects, layer, rows)? {
+        } else if let Some(plain) = decoded(objects, layer, number)? {
             writer.recompress_block(Arc::new(plain), rows, None)?;
         }
     }

@@ -241,6 +241,24 @@ fn what_is_lost_comes_from_another_repository() {
 }
 
 #[test]
+fn what_is_sound_in_a_damaged_block_is_kept() {
+    let repo = TestRepo::on_disk_with(wide());
+    let (one, two) = (noise(11, 9_000), noise(12, 9_000));
+    let commit = repo.commit(&[("one", file(&one)), ("two", file(&two))], "neighbours");
+    let id = repo.objects().layers().layers()[0].0;
+    let layer = std::fs::read(layer_path(&repo, &id)).unwrap();
+    let place = layer.windows(64).position(|window| window == &one[..64]).unwrap();
+    flip(&repo, &id, place as u64 + 10);
+    let repo = repo.reopen_with(wide());
+    let outcome = repaired(&repo, None);
+    let done = outcome.repair.unwrap();
+    assert_eq!((done.lost, done.healed, done.set_aside), (1, 0, vec![id]));
+    let lost: Vec<_> = outcome.findings.iter().filter_map(|finding| finding.path.as_ref()).collect();
+    assert!(!lost.is_empty() && lost.iter().all(|found| **found == path("one")), "{lost:?}");
+    assert_eq!(repo.stored(&commit, "two"), two);
+}
+
+#[test]
 fn a_sound_repository_is_left_as_it_is() {
     let (repo, ..) = deltas();
     let before: Vec<LayerId> = repo.objects().layers().layers().iter().map(|(id, _)| *id).collect();

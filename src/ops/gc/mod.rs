@@ -16,12 +16,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::mark::{Live, mark};
-use self::plan::{Fate, Plan, Wish, plan};
+use self::plan::{Wish, plan};
 use self::rewrite::rewrite;
 use super::Result;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::repo::{Repository, WriteLock};
+use crate::store::objects::ObjectStore;
 use crate::store::{operations, retired};
 
 /// Blocks that had to wait for those that needed them are gone after the second round; a third is a reserve.
@@ -86,7 +87,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     if options.dry_run {
         let plan = plan(&repo.objects(), &live, wish, monitor)?;
         let rewritten = || plan.layers.iter().filter(|layer| layer.rewrite);
-        outcome.dead_bytes = plan.dead_bytes;
+        outcome.dead_bytes = plan.dead_bytes + pending_dead_bytes(&repo.objects(), &live);
         outcome.layers_rewritten = rewritten().count() as u64;
         outcome.rewrite_bytes = rewritten().map(|layer| layer.file_bytes).sum();
         outcome.waiting_bytes = waiting(repo)?;
@@ -107,7 +108,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
 }
 
 /// What a sweep did.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Swept {
     dead_bytes: u64,
     replaced: u64,
@@ -115,7 +116,7 @@ struct Swept {
 
 /// Rewrites until nothing is left to do.
 fn sweep(repo: &Repository, lock: &WriteLock, live: &Live, wish: Wish, monitor: &dyn Monitor) -> Result<Swept> {
-    let mut swept = Swept::default();
+    let mut swept = Swept { dead_bytes: pending_dead_bytes(&repo.objects(), live), replaced: 0 };
     if repo.objects().pending().objects().iter().any(|row| !live.contains(&row.id)) {
         repo.move_pending(lock, repo.layer_options(), &|id| live.contains(id))?;
     }
@@ -125,7 +126,7 @@ fn sweep(repo: &Repository, lock: &WriteLock, live: &Live, wish: Wish, monitor: 
         let wish = Wish { all: wish.all && round == 0, ..wish };
         let plan = plan(&objects, live, wish, monitor)?;
         if round == 0 {
-            swept.dead_bytes = plan.dead_bytes;
+            swept.dead_bytes += plan.dead_bytes;
         }
         if plan.layers.iter().all(|layer| !layer.rewrite) {
             break;
@@ -159,16 +160,11 @@ pub fn dead_bytes(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -
     let live = mark(repo, leave_out, true, monitor)?;
     let objects = repo.objects();
     let plan = plan(&objects, &live, Wish { all: false, merge_below: 0 }, monitor)?;
-    let dropped = plan.blocks.iter().filter(|block| block.fate == Fate::Drop).count();
-    let pending = pending_dead_bytes(&objects, &live);
-    Ok(if dropped == plan.blocks.len() { all_bytes(&plan) } else { plan.dead_bytes } + pending)
+    Ok(plan.dead_bytes + pending_dead_bytes(&objects, &live))
 }
 
-fn all_bytes(plan: &Plan) -> u64 {
-    plan.layers.iter().map(|layer| layer.file_bytes).sum()
-}
-
-fn pending_dead_bytes(objects: &crate::store::objects::ObjectStore, live: &Live) -> u64 {
+/// Bytes that nothing refers to and that are pending.
+fn pending_dead_bytes(objects: &ObjectStore, live: &Live) -> u64 {
     let pending = objects.pending();
     let (mut dead, mut all) = (0u64, 0u64);
     for object in pending.objects() {

@@ -40,6 +40,8 @@ pub enum Fate {
 /// A block in a plan.
 #[derive(Debug, Clone)]
 pub struct Block {
+    /// Its name.
+    pub id: BlockId,
     /// What becomes of it.
     pub fate: Fate,
     /// The block that it is compressed with, as a place in [`Plan::blocks`]; after planning, the one that it is to be
@@ -67,7 +69,17 @@ pub struct Layer {
     pub rewrite: bool,
     /// Length of its file.
     pub file_bytes: u64,
-    is_small: bool,
+}
+
+impl Layer {
+    /// The places of its blocks in [`Plan::blocks`].
+    pub fn places(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.count
+    }
+
+    fn own<'a>(&self, blocks: &'a [Block]) -> &'a [Block] {
+        blocks.get(self.first as usize..(self.first + self.count) as usize).unwrap_or_default()
+    }
 }
 
 /// What is to be done.
@@ -94,10 +106,20 @@ pub struct Wish {
 /// Looks at all blocks and decides.
 pub fn plan(objects: &ObjectStore, live: &Live, wish: Wish, monitor: &dyn Monitor) -> Result<Plan> {
     let mut plan = read(objects, live, monitor)?;
-    plan.dead_bytes = plan.blocks.iter().map(Block::dead_bytes).sum();
     decide(&mut plan.blocks, wish)?;
+    plan.dead_bytes = plan.layers.iter().map(|layer| dead_bytes(layer, &plan.blocks)).sum();
     choose_layers(&mut plan, wish);
     Ok(plan)
+}
+
+/// The dead bytes of a layer; if all of it goes, those of its file.
+fn dead_bytes(layer: &Layer, blocks: &[Block]) -> u64 {
+    let own = layer.own(blocks);
+    if own.iter().all(|block| block.fate == Fate::Drop) {
+        layer.file_bytes
+    } else {
+        own.iter().map(Block::dead_bytes).sum()
+    }
 }
 
 impl Block {
@@ -125,12 +147,12 @@ fn read(objects: &ObjectStore, live: &Live, monitor: &dyn Monitor) -> Result<Pla
         let reader = objects.layers().reader(number)?;
         let first = blocks.len() as u32;
         let count = reader.footer().block_count;
-        let ids = reader.block_ids()?;
-        for block in 0..count {
+        for (block, id) in (0..count).zip(reader.block_ids()?) {
             let row = reader.block(block)?;
-            places.extend(ids.get(block as usize).map(|id| (*id, blocks.len() as u32)));
+            places.insert(*id, blocks.len() as u32);
             bases.push(row.base);
             blocks.push(Block {
+                id: *id,
                 fate: Fate::Keep,
                 base: None,
                 old_base: None,
@@ -152,7 +174,7 @@ fn read(objects: &ObjectStore, live: &Live, monitor: &dyn Monitor) -> Result<Pla
                 block.fate = Fate::Split;
             }
         }
-        layers.push(Layer { first, count, rewrite: false, file_bytes: record.file_len, is_small: false });
+        layers.push(Layer { first, count, rewrite: false, file_bytes: record.file_len });
     }
     for (block, base) in blocks.iter_mut().zip(bases) {
         let has_live = block.fate == Fate::Split;
@@ -168,7 +190,8 @@ fn read(objects: &ObjectStore, live: &Live, monitor: &dyn Monitor) -> Result<Pla
 
 /// Decides about every block; those that are needed come after those that need them.
 fn decide(blocks: &mut [Block], wish: Wish) -> Result<()> {
-    let depths: Vec<u32> = (0..blocks.len() as u32).map(|at| depth(blocks, at)).collect::<Result<_>>()?;
+    let depths = (0..blocks.len() as u32).map(|at| depth(blocks, at, |block| block.base));
+    let depths: Vec<u32> = depths.collect::<Result<_>>()?;
     let mut order: Vec<u32> = (0..blocks.len() as u32).collect();
     order.sort_by_key(|at| std::cmp::Reverse(depths.get(*at as usize).copied()));
     let mut needed_by: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -217,10 +240,11 @@ fn decide(blocks: &mut [Block], wish: Wish) -> Result<()> {
     Ok(())
 }
 
-/// How many blocks a block needs. It is counted, not believed: who needs whom decides what may go.
-pub fn depth(blocks: &[Block], at: u32) -> Result<u32> {
+/// How many blocks a block needs, by the bases that it has or had. It is counted, not believed: who needs whom decides what
+/// may go.
+pub fn depth(blocks: &[Block], at: u32, base: fn(&Block) -> Option<u32>) -> Result<u32> {
     let (mut depth, mut next) = (0, at);
-    while let Some(base) = blocks.get(next as usize).and_then(|block| block.base) {
+    while let Some(base) = blocks.get(next as usize).and_then(base) {
         (depth, next) = (depth + 1, base);
         if depth > MAX_DEPTH {
             return Err(StoreError::Internal("blocks need each other in a circle".to_owned()).into());
@@ -241,17 +265,16 @@ fn growth(blocks: &[Block], block: &Block, needing: &[u32]) -> u64 {
 /// Which layers are written anew: those of which enough goes or changes, and small ones if there are several.
 fn choose_layers(plan: &mut Plan, wish: Wish) {
     let Plan { layers, blocks, .. } = plan;
+    let is_small =
+        |layer: &Layer| layer.own(blocks).iter().map(|block| block.raw_bytes).sum::<u64>() < wish.merge_below;
+    let several = layers.iter().filter(|layer| is_small(layer)).count() > 1;
     for layer in layers.iter_mut() {
-        let own = blocks.get(layer.first as usize..(layer.first + layer.count) as usize).unwrap_or_default();
+        let own = layer.own(blocks);
         let goes = own.iter().filter(|block| matches!(block.fate, Fate::Drop | Fate::Split));
         let dead: u64 = goes.map(Block::dead_bytes).sum();
         let recompressed = own.iter().any(|block| block.fate == Fate::Recompress);
-        layer.rewrite = recompressed || dead * MIN_LAYER_SHARE >= layer.file_bytes || wish.all && dead > 0;
-        layer.is_small = own.iter().map(|block| block.raw_bytes).sum::<u64>() < wish.merge_below;
-    }
-    let small = layers.iter().filter(|layer| layer.is_small).count();
-    if small > 1 {
-        layers.iter_mut().filter(|layer| layer.is_small).for_each(|layer| layer.rewrite = true);
+        let pays = dead * MIN_LAYER_SHARE >= layer.file_bytes || wish.all && dead > 0;
+        layer.rewrite = recompressed || pays || several && is_small(layer);
     }
     // A layer that is not written anew keeps all of its blocks, and these their bases.
     keep_bases(plan);
@@ -261,7 +284,7 @@ fn choose_layers(plan: &mut Plan, wish: Wish) {
 fn keep_bases(plan: &mut Plan) {
     let mut waiting: Vec<u32> = Vec::new();
     for layer in plan.layers.iter().filter(|layer| !layer.rewrite) {
-        waiting.extend(layer.first..layer.first + layer.count);
+        waiting.extend(layer.places());
     }
     while let Some(at) = waiting.pop() {
         let Some(block) = plan.blocks.get_mut(at as usize) else { continue };

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::mark::Live;
-use super::plan::{Block, Fate, Plan, depth};
+use super::plan::{Block, Fate, Layer, Plan, depth};
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
-use crate::model::id::LayerId;
+use crate::model::id::BlockId;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, WriteLock};
 use crate::store::StoreError;
 use crate::store::index::Located;
 use crate::store::layer_reader::LayerReader;
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
-use crate::store::objects::{MAX_DEPTH, ObjectStore, OldBlock};
+use crate::store::objects::{ObjectStore, OldBlock};
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,13 +41,27 @@ pub fn rewrite(
 ) -> Result<Done> {
     let mut order: Vec<usize> = (0..plan.layers.len()).filter(|at| is_rewritten(plan, *at)).collect();
     // Those that need others first: then what they needed can go with its own layer.
-    let deepest = |at: &usize| blocks_of(plan, *at).map(|block| old_depth(&plan.blocks, block)).max();
-    order.sort_by_cached_key(|at| std::cmp::Reverse(deepest(at)));
+    let deepest = |at: &usize| {
+        let depths = blocks_of(plan, *at).map(|block| depth(&plan.blocks, block, |block| block.old_base));
+        depths.collect::<Result<Vec<u32>>>().map(|depths| depths.into_iter().max())
+    };
+    let depths: HashMap<usize, Option<u32>> = order.iter().map(|at| Ok((*at, deepest(at)?))).collect::<Result<_>>()?;
+    order.sort_by_key(|at| std::cmp::Reverse(depths.get(at).copied()));
     let total = order.iter().filter_map(|at| plan.layers.get(*at)).map(|layer| layer.file_bytes).sum();
     monitor.begin("rewriting layers", Some(order.len() as u64), Some(total));
-    let needed = needed_from_elsewhere(objects, plan)?;
-    let mut step =
-        Step { repo, lock, objects, plan, live, options, needed, writer: None, old: Vec::new(), done: Done::default() };
+    let mut step = Step {
+        repo,
+        lock,
+        objects,
+        plan,
+        live,
+        options,
+        needed: needed_from_elsewhere(plan),
+        counts: Counts::of(plan),
+        writer: None,
+        old: Vec::new(),
+        done: Done::default(),
+    };
     for at in order {
         if monitor.cancelled() {
             return Err(Error::Stopped);
@@ -65,34 +79,56 @@ fn is_rewritten(plan: &Plan, layer: usize) -> bool {
 }
 
 fn blocks_of(plan: &Plan, layer: usize) -> std::ops::Range<u32> {
-    plan.layers.get(layer).map_or(0..0, |layer| layer.first..layer.first + layer.count)
+    plan.layers.get(layer).map_or(0..0, Layer::places)
+}
+
+/// The layer of the block at a place, and its number there.
+fn layer_of(plan: &Plan, place: u32) -> (usize, u32) {
+    let layer = plan.layers.partition_point(|layer| layer.first <= place).saturating_sub(1);
+    (layer, place - blocks_of(plan, layer).start)
 }
 
 /// For each block, the layers other than its own of which a block is compressed with it as things are on the disk.
-fn needed_from_elsewhere(objects: &ObjectStore, plan: &Plan) -> Result<HashMap<u32, HashSet<usize>>> {
-    let mut places = HashMap::new();
-    for at in 0..plan.layers.len() {
-        let reader = objects.layers().reader(at as u32)?;
-        places.extend(reader.block_ids()?.iter().copied().zip(blocks_of(plan, at)));
-    }
+fn needed_from_elsewhere(plan: &Plan) -> HashMap<u32, HashSet<usize>> {
     let mut needed: HashMap<u32, HashSet<usize>> = HashMap::new();
     for at in 0..plan.layers.len() {
         let own = blocks_of(plan, at);
-        let reader = objects.layers().reader(at as u32)?;
-        for number in 0..own.end - own.start {
-            let base = reader.block(number)?.base.and_then(|base| places.get(&base.id).copied());
-            if let Some(base) = base.filter(|base| !own.contains(base)) {
-                needed.entry(base).or_default().insert(at);
-            }
+        let bases = own.clone().filter_map(|place| plan.blocks.get(place as usize)?.old_base);
+        for base in bases.filter(|base| !own.contains(base)) {
+            needed.entry(base).or_default().insert(at);
         }
     }
-    Ok(needed)
+    needed
 }
 
-/// How many blocks a block needs as things are on the disk; planning has found that there is no circle.
-fn old_depth(blocks: &[Block], at: u32) -> u32 {
-    let next = |at: &u32| blocks.get(*at as usize).and_then(|block| block.old_base);
-    std::iter::successors(next(&at), next).take(MAX_DEPTH as usize).count() as u32
+/// How often each block is there, and how many blocks are compressed with it.
+struct Counts(HashMap<BlockId, (i64, i64)>);
+
+impl Counts {
+    fn of(plan: &Plan) -> Self {
+        let mut counts: HashMap<BlockId, (i64, i64)> = HashMap::new();
+        for block in &plan.blocks {
+            counts.entry(block.id).or_default().0 += 1;
+            if let Some(base) = block.old_base.and_then(|base| plan.blocks.get(base as usize)) {
+                counts.entry(base.id).or_default().1 += 1;
+            }
+        }
+        Self(counts)
+    }
+
+    /// Adds the blocks of a layer, or takes them away; gives the ids whose counts have changed.
+    fn count(&mut self, layer: &LayerReader, by: i64) -> Result<Vec<BlockId>> {
+        let mut touched = Vec::new();
+        for (block, id) in (0..).zip(layer.block_ids()?) {
+            self.0.entry(*id).or_default().0 += by;
+            touched.push(*id);
+            if let Some(base) = layer.block(block)?.base {
+                self.0.entry(base.id).or_default().1 += by;
+                touched.push(base.id);
+            }
+        }
+        Ok(touched)
+    }
 }
 
 /// Stands in for the layer of a block that could not go yet.
@@ -107,8 +143,9 @@ struct Step<'a> {
     live: &'a Live,
     options: LayerOptions,
     needed: HashMap<u32, HashSet<usize>>,
+    counts: Counts,
     writer: Option<LayerWriter>,
-    old: Vec<(LayerId, u64)>,
+    old: Vec<Arc<LayerReader>>,
     done: Done,
 }
 
@@ -128,7 +165,7 @@ impl Step<'_> {
         for layers in self.needed.values_mut() {
             layers.remove(&at);
         }
-        self.old.push((reader.id(), reader.file_len()));
+        self.old.push(reader);
         if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
             self.commit()?;
         }
@@ -196,17 +233,15 @@ impl Step<'_> {
     /// What a block is to be compressed with, unless the chain would be too long.
     fn base(&self, block: &Block) -> Result<Option<OldBlock>> {
         let Some(base) = block.base else { return Ok(None) };
-        let layer = self.plan.layers.partition_point(|layer| layer.first <= base).saturating_sub(1);
-        let number = base - blocks_of(self.plan, layer).start;
-        let depth = depth(&self.plan.blocks, base)?;
-        let id = self.objects.layers().reader(layer as u32)?.block_ids()?.get(number as usize).copied();
-        let fits =
-            u8::try_from(depth).ok().filter(|depth| depth.saturating_add(1) < self.repo.settings().snapshot_interval);
+        let Some(old) = self.plan.blocks.get(base as usize) else { return Ok(None) };
+        let depth = depth(&self.plan.blocks, base, |block| block.base)?;
+        let depth = u8::try_from(depth).ok();
+        let fits = depth.filter(|depth| depth.saturating_add(1) < self.repo.settings().snapshot_interval);
+        let (layer, number) = layer_of(self.plan, base);
+        let (layer, at, id) = (layer as u32, block.at, old.id);
+        let len = u32::try_from(old.raw_bytes).unwrap_or(u32::MAX);
         // All of it: what it was compressed with before may have been another part of another block.
-        let whole = self.plan.blocks.get(base as usize).map_or(0, |base| base.raw_bytes as u32);
-        let (layer, at, part) = (layer as u32, block.at, (0, whole));
-        let old = |id, depth| OldBlock { id, len: whole, depth, layer, block: number, at, part };
-        Ok(id.zip(fits).map(|(id, depth)| old(id, depth)))
+        Ok(fits.map(|depth| OldBlock { id, len, depth, layer, block: number, at, part: (0, len) }))
     }
 
     /// Is an object that would be moved also where it stays?
@@ -226,29 +261,23 @@ impl Step<'_> {
     }
 
     /// Every block of the layers as they will be finds the one that it needs. A plan that is wrong ends here, not in a loss.
-    fn check_bases(&self, new: &[SealedLayer], old: &[(LayerId, u64)]) -> Result<()> {
-        let mut readers: Vec<Arc<LayerReader>> = new.iter().map(|layer| Arc::clone(&layer.reader)).collect();
-        let now = self.repo.objects();
-        for (number, (id, _)) in (0..).zip(now.layers().layers()) {
-            if old.iter().all(|(gone, _)| gone != id) {
-                readers.push(now.layers().reader(number)?);
+    fn check_bases(&mut self, new: &[SealedLayer], old: &[Arc<LayerReader>]) -> Result<()> {
+        let mut touched = Vec::new();
+        for layer in new {
+            touched.extend(self.counts.count(&layer.reader, 1)?);
+        }
+        for layer in old {
+            touched.extend(self.counts.count(layer, -1)?);
+        }
+        let is_lost =
+            |id: &&BlockId| matches!(self.counts.0.get(*id), Some((copies, needed)) if *copies < 1 && *needed > 0);
+        match touched.iter().find(is_lost) {
+            None => Ok(()),
+            Some(id) => {
+                let why = format!("gc would remove the block {}, which another one needs", id.short());
+                Err(StoreError::Internal(why).into())
             }
         }
-        let mut ids = HashSet::new();
-        for reader in &readers {
-            ids.extend(reader.block_ids()?.iter().copied());
-        }
-        for reader in &readers {
-            for block in 0..reader.footer().block_count {
-                if let Some(base) = reader.block(block)?.base
-                    && !ids.contains(&base.id)
-                {
-                    let why = format!("gc would remove the block {}, which another one needs", base.id.short());
-                    return Err(StoreError::Internal(why).into());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Ends the step: what was written takes the place of what it was written from.
@@ -263,6 +292,7 @@ impl Step<'_> {
         }
         self.check_bases(&new, &old)?;
         self.done.replaced += old.len() as u64;
+        let old: Vec<_> = old.iter().map(|layer| (layer.id(), layer.file_len())).collect();
         Ok(self.repo.replace_layers(self.lock, &new, &old, Vec::new())?)
     }
 }
