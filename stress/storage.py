@@ -191,7 +191,8 @@ class WithoutDeltas(tools.Digstore):
     settings = "performance.snapshot_interval = 1"
 
     def init(self):
-        return [*super().init(), self._run("config", "set", "performance.snapshot_interval", "1", tree=self.home)]
+        setting = ("config", "set", "--user", "performance.snapshot_interval", "1")
+        return [*super().init(), self._run(*setting, tree=self.home)]
 
 
 # ---- Runs ----
