@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::hint::black_box;
@@ -18,6 +20,7 @@ use digstore::repo::{Repository, Settings, init};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, compress};
 use digstore::transform::hash::chunk_id;
+use support::text;
 
 /// As much as is cut in one window.
 const BUFFER_LEN: usize = 8 << 20;
@@ -26,20 +29,6 @@ const CHUNK_LEN: usize = 64 << 10;
 const BLOCK_LEN: usize = 512 << 10;
 const FILES: usize = 2_000;
 const FILE_LEN: usize = 20_000;
-
-/// Text with the redundancy of source code.
-fn text(seed: usize, len: usize) -> Vec<u8> {
-    let words = ["static ", "int ", "return ", "struct device ", "*dev, ", "if (", ") {\n", "}\n", "0x", "unsigned "];
-    let mut state = seed as u64 * 2 + 1;
-    let mut out = Vec::with_capacity(len + 16);
-    while out.len() < len {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        out.extend_from_slice(words[(state >> 33) as usize % words.len()].as_bytes());
-        out.extend_from_slice(format!("{:x}", state >> 50).as_bytes());
-    }
-    out.truncate(len);
-    out
-}
 
 fn bytes(c: &mut Criterion) {
     let buffer = text(1, BUFFER_LEN);

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod kind;
 pub mod memo;
+pub mod meter;
 pub mod metrics;
 pub mod monitor;
 pub mod pool;

@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::meter::Meter;
+
 /// The pool that waits for the disk and the pool that computes. Built on first use, so short commands start no thread.
 #[derive(Debug)]
 pub struct Pools {
@@ -12,6 +14,7 @@ pub struct Pools {
     cpu_threads: usize,
     io: OnceLock<ThreadPool>,
     cpu: OnceLock<ThreadPool>,
+    meter: Arc<Meter>,
 }
 
 impl Pools {
@@ -20,7 +23,17 @@ impl Pools {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cpu_threads = if cpu_threads == 0 { processors } else { cpu_threads };
         let io_threads = if io_threads == 0 { cpu_threads } else { io_threads };
-        Self { io_threads, cpu_threads, io: OnceLock::new(), cpu: OnceLock::new() }
+        Self { io_threads, cpu_threads, io: OnceLock::new(), cpu: OnceLock::new(), meter: Arc::default() }
+    }
+
+    /// What is done on these threads, and for them.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Threads that read.
+    pub fn io_threads(&self) -> usize {
+        self.io_threads
     }
 
     /// Threads that compute.
@@ -57,25 +70,38 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct ByteBudget {
     capacity: usize,
-    free: Mutex<usize>,
+    free: Mutex<Free>,
     released: Condvar,
+}
+
+/// What is free, and the least that ever was.
+#[derive(Debug)]
+struct Free {
+    now: usize,
+    least: usize,
 }
 
 impl ByteBudget {
     /// A budget of `capacity_bytes`, at least one.
     pub fn new(capacity_bytes: usize) -> Self {
         let capacity = capacity_bytes.max(1);
-        Self { capacity, free: Mutex::new(capacity), released: Condvar::new() }
+        Self { capacity, free: Mutex::new(Free { now: capacity, least: capacity }), released: Condvar::new() }
+    }
+
+    /// The most bytes that were taken at a time, and the most that can be.
+    pub fn peak_and_capacity(&self) -> (usize, usize) {
+        (self.capacity - lock(&self.free).least, self.capacity)
     }
 
     /// Waits until `bytes` are free and takes them; the guard gives them back when dropped.
     pub fn take(self: &Arc<Self>, bytes: usize) -> BudgetGuard {
         let bytes = bytes.min(self.capacity);
         let mut free = lock(&self.free);
-        while *free < bytes {
+        while free.now < bytes {
             free = self.released.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
-        *free -= bytes;
+        free.now -= bytes;
+        free.least = free.least.min(free.now);
         drop(free);
         BudgetGuard { budget: Arc::clone(self), bytes }
     }
@@ -90,7 +116,7 @@ pub struct BudgetGuard {
 
 impl Drop for BudgetGuard {
     fn drop(&mut self) {
-        *lock(&self.budget.free) += self.bytes;
+        lock(&self.budget.free).now += self.bytes;
         self.budget.released.notify_all();
     }
 }
@@ -106,7 +132,8 @@ mod tests {
         drop(first);
         drop(budget.take(1000));
         drop(budget.take(100));
-        assert_eq!(*lock(&budget.free), 100);
+        assert_eq!(lock(&budget.free).now, 100);
+        assert_eq!(budget.peak_and_capacity(), (100, 100));
     }
 
     #[test]

@@ -4,10 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use std::{env, io};
 
 use digstore::base::disk::{DiskError, IoContext, open_root};
+use digstore::base::meter::Summary;
 use digstore::base::monitor::Monitor;
+use digstore::base::pool::Pools;
 use digstore::model::path::{CONTROL_DIR, RepoPath, escape};
 use digstore::ops::scan::repo_path;
 use digstore::repo::rebuild::{self, Rebuilt};
@@ -70,6 +74,9 @@ pub struct App {
     pub base: PathBuf,
     pub paint: Paint,
     pub streams: Streams,
+    /// Those of the repository that was opened first.
+    pub pools: OnceLock<Arc<Pools>>,
+    pub started: Instant,
 }
 
 impl App {
@@ -98,6 +105,7 @@ impl App {
     pub fn open(&self) -> Result<Opened, Failure> {
         let (root, control) = self.place()?;
         let repo = open_at(&control, &root, self.settings())?;
+        self.pools.get_or_init(|| Arc::clone(repo.pools()));
         let prefix = repo_path(&root, &self.base, Path::new("."))?;
         Ok(Opened { repo, root, base: self.base.clone(), prefix })
     }
@@ -130,6 +138,17 @@ impl App {
             (Some(parent), Some(name)) => Ok((parent.to_path_buf(), name.to_owned(), work)),
             _ => Err(Failure::usage(format!("'{}' cannot be made a repository", store.display()), "name a folder")),
         }
+    }
+
+    /// Should each of so many paths be listed?
+    pub fn lists(&self, paths: usize) -> bool {
+        self.global.verbose && paths as u64 <= self.config.most_listed()
+    }
+
+    /// What was done so far; none if no repository was opened.
+    pub fn summary(&self) -> Option<Summary> {
+        let pools = self.pools.get()?;
+        Some(pools.meter().summary(self.started.elapsed(), pools.io_threads(), pools.cpu_threads()))
     }
 
     pub fn monitor(&self) -> &dyn Monitor {

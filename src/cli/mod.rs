@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod environment;
 mod exit;
+mod performance;
 mod progress;
 mod render;
 mod streams;
@@ -15,8 +16,9 @@ mod verbs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use clap::Parser;
 use serde_json::{Map, Value, json};
@@ -30,6 +32,7 @@ use args::store::{ConfigCommand, ProofCommand};
 use args::{Cli, Command};
 use config::Config;
 use exit::{Exit, Failure};
+use performance::alerts;
 use progress::Progress;
 use render::Paint;
 use streams::Streams;
@@ -77,10 +80,11 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         loaded => loaded?,
     };
     let draw = !global.no_progress && !global.quiet && !global.json && io::stderr().is_terminal();
-    let progress = Progress::new(draw, global.json, config.progress_interval(), cancelled);
+    let progress = Progress::new(draw, global.json, config.drawing(), cancelled);
     let paint = Paint(!global.json && wants_color(global.color));
     let name = name_of(&command);
-    let app = App { global, config, progress, base, paint, streams: Streams::default() };
+    let (streams, pools, started) = (Streams::default(), OnceLock::new(), Instant::now());
+    let app = App { global, config, progress, base, paint, streams, pools, started };
     let report = match verbs::run(&app, command.clone()) {
         // Another process has moved what was about to be read; its new place is in the journal by now.
         Err(failure) if failure.is_missing_layer() && !app.streams.printed() => verbs::run(&app, command)?,
@@ -91,7 +95,11 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 
 /// Prints what a command leaves and decides how the program ends.
 fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure> {
-    let Report { json, text, notes, exit } = report;
+    let Report { json, text, mut notes, exit } = report;
+    let summary = app.summary();
+    let alerts =
+        summary.as_ref().zip(app.config.thresholds()).map(|(summary, thresholds)| alerts(summary, &thresholds));
+    notes.extend(alerts.into_iter().flatten());
     let problems = app.progress.problems();
     let exit = if exit == Exit::Done && !problems.is_empty() { Exit::Partial } else { exit };
     let mut out = io::stdout().lock();
@@ -103,12 +111,22 @@ fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure>
         }
         object.insert("problems".to_owned(), json!(problems));
         object.insert("notes".to_owned(), json!(notes));
+        if app.global.stats {
+            object.insert("performance".to_owned(), json!(summary));
+        }
         serde_json::to_writer(&mut out, &object).map_err(io::Error::from)?;
         out.write_all(b"\n")?;
     } else {
         out.write_all(text.as_bytes())?;
         if !app.global.quiet && !app.global.json {
             notes.iter().for_each(|note| say(&format!("note: {note}\n")));
+            let line = summary.as_ref().filter(|_| app.config.thresholds().is_some()).and_then(performance::line);
+            if let Some(line) = line.filter(|_| !app.global.stats) {
+                say(&format!("{line}\n"));
+            }
+        }
+        if let Some(summary) = summary.filter(|_| app.global.stats) {
+            say(&performance::text(&summary));
         }
     }
     out.flush()?;
@@ -186,6 +204,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Proof(ProofCommand::Create { .. }) => "proof-create",
         Command::Proof(ProofCommand::Verify { .. }) => "proof-verify",
         Command::Layer(_) => "layer",
+        Command::Tune(_) => "tune",
         Command::Config { .. } => "config",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",

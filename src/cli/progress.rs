@@ -9,6 +9,8 @@ use digstore::base::monitor::Monitor;
 use digstore::base::pool::lock;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::config::Drawing;
+
 /// Nothing is drawn for work that is done sooner.
 const QUICK: Duration = Duration::from_millis(250);
 /// What a stage looks like, by what is known of it.
@@ -23,13 +25,14 @@ pub struct Progress {
     /// Problems go into the JSON object instead of to stderr.
     collect: bool,
     drawer: Mutex<Option<JoinHandle<()>>>,
-    interval: Duration,
+    drawing: Drawing,
     enabled: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     cancelled: Arc<AtomicBool>,
+    batch: u64,
     items: AtomicU64,
     bytes: AtomicU64,
     problems: Mutex<Vec<String>>,
@@ -49,9 +52,10 @@ struct Stage {
 
 impl Progress {
     /// `draw`: is there anybody to look at it? `cancelled` is set by signals.
-    pub fn new(draw: bool, collect: bool, interval: Duration, cancelled: Arc<AtomicBool>) -> Self {
+    pub fn new(draw: bool, collect: bool, drawing: Drawing, cancelled: Arc<AtomicBool>) -> Self {
         let shared = Shared {
             cancelled,
+            batch: drawing.batch.max(1),
             items: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             problems: Mutex::default(),
@@ -59,7 +63,7 @@ impl Progress {
             closing: Mutex::default(),
             wake: Condvar::new(),
         };
-        Self { shared: Arc::new(shared), collect, drawer: Mutex::default(), interval, enabled: draw }
+        Self { shared: Arc::new(shared), collect, drawer: Mutex::default(), drawing, enabled: draw }
     }
 
     /// Makes the verb stop as if it was interrupted.
@@ -94,6 +98,7 @@ impl Shared {
         let mut stage = lock(&self.stage);
         let Some(stage) = stage.as_mut().filter(|stage| stage.started.elapsed() >= QUICK) else { return };
         let (items, bytes) = (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let items = stepwise(items, self.batch, stage.total_items);
         let total = stage.total_bytes.filter(|total| *total > 0).or(stage.total_items);
         let bar = stage.bar.get_or_insert_with(|| {
             let template = match (stage.total_bytes, stage.total_items) {
@@ -144,7 +149,7 @@ impl Monitor for Progress {
             Some(Stage { name: stage.to_owned(), total_items, total_bytes, started, bar: None });
         let mut drawer = lock(&self.drawer);
         if drawer.is_none() {
-            let (shared, interval) = (Arc::clone(&self.shared), self.interval);
+            let (shared, interval) = (Arc::clone(&self.shared), self.drawing.interval);
             *drawer = thread::Builder::new().name("progress".to_owned()).spawn(move || shared.run(interval)).ok();
         }
     }
@@ -177,6 +182,11 @@ impl Monitor for Progress {
     }
 }
 
+/// A count that moves on by `batch`, and shows its end.
+fn stepwise(items: u64, batch: u64, total: Option<u64>) -> u64 {
+    if total.is_some_and(|total| items >= total) { items } else { items / batch * batch }
+}
+
 /// A number with separators: `78,579`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -202,8 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn counts_move_on_by_batches() {
+        let cases = [(0, 0), (49, 0), (50, 50), (99, 50), (120, 120)];
+        assert_eq!(cases.map(|(items, _)| stepwise(items, 50, Some(120))), cases.map(|(_, shown)| shown));
+        assert_eq!(stepwise(120, 50, None), 100);
+    }
+
+    #[test]
     fn work_is_counted_problems_are_kept_and_the_drawer_ends() {
-        let progress = Progress::new(true, true, Duration::from_millis(1), Arc::default());
+        let drawing = Drawing { interval: Duration::from_millis(1), batch: 50 };
+        let progress = Progress::new(true, true, drawing, Arc::default());
         progress.begin("testing", Some(2), None);
         progress.advance(1, 10);
         thread::sleep(Duration::from_millis(5));

@@ -89,7 +89,7 @@ impl ByteRange {
 /// Writes a stored file to `out`. A link's bytes are its target.
 pub fn cat(repo: &Repository, options: &Options, out: &mut dyn Write, monitor: &dyn Monitor) -> Result<Outcome> {
     let objects = repo.objects();
-    let (_, misses_before) = objects.cache().hits_and_misses();
+    let (_, misses_before) = repo.pools().meter().cache_requests();
     let revision = options.revision.as_deref().unwrap_or("HEAD");
     let point = repo.resolve_point(revision)?;
     let root = repo.tree_of(&point)?;
@@ -118,7 +118,7 @@ pub fn cat(repo: &Repository, options: &Options, out: &mut dyn Write, monitor: &
         None => return Err(Error::NoSuchPath { path: options.path.clone(), place: place() }),
     };
     out.flush().on("write", OUTPUT)?;
-    let (_, misses) = objects.cache().hits_and_misses();
+    let (_, misses) = repo.pools().meter().cache_requests();
     Ok(Outcome { bytes, blocks_read: misses.saturating_sub(misses_before) })
 }
 

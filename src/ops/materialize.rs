@@ -11,6 +11,7 @@ use super::compare::holds;
 use super::{Error, Result};
 use crate::base::disk::{Dir, DiskFile, Stat};
 use crate::base::kind::ErrorKind;
+use crate::base::meter::{Meter, Stage};
 use crate::base::monitor::Monitor;
 use crate::model::id::{ChunkId, ObjectKind, RecipeId};
 use crate::model::path::RepoPath;
@@ -89,10 +90,17 @@ pub fn write_files(
     options: WriteOptions<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Written>> {
-    let objects = repo.objects();
+    let (objects, meter) = (repo.objects(), repo.pools().meter());
     let bytes = files.iter().map(file_len).sum();
     monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
-    let writer = Writer { objects: &objects, shared: BlockCache::new(SHARED_LEN), root, options, monitor };
+    let writer = Writer {
+        objects: &objects,
+        meter,
+        shared: BlockCache::new(SHARED_LEN, Arc::default()),
+        root,
+        options,
+        monitor,
+    };
     let mut results: Vec<Option<Written>> = vec![None; files.len()];
     let done = repo.pools().cpu().install(|| {
         let (large, mut small): (Vec<usize>, Vec<usize>) =
@@ -171,6 +179,7 @@ fn first_chunk(pieces: &[Piece]) -> Option<ChunkId> {
 
 struct Writer<'a> {
     objects: &'a ObjectStore,
+    meter: &'a Meter,
     /// Blocks that a file of one task reaches into and that another task begins with.
     shared: BlockCache,
     root: &'a Arc<dyn Dir>,
@@ -199,6 +208,7 @@ impl Writer<'_> {
             }
             let result = self.write_small(file, &mut folders, &mut memo);
             self.monitor.advance(1, file_len(file));
+            self.meter.add_files(1, file_len(file));
             written.push((at, result.map_err(|error| failure(file, &error))));
         }
         written
@@ -218,12 +228,16 @@ impl Writer<'_> {
                 if let Some(new) = self.cloned(file, &dir, content, *len)? {
                     return Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?);
                 }
-                let new = NewFile::create(dir, mode).on("create", shown())?;
+                let new = {
+                    let _busy = self.meter.time(Stage::Restore);
+                    NewFile::create(dir, mode).on("create", shown())?
+                };
                 let mut at = 0u64;
                 let mut run = None;
                 self.objects
                     .pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, memo, &mut run))?;
                 self.flush(new.file(), &mut run)?;
+                let _busy = self.meter.time(Stage::Restore);
                 self.set_hole_at_end(new.file(), content, *len)?;
                 Ok(new.finish(file.path.file_name(), mode, mtime, file.expect).on("write", shown())?)
             }
@@ -275,7 +289,11 @@ impl Writer<'_> {
             None => self.block(key, false)?,
         };
         *memo = Some((key, Arc::clone(&block)));
-        if self.objects.verified(&located, &block)?.len() != len as usize {
+        let sound = {
+            let _busy = self.meter.time(Stage::Hash);
+            self.objects.verified(&located, &block)?
+        };
+        if sound.len() != len as usize {
             let why = "its length is not that in the recipe".to_owned();
             return Err(StoreError::Corrupt { kind: ObjectKind::Chunk, id: id.into(), why });
         }
@@ -308,6 +326,7 @@ impl Writer<'_> {
     fn flush(&self, file: &dyn DiskFile, run: &mut Option<Run>) -> std::result::Result<(), StoreError> {
         use crate::base::disk::IoContext;
         let Some(run) = run.take() else { return Ok(()) };
+        let _busy = self.meter.time(Stage::Restore);
         Ok(file.write_at(run.block.get(run.range).unwrap_or_default(), run.at).on("write", "a file")?)
     }
 
@@ -315,6 +334,7 @@ impl Writer<'_> {
     fn write_large(&self, file: &FileWrite) -> Written {
         let result = self.try_write_large(file);
         self.monitor.advance(1, 0);
+        self.meter.add_files(1, file_len(file));
         result.map_err(|error| failure(file, &error))
     }
 

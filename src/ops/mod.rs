@@ -36,6 +36,7 @@ pub mod stats;
 pub mod status;
 #[cfg(test)]
 pub mod testing;
+pub mod tune;
 pub mod undo;
 
 pub use error::Error;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::base::disk::{IoContext, Stat};
+use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::bundle::{BANDS_NAME, band_name};
@@ -55,6 +56,7 @@ pub fn walk_tree(
     let known: Option<&KnownFolder<'_>> = if repo.trusts_folder_times() { Some(&known) } else { None };
     let skip = repo.skip();
     let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, monitor };
+    let _busy = repo.pools().meter().time(Stage::Scan);
     repo.pools().io().install(|| walk(repo.work(), &options))
 }
 

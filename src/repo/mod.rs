@@ -87,7 +87,7 @@ impl Repository {
     pub fn open(dir: Arc<dyn Dir>, work: Arc<dyn Dir>, settings: Settings) -> Result<Self, RepoError> {
         let manifest = read_manifest(dir.as_ref())?;
         let sub = |name: &str| dir.open_dir(OsStr::new(name)).on("open", dir.path().join(name));
-        let backend = Arc::new(LocalBackend::new(sub(LAYERS_DIR)?));
+        let backend = Arc::new(LocalBackend::new(sub(LAYERS_DIR)?, settings.write_len, settings.map_from));
         let journal = sub(JOURNAL_DIR).map_err(|error| match error.source.kind() {
             io::ErrorKind::NotFound => StoreError::JournalDamaged("its folder is missing".to_owned()).into(),
             _ => RepoError::from(error),
@@ -118,7 +118,8 @@ impl Repository {
         journal: Journal,
     ) -> Result<Self, RepoError> {
         let pools = Arc::new(Pools::new(settings.io_threads, settings.cpu_threads));
-        let objects = open_objects(&manifest, &settings, dir.as_ref(), &backend, &journal.read())?;
+        let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::clone(pools.meter())));
+        let objects = open_objects(&manifest, cache, dir.as_ref(), &backend, &journal.read())?;
         let objects = RwLock::new(Arc::new(objects));
         let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
         let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
@@ -278,8 +279,8 @@ impl Repository {
 
     /// Opens the layers that the journal names now.
     fn reload(&self) -> Result<(), RepoError> {
-        let objects =
-            open_objects(&self.manifest, &self.settings, self.dir.as_ref(), &self.backend, &self.journal.read())?;
+        let cache = Arc::new(BlockCache::new(self.settings.cache_len, Arc::clone(self.pools.meter())));
+        let objects = open_objects(&self.manifest, cache, self.dir.as_ref(), &self.backend, &self.journal.read())?;
         *self.objects.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(objects);
         Ok(())
     }
@@ -287,7 +288,7 @@ impl Repository {
 
 fn open_objects(
     manifest: &Manifest,
-    settings: &Settings,
+    cache: Arc<BlockCache>,
     dir: Option<&Arc<dyn Dir>>,
     backend: &Arc<dyn Backend>,
     state: &State,
@@ -299,7 +300,7 @@ fn open_objects(
         opened => opened.transpose().on("open", INDEX_DIR)?,
     };
     let index = ChunkIndex::open(index_dir, &layers)?;
-    Ok(ObjectStore::new(layers, index, Arc::new(BlockCache::new(settings.cache_len)), Pending::load(state)?))
+    Ok(ObjectStore::new(layers, index, cache, Pending::load(state)?))
 }
 
 fn read_manifest(dir: &dyn Dir) -> Result<Manifest, RepoError> {

@@ -73,13 +73,14 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Option<Rebuilt
         return Ok(None);
     }
     let state = journal::salvage(journal_dir.as_ref(), &manifest.id)?;
-    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(layers_dir));
+    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(layers_dir, settings.write_len, settings.map_from));
     let mut outcome = Rebuilt { salvaged_keys: count(&state)?, ..Rebuilt::default() };
     let (layers, mut ops) = find_layers(&backend, &manifest.id, &state)?;
     outcome.layers_found = ops.len() as u64;
     let set = LayerSet::new(backend, manifest.id, layers);
     let index = ChunkIndex::open(None, &set)?;
-    let objects = ObjectStore::new(set, index, Arc::new(BlockCache::new(settings.cache_len)), Pending::load(&state)?);
+    let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::default()));
+    let objects = ObjectStore::new(set, index, cache, Pending::load(&state)?);
     name_commits(&objects, &state, &mut ops, &mut outcome)?;
     journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, ops)?;
     Ok(Some(outcome))

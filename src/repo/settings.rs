@@ -31,6 +31,16 @@ pub struct Settings {
     pub classes: SizeClasses,
     /// Tiny files read in one task.
     pub batch_files: usize,
+    /// Choose `batch_files` by the sizes of the files.
+    pub auto_batch: bool,
+    /// Choose `read_len` and `large_read_len` by the sizes of the files.
+    pub auto_read: bool,
+    /// Of files above, the next window is asked for while one is worked on.
+    pub read_ahead_from: u64,
+    /// Tables of layers above are mapped, shorter ones are read.
+    pub map_from: u64,
+    /// Bytes gathered before they are written to a layer file.
+    pub write_len: usize,
     /// Bytes read at a time from a file that is neither read whole nor large.
     pub read_len: usize,
     /// Bytes read at a time from a large file.
@@ -69,6 +79,11 @@ impl Default for Settings {
             chunking: ChunkParams::default(),
             classes: SizeClasses { tiny: 4 * KIB, small: 64 * KIB, medium: 10 * MIB, large: 100 * MIB, huge: GIB },
             batch_files: 200,
+            auto_batch: true,
+            auto_read: true,
+            read_ahead_from: MIB,
+            map_from: 10 * MIB,
+            write_len: 64 * KIB as usize,
             read_len: MIB as usize,
             large_read_len: MIB as usize,
             // The kernel tree: 256 KiB 213 MB, 1 MiB 204 MB; in between, small enough for reading single files.

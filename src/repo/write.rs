@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{FORMAT_FILE, INDEX_DIR, JOURNAL_DIR, LOOK_EVERY, RepoError, Repository, Settings, WriteLock, init};
 use crate::base::clock;
 use crate::base::disk::{Dir, IoContext, ensure_dir, remove_leftovers, write_atomic};
+use crate::base::meter::Stage;
 use crate::base::pool;
 use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
@@ -149,7 +150,10 @@ impl Repository {
             ops.extend(retired::forget_again_op(&self.journal.read(), &layer.id)?);
         }
         let pending: Vec<u32> = ops.iter().filter_map(pending_put_by).collect();
-        self.journal.commit(ops)?;
+        {
+            let _busy = self.pools.meter().time(Stage::Commit);
+            self.journal.commit(ops)?;
+        }
         *pool::lock(&self.commits.0) += 1;
         self.commits.1.notify_all();
         for number in pending {

@@ -51,7 +51,7 @@ pub trait Blob: Send + Sync + fmt::Debug {
     }
     /// Fills `into` from a position.
     fn read_at(&self, into: &mut [u8], offset: u64) -> Result<(), DiskError>;
-    /// A range that is searched in place.
+    /// A range that is searched in place, or a copy of a short one.
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError>;
 }
 
@@ -62,12 +62,15 @@ const ASIDE: &str = ".damaged";
 #[derive(Debug)]
 pub struct LocalBackend {
     dir: Arc<dyn Dir>,
+    write_len: usize,
+    map_from: u64,
 }
 
 impl LocalBackend {
-    /// Keeps objects in `dir`.
-    pub fn new(dir: Arc<dyn Dir>) -> Self {
-        Self { dir }
+    /// Keeps objects in `dir`. What is shorter than `write_len` bytes is gathered before it is written; ranges of more than
+    /// `map_from` bytes are mapped, shorter ones read.
+    pub fn new(dir: Arc<dyn Dir>, write_len: usize, map_from: u64) -> Self {
+        Self { dir, write_len, map_from }
     }
 }
 
@@ -76,7 +79,11 @@ struct LocalUpload {
     dir: Arc<dyn Dir>,
     file: Box<dyn DiskFile>,
     temp: std::ffi::OsString,
+    /// Bytes that are written.
     len: u64,
+    /// Bytes that are not.
+    gathered: Vec<u8>,
+    write_len: usize,
     finished: bool,
 }
 
@@ -85,13 +92,15 @@ struct LocalBlob {
     file: File,
     path: PathBuf,
     len: u64,
+    map_from: u64,
 }
 
 impl Backend for LocalBackend {
     fn create(&self) -> Result<Box<dyn Upload>, DiskError> {
         let temp = temp_name();
         let file = self.dir.create(&temp, 0o600).on("create", self.dir.path().join(&temp))?;
-        Ok(Box::new(LocalUpload { dir: Arc::clone(&self.dir), file, temp, len: 0, finished: false }))
+        let (dir, write_len) = (Arc::clone(&self.dir), self.write_len);
+        Ok(Box::new(LocalUpload { dir, file, temp, len: 0, gathered: Vec::new(), write_len, finished: false }))
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn Blob>>, DiskError> {
@@ -99,7 +108,7 @@ impl Backend for LocalBackend {
         match self.dir.open(OsStr::new(name)) {
             Ok(file) => {
                 let len = file.metadata().on("read", &path)?.len();
-                Ok(Some(Arc::new(LocalBlob { file, path, len })))
+                Ok(Some(Arc::new(LocalBlob { file, path, len, map_from: self.map_from })))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).on("open", path),
@@ -135,7 +144,28 @@ impl Backend for LocalBackend {
 }
 
 impl LocalUpload {
+    fn write_gathered(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.gathered, self.len)?;
+        self.len += self.gathered.len() as u64;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.gathered.len() + bytes.len() > self.write_len && !self.gathered.is_empty() {
+            self.write_gathered()?;
+        }
+        if bytes.len() < self.write_len {
+            self.gathered.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.file.write_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
     fn complete(&mut self, name: &str) -> io::Result<()> {
+        self.write_gathered()?;
         // Content before name, name before the journal may speak of it.
         self.file.sync()?;
         self.dir.rename(&self.temp, OsStr::new(name))?;
@@ -146,9 +176,7 @@ impl LocalUpload {
 
 impl Upload for LocalUpload {
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_at(bytes, self.len).on("write", self.dir.path().join(&self.temp))?;
-        self.len += bytes.len() as u64;
-        Ok(())
+        self.write(bytes).on("write", self.dir.path().join(&self.temp))
     }
 
     fn finish(mut self: Box<Self>, name: &str) -> Result<(), DiskError> {
@@ -175,7 +203,16 @@ impl Blob for LocalBlob {
     }
 
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError> {
-        map::map(&self.file, offset, len).on("map", &self.path)
+        if len as u64 > self.map_from {
+            return map::map(&self.file, offset, len).on("map", &self.path);
+        }
+        // A length beyond the file is damage, and nothing to take memory for.
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).on("read", &self.path);
+        }
+        let mut bytes = vec![0; len];
+        self.read_at(&mut bytes, offset)?;
+        Ok(FileBytes::Owned(bytes))
     }
 }
 
@@ -292,10 +329,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gathered_arrives_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = LocalBackend::new(open_root(folder.path()).unwrap(), 10, 4);
+        let parts: [&[u8]; 7] = [b"abc", b"defgh", b"ij", b"", b"a part longer than the buffer", b"k", b"l"];
+        let mut upload = backend.create().unwrap();
+        parts.iter().for_each(|part| upload.append(part).unwrap());
+        upload.finish("a").unwrap();
+        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), parts.concat());
+        let blob = backend.open("a").unwrap().unwrap();
+        assert!(matches!(blob.map(0, 4).unwrap(), FileBytes::Owned(_)));
+        assert!(matches!(blob.map(0, 5).unwrap(), FileBytes::Mapped(_)));
+    }
+
+    #[test]
     fn both_backends_conform() {
         conforms(&MemoryBackend::default());
-        let folder = tempfile::tempdir().unwrap();
-        conforms(&LocalBackend::new(open_root(folder.path()).unwrap()));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        for (write_len, map_from) in [(0, 0), (1, 3), (8, 4), (1000, 1000)] {
+            let folder = tempfile::tempdir().unwrap();
+            conforms(&LocalBackend::new(open_root(folder.path()).unwrap(), write_len, map_from));
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 }

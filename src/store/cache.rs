@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
+use crate::base::meter::Meter;
 use crate::base::pool::lock;
 
 /// Which block: the layer's number in its set, and the block's number in the layer.
@@ -14,6 +15,7 @@ pub type BlockKey = (u32, u32);
 #[derive(Debug)]
 pub struct BlockCache {
     capacity_bytes: usize,
+    meter: Arc<Meter>,
     inner: Mutex<Inner>,
 }
 
@@ -21,16 +23,19 @@ pub struct BlockCache {
 struct Inner {
     blocks: LruCache<BlockKey, Arc<Vec<u8>>>,
     used_bytes: usize,
-    hits: u64,
-    misses: u64,
 }
 
 impl BlockCache {
-    /// A cache of at most `capacity_bytes`.
-    pub fn new(capacity_bytes: usize) -> Self {
+    /// A cache of at most `capacity_bytes`. What becomes of requests is counted by `meter`.
+    pub fn new(capacity_bytes: usize, meter: Arc<Meter>) -> Self {
         // The number of entries is bounded by bytes below, so the map itself needs no bound.
         let blocks = LruCache::unbounded();
-        Self { capacity_bytes, inner: Mutex::new(Inner { blocks, used_bytes: 0, hits: 0, misses: 0 }) }
+        Self { capacity_bytes, meter, inner: Mutex::new(Inner { blocks, used_bytes: 0 }) }
+    }
+
+    /// Who counts.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// The most bytes that it holds.
@@ -40,13 +45,8 @@ impl BlockCache {
 
     /// The block, if it is there.
     pub fn get(&self, key: BlockKey) -> Option<Arc<Vec<u8>>> {
-        let mut inner = lock(&self.inner);
-        let found = inner.blocks.get(&key).map(Arc::clone);
-        if found.is_some() {
-            inner.hits += 1;
-        } else {
-            inner.misses += 1;
-        }
+        let found = lock(&self.inner).blocks.get(&key).map(Arc::clone);
+        self.meter.add_cache_request(found.is_some());
         found
     }
 
@@ -67,12 +67,6 @@ impl BlockCache {
             }
         }
     }
-
-    /// Requests answered from the cache, and requests that were not.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        let inner = lock(&self.inner);
-        (inner.hits, inner.misses)
-    }
 }
 
 /// Open files are a scarce resource of a process: 1,024 by default on Linux.
@@ -84,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_budget_holds_and_the_oldest_goes_first() {
-        let cache = BlockCache::new(100);
+        let cache = BlockCache::new(100, Arc::default());
         let block = |len| Arc::new(vec![0; len]);
         for n in 0..5 {
             cache.put((0, n), &block(30));

@@ -16,6 +16,7 @@ use super::backend::{Backend, Upload};
 use super::layer_reader::{LayerReader, file_name};
 use super::objects::{ObjectStore, OldBlock, end_opposite};
 use super::refs;
+use crate::base::meter::Stage;
 use crate::base::pool::Pools;
 use crate::format::RepoId;
 use crate::format::journal::Op;
@@ -208,7 +209,7 @@ impl LayerWriter {
     fn compress_block(&mut self, number: u32, bytes: Arc<Vec<u8>>, base: Option<OldBlock>) -> Result<(), StoreError> {
         let (sender, receiver) = sync_channel(1);
         let level = self.options.level;
-        let stored = Arc::clone(&self.stored);
+        let (stored, meter) = (Arc::clone(&self.stored), Arc::clone(self.pools.meter()));
         let plain_only = self.options.version == layer::VERSION_WITHOUT_BASES;
         self.pools.cpu().spawn_fifo(move || {
             // What is new can be stored even if what was there before is damaged.
@@ -219,8 +220,10 @@ impl LayerWriter {
             });
             let base =
                 base.as_ref().map(|(block, old, part)| Opposite { bytes: block, at: narrow(old.at), part: *part });
+            let busy = meter.time(Stage::Compress);
             let packed = if plain_only { compress_alone(&bytes, level) } else { compress(&bytes, base, level) };
             // Nobody listens any more if the writer was given up; then the block is of no use either.
+            drop(busy);
             let _ = sender.send((bytes, packed));
         });
         self.in_flight.push_back(InFlight { number, base, receiver });
@@ -284,7 +287,9 @@ impl LayerWriter {
 
     /// Appends a block's stored bytes; its place in the file is set here.
     fn write_block(&mut self, number: u32, row: BlockRow, stored: &[u8]) -> Result<(), StoreError> {
+        let busy = self.pools.meter().time(Stage::Store);
         self.upload.append(stored)?;
+        drop(busy);
         // Content and metadata blocks take numbers when they open and arrive when they close, so rows may come out of turn.
         let at = number as usize;
         if self.blocks.len() <= at {
@@ -304,6 +309,8 @@ impl LayerWriter {
         while !self.in_flight.is_empty() {
             self.write_oldest()?;
         }
+        let pools = Arc::clone(&self.pools);
+        let _busy = pools.meter().time(Stage::Store);
         let (tables, footer) =
             encode_tables(self.options.version, self.repo, &self.blocks, &mut self.objects, self.position);
         let footer = footer.encode();

@@ -11,6 +11,7 @@ use super::journal::State;
 use super::layers::LayerSet;
 use super::pending::{PENDING_LAYER, Pending};
 use crate::base::kind::ErrorKind;
+use crate::base::meter::Stage;
 use crate::format::FormatError;
 use crate::format::layer::{Base, Place, VERSION_WITHOUT_BASES};
 use crate::format::object::{decode_commit, decode_recipe, decode_tree};
@@ -102,7 +103,7 @@ impl ObjectStore {
     /// A store over layers, their index, and what is pending; blocks are kept in `cache`.
     pub fn new(layers: LayerSet, index: ChunkIndex, cache: Arc<BlockCache>, pending: Pending) -> Self {
         let trees = Mutex::new(lru::LruCache::new(TREES_KEPT));
-        let bases = BlockCache::new((cache.capacity_bytes() / BASES_SHARE).min(BASES_LEN));
+        let bases = BlockCache::new((cache.capacity_bytes() / BASES_SHARE).min(BASES_LEN), Arc::default());
         Self { layers, index, cache, bases, unnamed: OnceLock::new(), pending: RwLock::new(pending), trees }
     }
 
@@ -115,7 +116,7 @@ impl ObjectStore {
     ) -> Self {
         let layers = LayerSet::new(backend, repo, layers);
         let index = ChunkIndex::open(None, &layers).unwrap();
-        Self::new(layers, index, Arc::new(BlockCache::new(0)), Pending::default())
+        Self::new(layers, index, Arc::new(BlockCache::new(0, Arc::default())), Pending::default())
     }
 
     /// What is pending.
@@ -178,6 +179,7 @@ impl ObjectStore {
 
     /// A block as it is on the disk now, whatever is cached of it.
     pub fn decode_block(&self, layer: u32, block: u32) -> Result<Vec<u8>, StoreError> {
+        let _busy = self.cache.meter().time(Stage::Decode);
         self.decode_chain(layer, block, usize::MAX, 0)
     }
 
@@ -232,6 +234,7 @@ impl ObjectStore {
         if reader.block_ids()?.get(old.block as usize) != Some(&old.id) {
             return Err(StoreError::Internal(format!("the block {} is at another place by now", old.id.short())));
         }
+        let _busy = self.cache.meter().time(Stage::Decode);
         self.base_at(old.layer, old.block, wanted.min(old.len), 0)
     }
 

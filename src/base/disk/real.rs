@@ -266,6 +266,17 @@ pub fn can_clone(dir: &Path) -> io::Result<bool> {
     Ok(fs::ioctl_ficlone(&to, &from).is_ok())
 }
 
+/// Asks the system to read a range while something else is done. One that knows of no such thing is none the worse.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub fn read_soon(file: &File, offset: u64, len: u64) {
+    // It is advice: nothing depends on it being taken.
+    let _ = fs::fadvise(file, offset, std::num::NonZeroU64::new(len), fs::Advice::WillNeed);
+}
+
+/// Asks the system to read a range while something else is done. This one knows of no such thing.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+pub fn read_soon(_: &File, _: u64, _: u64) {}
+
 /// The first range of data at or after `from`, skipping holes; `None` when only a hole is left.
 ///
 /// A file system without `SEEK_DATA` reports the whole rest as data.

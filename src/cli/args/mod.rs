@@ -20,7 +20,7 @@ use self::checkpoint::CheckpointCommand;
 use self::history::{BranchArgs, CatArgs, DiffArgs, ExportArgs, LogArgs, LsArgs, ShowArgs, TagArgs};
 use self::session::SessionCommand;
 use self::store::{
-    ConfigCommand, DemoArgs, FsckArgs, GcArgs, LayerCommand, MigrateArgs, ProofCommand, StatsArgs, UndoArgs,
+    ConfigCommand, DemoArgs, FsckArgs, GcArgs, LayerCommand, MigrateArgs, ProofCommand, StatsArgs, TuneArgs, UndoArgs,
 };
 use self::work::{AddArgs, CheckoutArgs, CommitArgs, InitArgs, MvArgs, RestoreArgs, RmArgs, StatusArgs, SwitchArgs};
 use super::config::THREADS;
@@ -62,7 +62,7 @@ pub struct Global {
     /// Use the repository in DIR; the work tree is then the current folder
     #[arg(long, value_name = "DIR", global = true)]
     pub store: Option<PathBuf>,
-    /// Use a profile: source_code, media_files, mixed_workload or one from digstore.toml
+    /// Use a profile: auto, source_code, media_files, mixed_workload or one from digstore.toml
     #[arg(long, value_name = "NAME", global = true)]
     pub profile: Option<String>,
     /// Print one JSON object to stdout instead of text
@@ -74,6 +74,9 @@ pub struct Global {
     /// Print more: each path, and figures about the work done
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Say at the end what the work cost: rates, time of each stage, memory, and what the limit was
+    #[arg(long, global = true)]
+    pub stats: bool,
     /// Draw no progress
     #[arg(long, global = true)]
     pub no_progress: bool,
@@ -173,6 +176,9 @@ pub enum Command {
     /// Prove that a file, or a range of its bytes, is in a commit, and check such proofs
     #[command(subcommand, after_help = store::PROOF_HELP)]
     Proof(ProofCommand),
+    /// Measure this machine and this work tree, and say which settings would do better
+    #[command(after_help = store::TUNE_HELP)]
+    Tune(TuneArgs),
     /// Show and change settings
     Config {
         #[command(subcommand)]

@@ -155,6 +155,7 @@ impl Reader<'_> {
         let bad = |message: String| self.bad(value.span().start, full, message);
         match value.get_ref() {
             DeValue::String(text) => Ok(Raw::Text(text.to_string())),
+            DeValue::Boolean(flag) => Ok(Raw::Flag(*flag)),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map(Raw::Number)
                 .map_err(|_| bad(format!("{} is out of range", number.as_str()))),

@@ -27,6 +27,8 @@ pub enum Field {
     AutoCount(fn(&mut Values) -> &mut Option<u64>, RangeInclusive<u64>),
     /// A length of time.
     Time(fn(&mut Values) -> &mut Duration, RangeInclusive<Duration>),
+    /// Yes or no.
+    Flag(fn(&mut Values) -> &mut bool),
     /// One of a few words.
     Choice(fn(&mut Values) -> &mut &'static str, &'static [&'static str]),
 }
@@ -69,6 +71,7 @@ impl Key {
                 *field(values) = if raw.is_auto() { None } else { Some(raw.count(within)?) };
             }
             Field::Time(field, within) => *field(values) = raw.time(within)?,
+            Field::Flag(field) => *field(values) = raw.flag()?,
             Field::Choice(field, words) => *field(values) = raw.choice(words)?,
         }
         Ok(())
@@ -88,16 +91,19 @@ impl Key {
             Field::Count(field, _) => count(*field(&mut values)),
             Field::AutoCount(field, _) => (*field(&mut values)).map_or_else(auto, count),
             Field::Time(field, _) => Raw::Text(time_text(*field(&mut values))),
+            Field::Flag(field) => Raw::Flag(*field(&mut values)),
             Field::Choice(field, _) => Raw::Text((*field(&mut values)).to_owned()),
         }
     }
 
     /// A value given on the command line, where nothing stands in quotes.
     pub fn raw(&self, text: &str) -> Raw {
-        match (&self.field, text.parse()) {
-            (Field::Count(..) | Field::AutoCount(..), Ok(number)) => Raw::Number(number),
-            _ => Raw::Text(text.to_owned()),
-        }
+        let parsed = match &self.field {
+            Field::Count(..) | Field::AutoCount(..) => text.parse().ok().map(Raw::Number),
+            Field::Flag(_) => text.parse().ok().map(Raw::Flag),
+            _ => None,
+        };
+        parsed.unwrap_or_else(|| Raw::Text(text.to_owned()))
     }
 }
 
@@ -105,6 +111,7 @@ impl Key {
 pub const PERFORMANCE: &str = "performance";
 const USER: &str = "user";
 const CORE: &str = "core";
+const ALERTS: &str = "alerts";
 
 /// A threshold beyond any file; each is bounded by its neighbours.
 const THRESHOLDS: RangeInclusive<u64> = 0..=1024 * GIB;
@@ -131,6 +138,13 @@ const SYNC_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
 /// Below, each large commit rewrites the snapshot; above, opening a repository takes seconds.
 const SNAPSHOT_LOGS: RangeInclusive<u64> = 64 * KIB..=4 * GIB;
 /// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
+/// Drawing after every item costs a thousandth; after more items than this nothing would move.
+const PROGRESS_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
+const LISTS: RangeInclusive<u64> = 0..=u32::MAX as u64;
+const RATES: RangeInclusive<u64> = 0..=1_000_000_000;
+const ALERT_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 7);
+/// Without a buffer every block is a write of its own; with more, memory is all that is spent.
+const WRITES: RangeInclusive<u64> = 0..=64 * MIB;
 const PROGRESS_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 const fn wide(lens: &RangeInclusive<u32>) -> RangeInclusive<u64> {
@@ -142,7 +156,7 @@ const fn row(section: &'static str, name: &'static str, help: &'static str, fiel
 }
 
 /// All keys, in the order of the example file.
-pub static KEYS: [Key; 32] = [
+pub static KEYS: [Key; 46] = [
     row(USER, "name", "Your name, recorded in commits.", Field::Text(|v| &mut v.name)),
     row(USER, "email", "Your mail address, recorded in commits.", Field::Text(|v| &mut v.email)),
     row(CORE, "profile", "The profile to start from; empty for none.", Field::Text(|v| &mut v.profile)),
@@ -182,6 +196,25 @@ pub static KEYS: [Key; 32] = [
         "How long replaced layer files are kept for readers that began before they were replaced.",
         Field::Time(|v| &mut v.gc_grace, LOCK_TIMES),
     ),
+    Key {
+        section: PERFORMANCE,
+        name: "auto_tune",
+        alias: Some("adaptive_processing"),
+        help: "Choose buffer sizes by the sizes of the files, unless they are set. Also called adaptive_processing.",
+        field: Field::Flag(|v| &mut v.auto_tune),
+    },
+    row(
+        PERFORMANCE,
+        "auto_tune_batch_size",
+        "Choose small_file_batch_size by the sizes of the files, unless it is set.",
+        Field::Flag(|v| &mut v.auto_batch),
+    ),
+    row(
+        PERFORMANCE,
+        "performance_monitoring",
+        "Sum up long operations, and say when one falls below what [alerts] asks for.",
+        Field::Flag(|v| &mut v.monitoring),
+    ),
     row(
         PERFORMANCE,
         "tiny_file_threshold",
@@ -214,6 +247,12 @@ pub static KEYS: [Key; 32] = [
     ),
     row(
         PERFORMANCE,
+        "large_file_streaming",
+        "Stream every file above small_file_threshold, so that no longer one is in memory as a whole.",
+        Field::Flag(|v| &mut v.streaming),
+    ),
+    row(
+        PERFORMANCE,
         "small_file_batch_size",
         "How many tiny files are read in one task.",
         Field::Count(|v| &mut v.batch_files, BATCHES),
@@ -229,6 +268,24 @@ pub static KEYS: [Key; 32] = [
         "large_file_chunk_size",
         "Bytes read at a time from a large file; at most an eighth of in_flight_size.",
         Field::Size(|v| &mut v.large_read_len, READS),
+    ),
+    row(
+        PERFORMANCE,
+        "write_buffer_size",
+        "Bytes gathered before they are written to a layer file; longer blocks are written at once.",
+        Field::Size(|v| &mut v.write_len, WRITES),
+    ),
+    row(
+        PERFORMANCE,
+        "async_io_threshold",
+        "Of files above, the system is asked to read the next window while one is worked on.",
+        Field::Size(|v| &mut v.read_ahead_from, THRESHOLDS),
+    ),
+    row(
+        PERFORMANCE,
+        "memory_map_threshold",
+        "Tables of layers above are mapped into memory, shorter ones are read as a whole.",
+        Field::Size(|v| &mut v.map_from, THRESHOLDS),
     ),
     row(
         PERFORMANCE,
@@ -287,6 +344,12 @@ pub static KEYS: [Key; 32] = [
     ),
     row(
         PERFORMANCE,
+        "deduplication_aggressive",
+        "New repositories: chunks of a quarter of chunk_size, so that an edit stores less again.",
+        Field::Flag(|v| &mut v.aggressive),
+    ),
+    row(
+        PERFORMANCE,
         "block_size",
         "Bytes compressed together: larger blocks shrink more, smaller ones make reading a single file faster.",
         Field::Size(|v| &mut v.block_len, BLOCKS),
@@ -321,10 +384,46 @@ pub static KEYS: [Key; 32] = [
         "How often progress is drawn.",
         Field::Time(|v| &mut v.progress_interval, PROGRESS_TIMES),
     ),
+    row(
+        PERFORMANCE,
+        "batch_progress_threshold",
+        "Files after which the numbers in the progress line move on.",
+        Field::Count(|v| &mut v.progress_batch, PROGRESS_BATCHES),
+    ),
+    row(
+        PERFORMANCE,
+        "quiet_mode_file_threshold",
+        "With more files than this, --verbose gives their number instead of listing each.",
+        Field::Count(|v| &mut v.most_listed, LISTS),
+    ),
+    row(
+        ALERTS,
+        "min_files_per_second",
+        "An operation of five seconds or more that is below this and below min_mb_per_second is reported; 0 for never.",
+        Field::Count(|v| &mut v.min_files, RATES),
+    ),
+    row(
+        ALERTS,
+        "min_mb_per_second",
+        "The same in megabytes (10^6 bytes); slow is what is below both.",
+        Field::Count(|v| &mut v.min_megabytes, RATES),
+    ),
+    row(
+        ALERTS,
+        "max_memory",
+        "An operation that takes more memory than this is reported; 0 for never.",
+        Field::Size(|v| &mut v.max_alert_memory, THRESHOLDS),
+    ),
+    row(
+        ALERTS,
+        "max_operation_time",
+        "An operation that takes longer than this is reported; 0ms for never.",
+        Field::Time(|v| &mut v.max_time, ALERT_TIMES),
+    ),
 ];
 
 /// The sections of a file, those with keys first.
-pub const SECTIONS: [&str; 4] = [USER, CORE, PERFORMANCE, PROFILES];
+pub const SECTIONS: [&str; 5] = [USER, CORE, PERFORMANCE, ALERTS, PROFILES];
 /// The section of the profiles.
 pub const PROFILES: &str = "profiles";
 /// What a profile may have beside keys.

@@ -89,6 +89,28 @@ pub struct Setting {
     pub help: &'static str,
 }
 
+/// How progress is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawing {
+    /// How often.
+    pub interval: Duration,
+    /// After how many items of a stage, at least.
+    pub batch: u64,
+}
+
+/// What an operation must reach, or is reported. Zeros ask for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// At least so many files in each second,
+    pub files_per_second: u64,
+    /// or at least so many megabytes, 10^6 bytes each.
+    pub megabytes_per_second: u64,
+    /// At most so many bytes of memory.
+    pub memory: u64,
+    /// At most this long.
+    pub time: Duration,
+}
+
 /// All values and where they come from.
 #[derive(Debug)]
 pub struct Config {
@@ -186,9 +208,25 @@ impl Config {
         self.values.author()
     }
 
-    /// How often progress is drawn.
-    pub fn progress_interval(&self) -> Duration {
-        self.values.progress_interval
+    /// How progress is drawn.
+    pub fn drawing(&self) -> Drawing {
+        Drawing { interval: self.values.progress_interval, batch: self.values.progress_batch }
+    }
+
+    /// With more paths than this, each of them is listed no longer.
+    pub fn most_listed(&self) -> u64 {
+        self.values.most_listed
+    }
+
+    /// What is too slow or too much; none if nobody watches.
+    pub fn thresholds(&self) -> Option<Thresholds> {
+        let Values { monitoring, min_files, min_megabytes, max_alert_memory, max_time, .. } = self.values;
+        monitoring.then_some(Thresholds {
+            files_per_second: min_files,
+            megabytes_per_second: min_megabytes,
+            memory: max_alert_memory,
+            time: max_time,
+        })
     }
 
     /// The profile in use.
@@ -217,6 +255,7 @@ impl Config {
         let text = |raw: Raw| match raw {
             Raw::Text(text) => text,
             Raw::Number(number) => number.to_string(),
+            Raw::Flag(flag) => flag.to_string(),
         };
         Setting {
             key: key.full_name(),

@@ -9,7 +9,8 @@ use super::error::{ConfigError, Place};
 use super::file::{FileContent, Profile, parse};
 
 /// The files in `profiles/`, each a `digstore.toml` with one profile, so that it can be copied and changed.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
+    ("profiles/auto.toml", include_str!("../../../profiles/auto.toml")),
     ("profiles/source_code.toml", include_str!("../../../profiles/source_code.toml")),
     ("profiles/media_files.toml", include_str!("../../../profiles/media_files.toml")),
     ("profiles/mixed_workload.toml", include_str!("../../../profiles/mixed_workload.toml")),

@@ -67,8 +67,8 @@ fn nothing_said_is_the_defaults() {
 }
 
 /// Everything that the rest of the program can see of a configuration.
-fn seen(config: &Config) -> (Settings, Option<String>, Duration) {
-    (config.settings(), config.author(), config.progress_interval())
+fn seen(config: &Config) -> (Settings, Option<String>, Drawing, u64, Option<Thresholds>) {
+    (config.settings(), config.author(), config.drawing(), config.most_listed(), config.thresholds())
 }
 
 /// Values that differ from the default, as they stand in a file.
@@ -80,8 +80,11 @@ fn others(key: &Key) -> Vec<String> {
     };
     let all = match &key.field {
         Field::Text(_) => vec!["\"source_code\"".to_owned()],
+        Field::Flag(_) => vec!["true".to_owned(), "false".to_owned()],
         Field::Choice(_, words) => words.iter().map(|word| format!("\"{word}\"")).collect(),
-        Field::Time(field, _) => vec![format!("\"{}\"", value::time_text(*field(&mut values) * 2))],
+        Field::Time(field, _) => {
+            vec![format!("\"{}\"", value::time_text(*field(&mut values) * 2 + Duration::from_millis(1)))]
+        }
         Field::Size(field, within) | Field::Count(field, within) => numbers(*field(&mut values), within),
         Field::AutoSize(_, within) | Field::AutoCount(_, within) => numbers(100_000, within),
     };
@@ -131,7 +134,10 @@ fn bad_values_say_what_would_be_good() {
     for (text, wanted) in [
         ("[performance]\nblock_size = '12X'", "digstore.toml:2: performance.block_size: '12X' is not a size; write"),
         ("[performance]\nblock_size = '1GB'", "1GB is out of range; it must be between 4KB and 256MB"),
-        ("[performance]\nblock_size = true", "not a value of type boolean"),
+        ("[performance]\nblock_size = true", "true is not a size"),
+        ("[performance]\nblock_size = [1]", "not a value of type array"),
+        ("[performance]\nauto_tune = 'yes'", "'yes' is neither true nor false"),
+        ("[performance]\nauto_tune = 1", "1 is neither true nor false"),
         ("[performance]\nworker_thread_count = '4'", "'4' is not a number from 0 to 1024"),
         ("[performance]\nsmall_file_batch_size = 0", "0 is not a number from 1 to"),
         ("[performance]\ncompression_level = 20", "20 is not a number from 1 to 19"),
@@ -144,7 +150,7 @@ fn bad_values_say_what_would_be_good() {
         ("[core]\nlock_timeout = '10 parsecs'", "is not a time; write 100ms, 10s or 2m"),
         (
             "[core]\nprofile = 'sauce_code'",
-            "no profile 'sauce_code'; known are media_files, mixed_workload, source_code",
+            "no profile 'sauce_code'; known are auto, media_files, mixed_workload, source_code",
         ),
         ("[user]\nname = 3", "user.name: 3 must stand in quotes"),
         ("[profiles]\nx = 3", "profiles.x: a profile is a table of keys"),
@@ -204,14 +210,19 @@ fn a_profile_lies_beneath_the_file_that_chooses_it_and_above_all_as_an_option() 
 fn built_in_profiles_do_something_with_each_key() {
     let profiles = Profiles::built_in().unwrap();
     let names: Vec<String> = profiles.list().into_iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["media_files", "mixed_workload", "source_code"]);
+    assert_eq!(names, ["auto", "media_files", "mixed_workload", "source_code"]);
     for name in names {
         let profile = profiles.find(&name, None).unwrap();
         assert!(profile.description.is_some());
         for assigned in &profile.assigned {
             let mut config = Config::assemble(&[], None).unwrap();
+            // What is on already may be said once more: then it must do something where it is off.
+            if let Raw::Flag(flag) = assigned.raw {
+                KEYS[assigned.row].put(&mut config.values, &Raw::Flag(!flag)).unwrap();
+            }
+            let before = seen(&config);
             config.apply(std::slice::from_ref(assigned), &Origin::Default).unwrap();
-            assert_ne!(config.settings(), Settings::default(), "{name}: {}", KEYS[assigned.row].name);
+            assert_ne!(seen(&config), before, "{name}: {}", KEYS[assigned.row].name);
         }
         Config::assemble(&[], Some(&name)).unwrap();
     }
@@ -268,6 +279,29 @@ fn setting_makes_the_file_and_follows_a_link_to_it() {
 fn settings_serialize() {
     let json = serde_json::to_value(load("").unwrap().get("core.durability").unwrap()).unwrap();
     assert_eq!((json["origin"].as_str(), json["value"].as_str()), (Some("default"), Some("strict")));
+}
+
+#[test]
+fn what_is_set_is_not_chosen() {
+    let chosen = |text: &str| {
+        let settings = load(&format!("[performance]\n{text}")).unwrap().settings();
+        (settings.auto_batch, settings.auto_read)
+    };
+    assert_eq!(chosen(""), (true, true));
+    assert_eq!(chosen("auto_tune = false"), (false, false));
+    assert_eq!(chosen("adaptive_processing = false"), (false, false));
+    assert_eq!(chosen("auto_tune_batch_size = false"), (false, true));
+    assert_eq!(chosen("small_file_batch_size = 300"), (false, true));
+    assert_eq!(chosen("read_buffer_size = '2MB'"), (true, false));
+}
+
+#[test]
+fn flags_do_what_they_say() {
+    let settings = load("[performance]\nlarge_file_streaming = true").unwrap().settings();
+    assert_eq!(settings.classes.medium, settings.classes.small);
+    let chunking = load("[performance]\ndeduplication_aggressive = true").unwrap().settings().chunking;
+    assert_eq!((chunking.avg_len, chunking.min_len, chunking.max_len), (16 << 10, 4 << 10, 64 << 10));
+    assert_eq!(load("[performance]\nperformance_monitoring = false").unwrap().thresholds(), None);
 }
 
 #[test]

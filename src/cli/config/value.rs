@@ -16,6 +16,8 @@ pub enum Raw {
     Text(String),
     /// Without.
     Number(i64),
+    /// `true` or `false`.
+    Flag(bool),
 }
 
 impl Raw {
@@ -24,6 +26,7 @@ impl Raw {
         match self {
             Self::Text(text) => text.as_str().into(),
             Self::Number(number) => (*number).into(),
+            Self::Flag(flag) => (*flag).into(),
         }
     }
 
@@ -32,6 +35,7 @@ impl Raw {
         match self {
             Self::Text(text) => Ok(text),
             Self::Number(number) => Err(format!("{number} must stand in quotes")),
+            Self::Flag(flag) => Err(format!("{flag} must stand in quotes")),
         }
     }
 
@@ -47,6 +51,7 @@ impl Raw {
                 u64::try_from(*number).ok().filter(|n| within.contains(n)).ok_or_else(|| bad(number))
             }
             Self::Text(text) => Err(bad(&format_args!("'{text}'"))),
+            Self::Flag(flag) => Err(bad(flag)),
         }
     }
 
@@ -55,6 +60,7 @@ impl Raw {
         let bytes = match self {
             Self::Number(number) => u64::try_from(*number).map_err(|_| format!("{number} is not a size"))?,
             Self::Text(text) => text.parse::<ByteSize>()?.0,
+            Self::Flag(flag) => return Err(format!("{flag} is not a size")),
         };
         if within.contains(&bytes) {
             return Ok(bytes);
@@ -72,6 +78,15 @@ impl Raw {
         }
         let [least, most] = [within.start(), within.end()].map(|time| time_text(*time));
         Err(format!("{text} is out of range; it must be between {least} and {most}"))
+    }
+
+    /// Yes or no.
+    pub fn flag(&self) -> Result<bool, String> {
+        match self {
+            Self::Flag(flag) => Ok(*flag),
+            Self::Number(number) => Err(format!("{number} is neither true nor false")),
+            Self::Text(text) => Err(format!("'{text}' is neither true nor false, which stand without quotes")),
+        }
     }
 
     /// One of several words.

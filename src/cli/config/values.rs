@@ -6,7 +6,7 @@ use digstore::base::size::GIB;
 use digstore::repo::Settings;
 use digstore::repo::settings::SizeClasses;
 use digstore::store::journal::{Durability, SnapshotPolicy};
-use digstore::transform::chunker::ChunkParams;
+use digstore::transform::chunker::{AVG_LENS, ChunkParams};
 use digstore::transform::compress::{DEFAULT_LEVEL, LEVELS};
 
 const STRICT: &str = "strict";
@@ -27,6 +27,9 @@ const CACHE_SHARE: u64 = 4;
 /// and one in this many for content in flight, which exists several times on its way.
 const IN_FLIGHT_SHARE: u64 = 32;
 
+/// Of `chunk_size`, with `deduplication_aggressive`.
+const AGGRESSIVE_SHARE: u64 = 4;
+
 /// One field a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Values {
@@ -39,6 +42,20 @@ pub struct Values {
     pub snapshot_log: u64,
     pub lock_timeout: Duration,
     pub gc_grace: Duration,
+    pub auto_tune: bool,
+    pub auto_batch: bool,
+    pub monitoring: bool,
+    pub streaming: bool,
+    pub aggressive: bool,
+    pub write_len: u64,
+    pub read_ahead_from: u64,
+    pub map_from: u64,
+    pub progress_batch: u64,
+    pub most_listed: u64,
+    pub min_files: u64,
+    pub min_megabytes: u64,
+    pub max_alert_memory: u64,
+    pub max_time: Duration,
     pub tiny: u64,
     pub small: u64,
     pub medium: u64,
@@ -71,6 +88,7 @@ impl Default for Values {
         let Settings { block_len, layer_len, cache_len, in_flight_len, .. } = Settings::default();
         let Settings { io_threads, cpu_threads, snapshots, lock_patience, .. } = Settings::default();
         let Settings { snapshot_interval, grace, .. } = Settings::default();
+        let Settings { write_len, read_ahead_from, map_from, .. } = Settings::default();
         let SizeClasses { tiny, small, medium, large, huge } = classes;
         Self {
             name: None,
@@ -83,6 +101,21 @@ impl Default for Values {
             snapshot_log: snapshots.min_log_bytes,
             lock_timeout: lock_patience,
             gc_grace: grace,
+            auto_tune: true,
+            auto_batch: true,
+            monitoring: true,
+            streaming: false,
+            aggressive: false,
+            write_len: write_len as u64,
+            read_ahead_from,
+            map_from,
+            progress_batch: 50,
+            most_listed: 10_000,
+            // What the first version had to reach with small files, and a twentieth of it with large ones.
+            min_files: 300,
+            min_megabytes: 25,
+            max_alert_memory: 2 * GIB,
+            max_time: Duration::ZERO,
             tiny,
             small,
             medium,
@@ -118,11 +151,20 @@ fn len(bytes: u64) -> usize {
 impl Values {
     /// What the library needs to know.
     pub fn settings(&self) -> Settings {
-        let Self { tiny, small, medium, large, huge, .. } = *self;
+        let Self { tiny, small, large, huge, .. } = *self;
+        let medium = if self.streaming { small } else { self.medium };
+        // Whoever sets a size means it.
+        let default = Self::default();
+        let has_own_reads = (self.read_len, self.large_read_len) != (default.read_len, default.large_read_len);
         Settings {
             chunking: self.chunking(),
             classes: SizeClasses { tiny, small, medium, large, huge },
             batch_files: len(self.batch_files),
+            auto_batch: self.auto_tune && self.auto_batch && self.batch_files == default.batch_files,
+            auto_read: self.auto_tune && !has_own_reads,
+            read_ahead_from: self.read_ahead_from,
+            map_from: self.map_from,
+            write_len: len(self.write_len),
             read_len: len(self.read_len),
             large_read_len: len(self.large_read_len),
             block_len: len(self.block_len),
@@ -145,7 +187,8 @@ impl Values {
     pub fn chunking(&self) -> ChunkParams {
         // The keys' ranges are those of the fields.
         let narrow = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let auto = ChunkParams::with_average(narrow(self.chunk_avg));
+        let share = if self.aggressive { AGGRESSIVE_SHARE } else { 1 };
+        let auto = ChunkParams::with_average(narrow(self.chunk_avg / share).max(*AVG_LENS.start()));
         ChunkParams {
             min_len: self.chunk_min.map_or(auto.min_len, narrow),
             avg_len: auto.avg_len,

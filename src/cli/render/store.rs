@@ -5,7 +5,7 @@ use std::path::Path;
 
 use digstore::base::size::ByteSize;
 use digstore::format::proof::Proof;
-use digstore::ops::{fsck, gc, layer, migrate, proof, stats, undo};
+use digstore::ops::{fsck, gc, layer, migrate, proof, stats, tune, undo};
 use digstore::repo::rebuild::Rebuilt;
 
 use super::{Paint, count, grouped, local_time, printable};
@@ -289,6 +289,47 @@ pub fn layer(outcome: &layer::ShowOutcome, verbose: bool) -> String {
                 extras(block)
             );
         }
+    }
+    text
+}
+
+pub fn tune(outcome: &tune::Outcome) -> String {
+    let tune::Outcome { files, bytes, sample_bytes, threads, trials, proposals, .. } = outcome;
+    let [bytes, sample] = [*bytes, *sample_bytes].map(ByteSize);
+    let mut text = format!(
+        "{}, {bytes}; {sample} of them looked at, {}\n",
+        count(*files, "file"),
+        count(*threads as u64, "thread")
+    );
+    let speeds = [
+        ("read", outcome.read_mb_per_second),
+        ("hash, one thread", outcome.hash_mb_per_second),
+        ("hash, all", outcome.hash_all_mb_per_second),
+        ("write and sync", outcome.write_mb_per_second),
+    ];
+    for (what, speed) in speeds {
+        text.push_str(&format!("{what:<18} {speed:>8.0} MB/s\n"));
+    }
+    text.push_str(&format!("{:<18} {:>8.2} ms\n\n", "a small sync", outcome.sync_ms));
+    text.push_str("level  block      MB/s  stored\n");
+    for (number, trial) in trials.iter().enumerate() {
+        let note = if number == 0 { "  now" } else { "" };
+        let block = ByteSize(trial.block_len as u64).to_config();
+        let percent = trial.ratio * 100.0;
+        text.push_str(&format!(
+            "{:>5}  {block:<6} {:>8.0}  {percent:>4.1} %{note}\n",
+            trial.level, trial.mb_per_second
+        ));
+    }
+    text.push('\n');
+    if proposals.is_empty() {
+        text.push_str("The settings suit this machine and this tree; nothing that was tried is clearly better.\n");
+    }
+    for proposal in proposals {
+        text.push_str(&format!(
+            "{} = {} instead of {}: storing takes {:.2} of the time and {:.2} of the bytes\n",
+            proposal.key, proposal.value, proposal.now, proposal.time, proposal.size
+        ));
     }
     text
 }

@@ -116,7 +116,8 @@ fn create(app: &App, args: CreateArgs) -> Done {
         ..options(args.label, trigger, state, area)
     };
     let outcome = create::create(&at.repo, &options, app.monitor())?;
-    let text = unless_quiet(app, || render::create(&outcome, app.global.verbose, app.paint));
+    let paths = outcome.added.len() + outcome.modified.len() + outcome.removed.len();
+    let text = unless_quiet(app, || render::create(&outcome, app.lists(paths), app.paint));
     Ok(Report::new(&with_state(&outcome), text)
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))

@@ -50,6 +50,7 @@ pub fn run(app: &App, command: Command) -> Done {
         Command::Stats(args) => store::stats(app, &args),
         Command::Proof(command) => store::proof(app, command),
         Command::Layer(command) => store::layer(app, command),
+        Command::Tune(args) => settings::tune(app, &args),
         Command::Config { command } => settings::configure(app, command.unwrap_or(ConfigCommand::List)),
         Command::Completions { shell } => settings::completions(shell),
         Command::Man { to } => settings::man(app, to.as_deref()),

@@ -5,22 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use digstore::base::disk::open_or_create;
+use digstore::ops::tune;
 use serde_json::json;
 
 use super::{Done, NEW_DIR_MODE, unless_quiet};
 use crate::cli::app::{App, Report};
 use crate::cli::args::Cli;
-use crate::cli::args::store::ConfigCommand;
+use crate::cli::args::store::{ConfigCommand, TuneArgs};
 use crate::cli::exit::Failure;
+use crate::cli::render::store;
 use crate::cli::{config, user_config_file};
 
 pub fn configure(app: &App, command: ConfigCommand) -> Done {
-    let file_of = |user: bool| match user {
-        true => user_config_file().ok_or_else(|| {
-            Failure::usage("there is no home folder to keep a user's file in", "set HOME or XDG_CONFIG_HOME")
-        }),
-        false => Ok(config::project_file(&app.base).unwrap_or_else(|| project_root(app).join(config::FILE_NAME))),
-    };
     match command {
         ConfigCommand::List => {
             let settings = app.config.list();
@@ -43,13 +39,13 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
             Ok(Report::new(&setting, text))
         }
         ConfigCommand::Set { key, value, file } => {
-            let file = file_of(file.user)?;
+            let file = file_of(app, file.user)?;
             config::set(&file, &key, &value)?;
             let text = unless_quiet(app, || format!("Set {key} in {}.\n", file.display()));
             Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
         }
         ConfigCommand::Unset { key, file } => {
-            let file = file_of(file.user)?;
+            let file = file_of(app, file.user)?;
             let was_set = config::unset(&file, &key)?;
             let text = unless_quiet(app, || match was_set {
                 true => format!("Removed {key} from {}.\n", file.display()),
@@ -62,6 +58,29 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
             Ok(Report::new(&json!({ "text": text }), text))
         }
     }
+}
+
+/// The file that a setting is written to.
+fn file_of(app: &App, user: bool) -> Result<PathBuf, Failure> {
+    let no_home = || Failure::usage("there is no home folder to keep a user's file in", "set HOME or XDG_CONFIG_HOME");
+    match user {
+        true => user_config_file().ok_or_else(no_home),
+        false => Ok(config::project_file(&app.base).unwrap_or_else(|| project_root(app).join(config::FILE_NAME))),
+    }
+}
+
+pub fn tune(app: &App, args: &TuneArgs) -> Done {
+    let at = app.open()?;
+    let outcome = tune::tune(&at.repo, app.monitor())?;
+    let mut text = unless_quiet(app, || store::tune(&outcome));
+    if args.write && !outcome.proposals.is_empty() {
+        let file = file_of(app, args.file.user)?;
+        for proposal in &outcome.proposals {
+            config::set(&file, proposal.key, &proposal.value)?;
+        }
+        text.push_str(&unless_quiet(app, || format!("Written to {}.\n", file.display())));
+    }
+    Ok(Report::new(&outcome, text))
 }
 
 /// Where a project's first `digstore.toml` goes: beside the repository if there is one, else here.

@@ -35,8 +35,12 @@ pub fn add(app: &App, args: &AddArgs) -> Done {
     let paths = if args.all { vec![RepoPath::root()] } else { at.paths(&args.paths)? };
     let options = add::Options { paths, dry_run: args.dry_run, force: args.force, tracked_only: false };
     let outcome = add::add(&at.repo, &options, app.monitor())?;
-    let text = unless_quiet(app, || changes::add(&outcome, &at, app.global.verbose));
+    let paths = outcome.added.len() + outcome.modified.len() + outcome.deleted.len();
+    let text = unless_quiet(app, || changes::add(&outcome, &at, app.lists(paths)));
     Ok(Report::new(&outcome, text)
+        .note(app.global.verbose && !app.lists(paths), || {
+            format!("more than performance.quiet_mode_file_threshold, {}, are not listed", app.config.most_listed())
+        })
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))
         })

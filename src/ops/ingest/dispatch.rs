@@ -8,10 +8,12 @@ use std::sync::mpsc::Sender;
 
 use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
+use super::tuning::{Reading, reading};
 use super::{Cut, Source};
 use crate::base::clock;
-use crate::base::disk::real::has_user_xattrs;
+use crate::base::disk::real::{has_user_xattrs, read_soon};
 use crate::base::disk::{Dir, Stat};
+use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
 use crate::base::pool::{ByteBudget, Pools};
 use crate::model::path::RepoPath;
@@ -54,6 +56,7 @@ struct Shared {
     batch_files: usize,
     window_len: usize,
     large_window_len: usize,
+    read_ahead_from: u64,
     sender: Sender<(u64, Job<Done>)>,
 }
 
@@ -67,7 +70,9 @@ impl<'a> Dispatcher<'a> {
         monitor: &'a dyn Monitor,
         stop: &'a AtomicBool,
     ) -> Self {
-        let Settings { classes, batch_files, read_len, large_read_len, in_flight_len, .. } = repo.settings();
+        let Settings { classes, in_flight_len, read_ahead_from, .. } = repo.settings();
+        let Reading { batch_files, read_len, large_read_len } =
+            reading(repo.settings(), sources.iter().map(|source| source.len));
         let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
         // Windows are whole zero blocks.
         let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
@@ -77,9 +82,10 @@ impl<'a> Dispatcher<'a> {
             chunker: repo.chunker(),
             pools: Arc::clone(repo.pools()),
             classes: *classes,
-            batch_files: (*batch_files).max(1),
-            window_len: window(*read_len),
-            large_window_len: window(*large_read_len),
+            batch_files: batch_files.max(1),
+            window_len: window(read_len),
+            large_window_len: window(large_read_len),
+            read_ahead_from: *read_ahead_from,
             sender,
         });
         let huge_budget = Arc::new(ByteBudget::new(in_flight_len / HUGE_SHARE));
@@ -164,7 +170,9 @@ impl<'a> Dispatcher<'a> {
         let (number, held) = self.take(bytes);
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.pools.io().spawn_fifo(move || {
+            let busy = shared.pools.meter().time(Stage::Read);
             let raw = read_small(&shared, &sources, batch);
+            drop(busy);
             Shared::hash(&shared, number, raw, held);
         });
     }
@@ -175,7 +183,9 @@ impl<'a> Dispatcher<'a> {
         self.shared.pools.io().spawn_fifo(move || {
             let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
             let mut bytes = Vec::new();
+            let busy = shared.pools.meter().time(Stage::Read);
             let read = read_whole(&mut Folders::new(Arc::clone(&shared.root)), &path, &mut bytes);
+            drop(busy);
             let raw = match read {
                 Ok((_, info)) => Raw::Whole { file, bytes, info },
                 Err(why) => Raw::End { file, info: Err(why) },
@@ -201,10 +211,12 @@ impl<'a> Dispatcher<'a> {
             let path = source.map(|source| source.path.clone()).unwrap_or_default();
             let before = Before::of(&shared.objects, source.and_then(|source| source.before));
             let mut folders = Folders::new(Arc::clone(&shared.root));
+            let busy = shared.pools.meter().time(Stage::Read);
             let work = match attempt(&path, &mut || read_band(&mut folders, &path, &before)) {
                 Ok((band, info)) => Done::Band { file, band, info },
                 Err(why) => Done::End { file, info: Err(why) },
             };
+            drop(busy);
             let _ = shared.sender.send((number, Job { work, _held: held }));
         });
     }
@@ -251,7 +263,7 @@ impl<'a> Dispatcher<'a> {
     fn stream_once(&mut self, file: usize, path: &RepoPath) -> std::io::Result<Option<ReadInfo>> {
         let dir = Folders::new(Arc::clone(&self.shared.root)).open_parent(path, IfAbsent::Fail)?;
         let (open, stat) = read::open(dir.as_ref(), path)?;
-        let Shared { classes, window_len, large_window_len, .. } = *self.shared;
+        let Shared { classes, window_len, large_window_len, read_ahead_from, .. } = *self.shared;
         let window_len = if stat.len > classes.large { large_window_len } else { window_len };
         let huge = stat.len > classes.huge;
         let mut cutter = Cutter::new(match self.cut_of(file) {
@@ -267,9 +279,18 @@ impl<'a> Dispatcher<'a> {
             at = start;
             while at < end && !self.stopped() {
                 let len = (end - at).min(window_len as u64);
-                read::append_range(&open, at, len as usize, cutter.room())?;
+                {
+                    let _busy = self.shared.pools.meter().time(Stage::Read);
+                    if stat.len > read_ahead_from {
+                        read_soon(&open, at + len, len);
+                    }
+                    read::append_range(&open, at, len as usize, cutter.room())?;
+                }
                 at += len;
-                cutter.scan(&mut parts);
+                {
+                    let _busy = self.shared.pools.meter().time(Stage::Hash);
+                    cutter.scan(&mut parts);
+                }
                 self.send(Raw::Parts { file, parts: std::mem::take(&mut parts) }, huge);
             }
             if self.stopped() {
@@ -297,7 +318,9 @@ impl Shared {
     fn hash(shared: &Arc<Self>, number: u64, raw: Raw, held: Held) {
         let own = Arc::clone(shared);
         shared.pools.cpu().spawn_fifo(move || {
+            let busy = own.pools.meter().time(Stage::Hash);
             let work = hash(raw, own.chunker);
+            drop(busy);
             let _ = own.sender.send((number, Job { work, _held: held }));
         });
     }

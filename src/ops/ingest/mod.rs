@@ -16,6 +16,7 @@ mod older;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -129,7 +130,7 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
     let mut files = Files::new(Arc::clone(&sources), Arc::clone(&sink.objects));
     let result = std::thread::scope(|scope| {
-        let dispatcher = Dispatcher::new(repo, Arc::clone(&sources), budget, sender, monitor, &stop);
+        let dispatcher = Dispatcher::new(repo, Arc::clone(&sources), Arc::clone(&budget), sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());
         // Finished jobs that wait for an earlier one. Bounded by the budget.
         let mut waiting = BTreeMap::new();
@@ -152,6 +153,8 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
         stored
     });
     monitor.end();
+    let (peak, capacity) = budget.peak_and_capacity();
+    repo.pools().meter().add_in_flight(peak as u64, capacity as u64);
     result?;
     if monitor.cancelled() {
         return Err(Error::Interrupted);

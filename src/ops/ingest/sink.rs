@@ -160,13 +160,19 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
+    fn count_known(&mut self) {
+        self.stats.chunks_known += 1;
+        self.repo.pools().meter().add_chunk(false);
+    }
+
     fn add_chunk(&mut self, id: ChunkId, bytes: &[u8], older: &mut Older) -> std::result::Result<(), StoreError> {
         let len = bytes.len() as u64;
         if self.is_known(&id.into())? {
-            self.stats.chunks_known += 1;
+            self.count_known();
             older.pass_known(Some(&id), len);
         } else {
             self.stats.chunks_new += 1;
+            self.repo.pools().meter().add_chunk(true);
             self.stats.new_bytes += len;
             self.add_new(id.into(), ObjectKind::Chunk, bytes, older.pass_new(len))?;
         }
@@ -372,7 +378,7 @@ impl Files {
                     sink.add_chunk(*id, band.fresh.get(range.clone()).unwrap_or_default(), older)?;
                 }
                 (Piece::Chunk { id, len }, None) => {
-                    sink.stats.chunks_known += 1;
+                    sink.count_known();
                     older.pass_known(Some(id), u64::from(*len));
                 }
                 (Piece::Hole { len }, _) => older.pass_known(None, *len),
@@ -408,6 +414,7 @@ impl Files {
         if let Ok((_, info)) = &captured {
             sink.stats.files += 1;
             sink.stats.bytes += info.stat.len;
+            sink.repo.pools().meter().add_files(1, info.stat.len);
         }
         if let Some(slot) = self.results.get_mut(file) {
             *slot = Some(captured.map(|(content, ReadInfo { stat, racy, has_xattrs })| Captured {
