@@ -19,7 +19,7 @@ use digstore::ops::{add, checkout, commit, status};
 use digstore::repo::{Repository, Settings, init};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, compress};
-use digstore::transform::hash::chunk_id;
+use digstore::transform::hash::{chunk_id, chunk_ids};
 use support::text;
 
 /// As much as is cut in one window.
@@ -47,6 +47,19 @@ fn bytes(c: &mut Criterion) {
     group.bench_function("cut", |b| b.iter(|| cut(black_box(&buffer))));
     group.bench_function("hash", |b| {
         b.iter(|| buffer.chunks(CHUNK_LEN).map(chunk_id).collect::<Vec<_>>());
+    });
+    // Lengths as different as those of chunks are: the lanes end at different times.
+    let mut pieces = Vec::new();
+    let mut rest = &buffer[..];
+    while !rest.is_empty() {
+        let (piece, others) = rest.split_at(rest.len().min(CHUNK_LEN / 4 + pieces.len() * 7919 % (2 * CHUNK_LEN)));
+        pieces.push(piece);
+        rest = others;
+    }
+    assert_eq!(chunk_ids(&pieces), pieces.iter().map(|piece| chunk_id(piece)).collect::<Vec<_>>());
+    group.bench_function("hash_unequal", |b| b.iter(|| pieces.iter().map(|piece| chunk_id(piece)).collect::<Vec<_>>()));
+    group.bench_function("hash_unequal_together", |b| {
+        b.iter(|| chunk_ids(black_box(&pieces)));
     });
     group.bench_function("compress", |b| {
         b.iter(|| {

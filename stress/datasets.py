@@ -100,9 +100,24 @@ def text_files(folder, count, shortest, longest):
         (place / f"f{number % 100:02}.txt").write_text(words.text(chance.randint(shortest, longest)))
 
 
-def random_file(path, length):
+def package_content(data, package):
+    """What a Debian package holds."""
+
+    def unpack(folder):
+        work = folder / "work"
+        work.mkdir()
+        got = subprocess.run(["apt-get", "download", package], cwd=work, capture_output=True, text=True)
+        if got.returncode != 0:
+            raise Missing(f"{package} cannot be downloaded: {got.stderr.strip()}")
+        subprocess.run(["dpkg-deb", "-x", next(work.glob("*.deb")), folder / "content"], check=True)
+        shutil.rmtree(work)
+
+    return made_once(data / package, unpack)
+
+
+def random_file(path, length, seed=SEED):
     """A file of random bytes: media, archives and weights look like this to a program that compresses."""
-    chance = random.Random(SEED)
+    chance = random.Random(seed)
     with open(path, "wb") as file:
         for start in range(0, length, MIB):
             file.write(chance.randbytes(min(MIB, length - start)))

@@ -68,10 +68,32 @@ def sparse(data, args):
     return Scenario(tree, sparse=True, floor=CopyFloor)
 
 
+def mixed(data, args):
+    """Many small text files and a few large ones of random bytes."""
+    count, length = (100, MIB) if args.quick else (10_000, 100 * MIB)
+
+    def build(folder):
+        datasets.text_files(folder, count, 1024, 10_240)
+        for number in range(5):
+            datasets.random_file(folder / f"large-{number}", length, seed=datasets.SEED + number)
+
+    return Scenario(datasets.made_once(data / f"mixed-{count}", build), edit=True, verify=True)
+
+
+def media(data, args):
+    """Pictures, models, sounds and music of a game: a large data package of Debian's."""
+    if args.quick:
+        return large(data, args)
+    return Scenario(datasets.package_content(data, MEDIA_PACKAGE), verify=True)
+
+
 def text_tree(folder, count, shortest, longest):
     """A folder of text files."""
     return datasets.made_once(folder, lambda partial: datasets.text_files(partial, count, shortest, longest))
 
+
+# 0.7 GB in several thousand files that hardly shrink.
+MEDIA_PACKAGE = "supertuxkart-data"
 
 # 20,000 files are about 524 MB, 100,000 about the same, 1,000,000 about 550 MB.
 SCENARIOS = {
@@ -81,4 +103,6 @@ SCENARIOS = {
     "small100k": small(100_000, 500, 10_000),
     "small1m": small(1_000_000, 100, 1000),
     "sparse50g": sparse,
+    "mixed": mixed,
+    "media": media,
 }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::id::{BlockId, ChunkId, DIGEST_LEN, ObjectId};
 use crate::model::merkle;
+use crate::transform::lanes::sha256_each;
 
 /// SHA-256 of the parts, one after the other.
 pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
@@ -17,6 +18,11 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
 /// The id of a chunk.
 pub fn chunk_id(plain: &[u8]) -> ChunkId {
     ChunkId::from_digest(sha256(&[plain]))
+}
+
+/// The ids of many chunks, in their order: several are hashed at once.
+pub fn chunk_ids(plain: &[&[u8]]) -> Vec<ChunkId> {
+    sha256_each(plain).into_iter().map(ChunkId::from_digest).collect()
 }
 
 /// The id of a block: the complement of the SHA-256 over the ids of its objects in their order.

@@ -7,4 +7,5 @@ pub mod compress;
 pub mod cutter;
 pub mod filter;
 pub mod hash;
+pub mod lanes;
 pub mod tensors;

@@ -1,4 +1,4 @@
-//! Read-only views of our own immutable files. The one module with `unsafe`.
+//! Read-only views of our own immutable files. One of the two modules with `unsafe`; `transform::lanes` is the other.
 //!
 //! Measured to pay: a lookup in a mapped table of ten million ids costs two cache misses, opening it costs nothing
 //! however large it is, and the pages are shared by all processes. Reading the table instead costs its size at each

@@ -8,7 +8,7 @@ use crate::base::pool::BudgetGuard;
 use crate::model::id::ChunkId;
 use crate::transform::chunker::Chunker;
 use crate::transform::cutter::{Cutter, Part};
-use crate::transform::hash::chunk_id;
+use crate::transform::hash::chunk_ids;
 
 /// How reading a file ended.
 #[derive(Debug, Clone)]
@@ -118,6 +118,14 @@ pub fn hash(raw: Raw, chunker: Chunker) -> Done {
     match raw {
         Raw::Small { buffer, files } => {
             let (mut hashed, mut grown) = (Vec::with_capacity(files.len()), Vec::new());
+            let is_small =
+                |range: &Range<usize>| !range.is_empty() && range.len() <= chunker.params().whole_len as usize;
+            let ranges = files.iter().filter_map(|(_, read)| read.as_ref().ok()).map(|(range, _)| range);
+            let contents: Vec<&[u8]> = ranges
+                .filter(|range| is_small(range))
+                .map(|range| buffer.get(range.clone()).unwrap_or_default())
+                .collect();
+            let mut ids = chunk_ids(&contents).into_iter();
             for (file, read) in files {
                 match read {
                     Ok((range, info)) if range.len() > chunker.params().whole_len as usize => {
@@ -125,8 +133,8 @@ pub fn hash(raw: Raw, chunker: Chunker) -> Done {
                         grown.push(Done::Parts { file, parts: whole_parts(bytes, chunker), end: Some(info) });
                     }
                     Ok((range, info)) => {
-                        let bytes = buffer.get(range.clone()).filter(|bytes| !bytes.is_empty());
-                        hashed.push((file, Ok((range, bytes.map(chunk_id), info))));
+                        let id = if is_small(&range) { ids.next() } else { None };
+                        hashed.push((file, Ok((range, id, info))));
                     }
                     Err(why) => hashed.push((file, Err(why))),
                 }
@@ -156,12 +164,18 @@ fn whole_parts(bytes: Vec<u8>, chunker: Chunker) -> Vec<(Part, Vec<ChunkId>)> {
 }
 
 fn with_ids(parts: Vec<Part>) -> Vec<(Part, Vec<ChunkId>)> {
-    let ids = |part: &Part| match part {
-        Part::Hole(_) => Vec::new(),
-        Part::Data { bytes, ends } => {
-            let starts = std::iter::once(&0).chain(ends);
-            starts.zip(ends).filter_map(|(start, end)| bytes.get(*start..*end)).map(chunk_id).collect()
+    let chunks = |part| -> Vec<&[u8]> {
+        match part {
+            &Part::Hole(_) => Vec::new(),
+            Part::Data { bytes, ends } => {
+                let starts = std::iter::once(&0).chain(ends);
+                starts.zip(ends).map(|(start, end)| bytes.get(*start..*end).unwrap_or_default()).collect()
+            }
         }
     };
-    parts.into_iter().map(|part| (ids(&part), part)).map(|(ids, part)| (part, ids)).collect()
+    let of_parts: Vec<Vec<&[u8]>> = parts.iter().map(chunks).collect();
+    let counts: Vec<usize> = of_parts.iter().map(Vec::len).collect();
+    let mut ids = chunk_ids(&of_parts.concat()).into_iter();
+    let ids: Vec<Vec<ChunkId>> = counts.into_iter().map(|count| ids.by_ref().take(count).collect()).collect();
+    parts.into_iter().zip(ids).collect()
 }
