@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import statistics
 import subprocess
@@ -160,6 +159,11 @@ def endurance(args, folder):
     return late / early <= 1.2
 
 
+def promised(kind, outcome):
+    """What a command said that it recorded: a commit's id, a checkpoint's number."""
+    return {"commit": lambda: outcome["id"], "checkpoint": lambda: outcome["checkpoint"]["number"]}.get(kind, lambda: None)()
+
+
 # ---- agents ----
 
 
@@ -186,9 +190,7 @@ def agent(number, args, folder, until, results, failures):
                     elif code not in (0, 3) and not nothing:
                         raise Lost(f"{' '.join(map(str, command))}: {code}: {err.decode(errors='replace')[-300:]}")
                 if code in (0, 3):
-                    found = json.loads(out)
-                    told = found.get("commit") or found.get("id") or found.get("number") or found.get("checkpoint")
-                    done[kind].append((time.perf_counter() - start, told))
+                    done[kind].append((time.perf_counter() - start, promised(kind, json.loads(out))))
     except Exception as error:  # noqa: BLE001 - reported by the main thread
         failures.append(error)
     results[number] = done
@@ -216,10 +218,9 @@ def agents(args, folder):
         raise failures[0]
     told = {kind: [what for done in results.values() for _, what in done[kind]] for kind in ("checkpoint", "commit")}
     in_log = {commit["id"] for commit in repo.run("log")["commits"]}
-    listed = json.dumps(repo.run("checkpoint", "list", "--limit", "1000000"))
-    missing = [what for what in told["commit"] if what and isinstance(what, str) and what not in in_log]
-    numbers = set(map(int, re.findall(r'"number": ?(\d+)', listed)))
-    missing += [what for what in told["checkpoint"] if isinstance(what, int) and what not in numbers]
+    numbers = {checkpoint["number"] for checkpoint in repo.run("checkpoint", "list", "--all")["checkpoints"]}
+    missing = [what for what in told["commit"] if what not in in_log]
+    missing += [what for what in told["checkpoint"] if what not in numbers]
     if missing:
         raise Lost(f"{len(missing)} things are not there that were reported, first {missing[0]}")
     repo.fsck()
@@ -284,13 +285,12 @@ def crash(args, folder):
         if ended:
             typical[kind] = 0.9 * typical[kind] + 0.1 * (time.perf_counter() - start)
         if ended and child.returncode == 0:
-            found = json.loads(out)
-            if kind == "commit" and found.get("commit"):
-                promised_commits.add(found["commit"])
-                hashes[found["commit"]] = before
+            told = promised(kind, json.loads(out))
+            if kind == "commit":
+                promised_commits.add(told)
+                hashes[told] = before
             if kind == "checkpoint":
-                checkpoint = found.get("number") or found.get("checkpoint")
-                promised_checkpoints.add(checkpoint)
+                promised_checkpoints.add(told)
         if number % 20 == 19 or number == args.kills - 1:
             check_promises(repo, promised_commits, promised_checkpoints)
             if tree_hash(folder) != before:
@@ -321,8 +321,7 @@ def check_promises(repo, commits, checkpoints):
     in_log = {commit["id"] for commit in repo.run("log")["commits"]}
     if missing := commits - in_log:
         raise Lost(f"{len(missing)} commits are gone that were reported, such as {min(missing)}")
-    listed = json.dumps(repo.run("checkpoint", "list", "--limit", "1000000"))
-    numbers = set(map(int, re.findall(r'"number": ?(\d+)', listed)))
+    numbers = {checkpoint["number"] for checkpoint in repo.run("checkpoint", "list", "--all")["checkpoints"]}
     if missing := checkpoints - numbers:
         raise Lost(f"{len(missing)} checkpoints are gone that were reported, such as {min(missing)}")
 
