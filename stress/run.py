@@ -5,8 +5,9 @@
 
 kernel, small-files, many-files, million-files, large-file, sparse, mixed, media: the steps of `stress/compare.py`, beside the
 rivals that are installed. model, versions: `stress/storage.py`. bundle, checkpoints: the scripts of these names. endurance,
-agents, crash, slow-fs: `stress/endure.py`. Each makes or fetches its own data with a fixed seed, compares what comes back
-with it before a time counts, and leaves a table, the numbers and a plot in target/stress/.
+agents, crash, slow-fs: `stress/endure.py`. Each makes or fetches its own data with a fixed seed and compares what comes back
+with it before a time counts. Those of compare.py and endure.py leave tables and numbers in target/stress/, most of them a plot, too;
+storage.py, bundle.py and checkpoints.py have pages of their own or print.
 
 With --write-report, docs/benchmarks/README.md is written anew from what is in target/stress/.
 """
