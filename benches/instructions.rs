@@ -25,7 +25,7 @@ use digstore::store::journal::{Durability, Journal};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, Opposite, compress, decompress};
 use digstore::transform::hash::chunk_id;
-use support::{noise, text};
+use support::{cut, noise, text};
 
 /// What is allowed against the written count: for work on many bytes, and for one small operation.
 const THROUGHPUT: f64 = 1.5;
@@ -93,14 +93,7 @@ const PARTS: [(&str, f64, Make); 14] = [
 
 fn cutting(bytes: Vec<u8>) -> Box<dyn FnMut()> {
     let chunker = Chunker::new(ChunkParams::default());
-    Box::new(move || {
-        let (mut at, mut chunks) = (0, 0);
-        while at < bytes.len() {
-            at += chunker.next_len(&bytes[at..]);
-            chunks += 1;
-        }
-        assert!(chunks > 4);
-    })
+    Box::new(move || assert!(cut(&chunker, black_box(&bytes)) > 4))
 }
 
 fn compressing(plain: Vec<u8>, base: Option<Vec<u8>>) -> Box<dyn FnMut()> {

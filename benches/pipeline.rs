@@ -20,7 +20,7 @@ use digstore::repo::{Repository, Settings, init};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, compress};
 use digstore::transform::hash::{chunk_id, chunk_ids};
-use support::text;
+use support::{cut, text};
 
 /// As much as is cut in one window.
 const BUFFER_LEN: usize = 8 << 20;
@@ -35,16 +35,8 @@ fn bytes(c: &mut Criterion) {
     let chunker = Chunker::new(ChunkParams::default());
     let mut group = c.benchmark_group("bytes");
     group.throughput(Throughput::Bytes(BUFFER_LEN as u64));
-    let cut = |mut rest: &[u8]| {
-        let mut chunks = 0;
-        while !rest.is_empty() {
-            rest = &rest[chunker.next_len(rest)..];
-            chunks += 1;
-        }
-        chunks
-    };
-    assert!((BUFFER_LEN / CHUNK_LEN / 4..BUFFER_LEN / CHUNK_LEN * 4).contains(&cut(&buffer)));
-    group.bench_function("cut", |b| b.iter(|| cut(black_box(&buffer))));
+    assert!((BUFFER_LEN / CHUNK_LEN / 4..BUFFER_LEN / CHUNK_LEN * 4).contains(&cut(&chunker, &buffer)));
+    group.bench_function("cut", |b| b.iter(|| cut(&chunker, black_box(&buffer))));
     group.bench_function("hash", |b| {
         b.iter(|| buffer.chunks(CHUNK_LEN).map(chunk_id).collect::<Vec<_>>());
     });

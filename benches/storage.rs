@@ -23,7 +23,7 @@ use digstore::repo::{Repository, Settings, init, trees};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, Opposite, compress, decompress};
 use digstore::transform::hash::sha256;
-use support::noise;
+use support::{cut, noise};
 
 const MIB: usize = 1 << 20;
 /// Files that are recovered together in the user's document.
@@ -165,17 +165,9 @@ fn components(c: &mut Criterion) {
         b.iter(|| compress(black_box(&new), Some(base), DEFAULT_LEVEL).unwrap());
     });
     let chunker = Chunker::new(ChunkParams::default());
-    let cut = |mut rest: &[u8]| {
-        let mut chunks = 0;
-        while !rest.is_empty() {
-            rest = &rest[chunker.next_len(rest)..];
-            chunks += 1;
-        }
-        chunks
-    };
-    assert!((80..400).contains(&cut(&large)));
+    assert!((80..400).contains(&cut(&chunker, &large)));
     group.throughput(Throughput::Bytes(10 * MIB as u64));
-    group.bench_function("chunking of 10 MB", |b| b.iter(|| cut(black_box(&large))));
+    group.bench_function("chunking of 10 MB", |b| b.iter(|| cut(&chunker, black_box(&large))));
     let (place, _) = Place::with_versions(&old);
     let objects = place.repo.objects();
     let reader = objects.layers().reader(0).unwrap();

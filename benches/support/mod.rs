@@ -1,6 +1,8 @@
 //! What benches share.
 #![allow(dead_code, reason = "each bench takes a part of it")]
 
+use digstore::transform::chunker::Chunker;
+
 /// Bytes that do not shrink, the same for the same seed: xorshift64*.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -25,4 +27,14 @@ pub fn text(seed: usize, len: usize) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// Into how many chunks the bytes are cut.
+pub fn cut(chunker: &Chunker, mut rest: &[u8]) -> usize {
+    let mut chunks = 0;
+    while !rest.is_empty() {
+        rest = rest.get(chunker.next_len(rest)..).unwrap_or_default();
+        chunks += 1;
+    }
+    chunks
 }

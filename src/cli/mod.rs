@@ -97,9 +97,11 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure> {
     let Report { json, text, mut notes, exit } = report;
     let summary = app.summary();
-    let alerts =
-        summary.as_ref().zip(app.config.thresholds()).map(|(summary, thresholds)| alerts(summary, &thresholds));
-    notes.extend(alerts.into_iter().flatten());
+    // What prints as it goes may have waited for events or for its reader: its time says nothing.
+    let thresholds = app.config.thresholds().filter(|_| !app.streams.printed());
+    if let Some((summary, thresholds)) = summary.as_ref().zip(thresholds) {
+        notes.extend(alerts(summary, &thresholds));
+    }
     let problems = app.progress.problems();
     let exit = if exit == Exit::Done && !problems.is_empty() { Exit::Partial } else { exit };
     let mut out = io::stdout().lock();
@@ -120,7 +122,7 @@ fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure>
         out.write_all(text.as_bytes())?;
         if !app.global.quiet && !app.global.json {
             notes.iter().for_each(|note| say(&format!("note: {note}\n")));
-            let line = summary.as_ref().filter(|_| app.config.thresholds().is_some()).and_then(performance::line);
+            let line = summary.as_ref().filter(|_| thresholds.is_some()).and_then(performance::line);
             if let Some(line) = line.filter(|_| !app.global.stats) {
                 say(&format!("{line}\n"));
             }

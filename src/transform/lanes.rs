@@ -1,6 +1,6 @@
 //! SHA-256 of several messages at once.
 //!
-//! The SHA instructions of one message wait for each other; those of other messages fit between them. So up to [`LANES`]
+//! The SHA instructions of one message wait for each other; those of other messages fit between them. So up to four
 //! messages advance together, block by block, and a message that ends gives its lane to the next: their lengths may differ.
 //! Without SHA instructions one is hashed after the other.
 
@@ -93,6 +93,13 @@ mod x86 {
             Self { at, state: START, blocks, rest, len: message.len() }
         }
 
+        /// Its next blocks, which count as done.
+        fn take(&mut self, steps: usize) -> Work<'_> {
+            let (now, later) = self.blocks.split_at(steps.min(self.blocks.len()));
+            self.blocks = later;
+            (&mut self.state, now)
+        }
+
         /// The last blocks: what is left, and the padding.
         fn finish(mut self) -> [u8; DIGEST_LEN] {
             let mut last = [0u8; 2 * BLOCK_LEN];
@@ -101,7 +108,7 @@ mod x86 {
             let bits = (self.len as u64).wrapping_mul(8).to_be_bytes();
             last.iter_mut().skip(len - LENGTH_LEN).zip(bits).for_each(|(to, from)| *to = from);
             let (blocks, _) = last.as_chunks::<BLOCK_LEN>();
-            run([&mut self.state], [blocks.get(..len / BLOCK_LEN).unwrap_or(blocks)]);
+            run([(&mut self.state, blocks.get(..len / BLOCK_LEN).unwrap_or(blocks))]);
             let mut digest = [0; DIGEST_LEN];
             let words = self.state.iter().flat_map(|word| word.to_be_bytes());
             digest.iter_mut().zip(words).for_each(|(to, from)| *to = from);
@@ -137,40 +144,37 @@ mod x86 {
 
     /// Does the next blocks of all lanes.
     fn advance(lanes: &mut [Lane<'_>], steps: usize) {
-        let parts = lanes.iter_mut().map(|lane| {
-            let (now, later) = lane.blocks.split_at(steps.min(lane.blocks.len()));
-            lane.blocks = later;
-            (&mut lane.state, now)
-        });
-        let (mut states, blocks): (Vec<&mut State>, Vec<&[Block]>) = parts.unzip();
-        match (states.as_mut_slice(), blocks.as_slice()) {
-            ([a, b, c, d], [e, f, g, h]) => run([a, b, c, d], [e, f, g, h]),
-            ([a, b, c], [d, e, f]) => run([a, b, c], [d, e, f]),
-            ([a, b], [c, d]) => run([a, b], [c, d]),
-            ([a], [b]) => run([a], [b]),
+        match lanes {
+            [a, b, c, d] => run([a, b, c, d].map(|lane| lane.take(steps))),
+            [a, b, c] => run([a, b, c].map(|lane| lane.take(steps))),
+            [a, b] => run([a, b].map(|lane| lane.take(steps))),
+            [a] => run([a.take(steps)]),
             _ => {}
         }
     }
 
-    fn run<const N: usize>(states: [&mut State; N], blocks: [&[Block]; N]) {
+    /// A state, and the blocks that are to go into it.
+    type Work<'a> = (&'a mut State, &'a [Block]);
+
+    fn run<const N: usize>(work: [Work<'_>; N]) {
         // SAFETY: `sha256_each` is only called where `is_available` has found the instructions; nothing else is asked for,
         // and no pointer is involved.
         #[expect(unsafe_code, reason = "the argument is above")]
         unsafe {
-            compress(states, blocks);
+            compress(work);
         }
     }
 
     /// Takes the blocks into the states, as many as the shortest list has.
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-    fn compress<const N: usize>(states: [&mut State; N], blocks: [&[Block]; N]) {
+    fn compress<const N: usize>(work: [Work<'_>; N]) {
         let mut packed = [(_mm_set_epi64x(0, 0), _mm_set_epi64x(0, 0)); N];
-        packed.iter_mut().zip(&states).for_each(|(packed, state)| *packed = pack(state));
-        let steps = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
+        packed.iter_mut().zip(&work).for_each(|(packed, (state, _))| *packed = pack(state));
+        let steps = work.iter().map(|(_, blocks)| blocks.len()).min().unwrap_or(0);
         for step in 0..steps {
             let before = packed;
             let mut words = [[_mm_set_epi64x(0, 0); 4]; N];
-            for (words, blocks) in words.iter_mut().zip(&blocks) {
+            for (words, (_, blocks)) in words.iter_mut().zip(&work) {
                 if let Some(block) = blocks.get(step) {
                     *words = load(block);
                 }
@@ -191,7 +195,7 @@ mod x86 {
                 *cdgh = _mm_add_epi32(*cdgh, before.1);
             }
         }
-        states.into_iter().zip(packed).for_each(|(state, packed)| *state = unpack(packed));
+        work.into_iter().zip(packed).for_each(|((state, _), packed)| *state = unpack(packed));
     }
 
     /// Four rounds of every lane, with the words at `AT`; if `NEXT`, these are replaced by those that come sixteen rounds later.
