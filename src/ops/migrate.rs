@@ -44,7 +44,7 @@ pub struct Outcome {
 
 /// Changes the format of a repository.
 pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let lock = repo.lock("migrate")?;
+    let lock = repo.lock_and_reclaim("migrate")?;
     let from = repo.manifest().version;
     let to = if options.undo { VERSION_WITHOUT_BASES } else { VERSION };
     let objects = repo.objects();

@@ -57,5 +57,6 @@ fn append(dir: &dyn Dir, lines: &[u8]) -> io::Result<()> {
 impl Drop for Repository {
     fn drop(&mut self) {
         self.save_metrics();
+        self.leave_clean();
     }
 }

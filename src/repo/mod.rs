@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
-use crate::base::disk::lock::{Lock, LockFailure, LockFile};
+use crate::base::disk::lock::{Before, Lock, LockFailure, LockFile};
 use crate::base::disk::{Dir, IoContext, open_root};
 use crate::base::memo::Memo;
 use crate::base::metrics::Metrics;
@@ -253,19 +253,36 @@ impl Repository {
         if self.journal.is_poisoned() {
             return Err(StoreError::Poisoned.into());
         }
-        if let Some(dir) = dir.filter(|_| !lock.is_undisturbed() || self.unsettled.load(Ordering::Relaxed)) {
+        let unsettled = self.unsettled.load(Ordering::Relaxed);
+        if let Some(dir) = dir.filter(|_| lock.before() != Before::Ourselves || unsettled) {
             let changed = self.journal.refresh()?;
             let found = read_manifest(dir)?.version;
             if found != self.manifest.version {
                 return Err(RepoError::Migrated { found, opened: self.manifest.version });
             }
-            self.reclaim(dir)?;
-            if self.unsettled.swap(false, Ordering::Relaxed) || changed {
+            if lock.before() == Before::Unknown || unsettled {
+                self.reclaim(dir)?;
+                self.unsettled.store(false, Ordering::Relaxed);
+            }
+            if unsettled || changed {
                 self.reload()?;
             }
             lock.settle();
         }
         Ok(WriteLock { _lock: lock })
+    }
+
+    /// Takes the lock and removes what dead processes left, even if all that held it say that they left nothing.
+    pub fn lock_and_reclaim(&self, verb: &str) -> Result<WriteLock, RepoError> {
+        self.unsettled.store(true, Ordering::Relaxed);
+        self.lock(verb)
+    }
+
+    /// Says to whoever takes the lock next that nothing needs to be cleaned away. To be called last.
+    fn leave_clean(&self) {
+        if !self.unsettled.load(Ordering::Relaxed) && !self.journal.is_poisoned() {
+            self.lock_file.leave_clean();
+        }
     }
 
     /// Takes in what other processes committed, for a handle that goes on reading. Says whether anything changed.

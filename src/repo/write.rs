@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{FORMAT_FILE, INDEX_DIR, JOURNAL_DIR, LOOK_EVERY, RepoError, Repository, Settings, WriteLock, init};
-use crate::base::clock;
+use crate::base::clock::{self, UnixNanos};
 use crate::base::disk::{Dir, IoContext, ensure_dir, remove_leftovers, write_atomic};
 use crate::base::meter::Stage;
 use crate::base::pool;
@@ -22,6 +22,9 @@ use crate::store::objects::ObjectStore;
 use crate::store::pending::{MAX_PENDING_BYTES, PENDING_LAYER, pending_put_by};
 use crate::store::retired::{self, Retired};
 use crate::store::{StoreError, refs, worktable};
+
+/// How often the list of replaced layers is gone through within the time that their files stay.
+const REAPS_PER_GRACE: i64 = 8;
 
 impl Repository {
     /// Removes temporary files, and layers that no journal record names. The lock holder knows that nobody writes them.
@@ -59,41 +62,47 @@ impl Repository {
         mut ops: Vec<Op>,
     ) -> Result<(), RepoError> {
         // What was rewritten without a change has the same name.
+        let since = clock::now();
         for (id, file_len) in old.iter().filter(|(id, _)| new.iter().all(|layer| layer.id != *id)) {
             ops.push(refs::forget_layer_op(id));
-            ops.push(retired::put_op(&Retired { id: *id, since: clock::now(), file_len: *file_len }));
+            ops.push(retired::put_op(&Retired { id: *id, since, file_len: *file_len }));
+        }
+        if !old.is_empty() && retired::oldest(&self.journal.read())?.is_none() {
+            ops.push(retired::oldest_op(Some(since)));
         }
         self.commit_as_is(lock, new, ops)?;
         if new.is_empty() { self.reload() } else { Ok(()) }
     }
 
     /// Removes the files of layers that were replaced longer than `grace` ago. Gives how many bytes they had.
+    ///
+    /// They are many where commits are quick, and their list is not gone through with each of them: a file may stay longer by
+    /// an eighth of the time.
     pub fn reap(&self, lock: &WriteLock, grace: Duration) -> Result<u64, RepoError> {
-        let (retired, live) = {
+        let grace = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
+        let now = clock::now();
+        // After the clock was set back they stay until it has caught up; without a grace time nobody waits for that.
+        let is_due = |since: UnixNanos| grace == 0 || now.saturating_sub(since) >= grace;
+        let (due, later, live) = {
             let state = self.journal.read();
-            let retired = retired::list(&state)?;
-            if retired.is_empty() {
+            if retired::oldest(&state)?.is_none_or(|oldest| !is_due(oldest)) {
                 return Ok(0);
             }
-            (retired, refs::layers(&state)?)
+            let (due, later): (Vec<_>, Vec<_>) =
+                retired::list(&state)?.into_iter().partition(|retired| is_due(retired.since));
+            (due, later, refs::layers(&state)?)
         };
-        let now = clock::now();
-        let is_due = |retired: &&Retired| {
-            let age = now.saturating_sub(retired.since);
-            // After the clock was set back they stay until it has caught up; without a grace time nobody waits for that.
-            grace.is_zero() || age >= 0 && u128::from(age.unsigned_abs()) >= grace.as_nanos()
-        };
-        let (mut freed, mut ops) = (0, Vec::new());
-        for retired in retired.iter().filter(is_due) {
+        let oldest = later.iter().map(|retired| retired.since).min();
+        let soon = now.saturating_sub(grace - grace / REAPS_PER_GRACE);
+        let (mut freed, mut ops) = (0, vec![retired::oldest_op(oldest.map(|oldest| oldest.max(soon)))]);
+        for retired in &due {
             ops.push(retired::forget_op(&retired.id));
             if live.binary_search_by(|(layer, _)| layer.cmp(&retired.id)).is_err() {
                 self.backend.delete(&file_name(&retired.id))?;
                 freed += retired.file_len;
             }
         }
-        if !ops.is_empty() {
-            self.commit_as_is(lock, &[], ops)?;
-        }
+        self.commit_as_is(lock, &[], ops)?;
         Ok(freed)
     }
 
@@ -152,7 +161,8 @@ impl Repository {
         let pending: Vec<u32> = ops.iter().filter_map(pending_put_by).collect();
         {
             let _busy = self.pools.meter().time(Stage::Commit);
-            self.journal.commit(ops)?;
+            // What it may have left is looked for when the lock is taken again.
+            self.journal.commit(ops).inspect_err(|_| self.unsettled.store(true, Ordering::Relaxed))?;
         }
         *pool::lock(&self.commits.0) += 1;
         self.commits.1.notify_all();
@@ -164,10 +174,11 @@ impl Repository {
             // The commit is done, and an index is only derived: if there is no room for one, a later commit makes it.
             // With merging, eight small layers become one first.
             let least = if self.settings.maintenance { 2 * LAYERS_PER_INDEX } else { LAYERS_PER_INDEX };
-            if self.objects().index().maintain(self.objects().layers(), least).unwrap_or(false) {
+            let maintained = self.objects().index().maintain(self.objects().layers(), least);
+            if let Ok(true) = maintained {
                 self.reload()?;
             }
-            self.unsettled.store(false, Ordering::Relaxed);
+            self.unsettled.store(maintained.is_err(), Ordering::Relaxed);
         }
         Ok(())
     }

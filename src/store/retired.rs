@@ -12,6 +12,8 @@ use crate::model::id::LayerId;
 
 /// Prefix of the records, by layer id.
 const PREFIX: &[u8] = b"x";
+/// None of them was replaced before this time.
+const OLDEST: &[u8] = b"R";
 
 /// A layer that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,18 @@ pub fn forget_op(id: &LayerId) -> Op {
 /// The operation that forgets about a layer that is a part of the repository again, if it was replaced.
 pub fn forget_again_op(state: &State, id: &LayerId) -> Result<Option<Op>, StoreError> {
     Ok(state.get(&key(id))?.map(|_| forget_op(id)))
+}
+
+/// No layer whose file is still there was replaced before this time, as far as is known.
+pub fn oldest(state: &State) -> Result<Option<UnixNanos>, StoreError> {
+    let Some(value) = state.get(OLDEST)? else { return Ok(None) };
+    let time = ByteReader::new("the time of the oldest retired layer", value).u64();
+    Ok(Some(time.map_err(|error| StoreError::in_journal(error.into()))? as UnixNanos))
+}
+
+/// Records it; `None` if there are no such layers.
+pub fn oldest_op(time: Option<UnixNanos>) -> Op {
+    time.map_or(Op::Delete(OLDEST.to_vec()), |time| Op::Put(OLDEST.to_vec(), time.to_le_bytes().to_vec()))
 }
 
 /// All of them, in order of their ids.

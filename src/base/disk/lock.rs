@@ -14,8 +14,12 @@ use crate::base::pool::lock;
 const RETRY_EVERY: Duration = Duration::from_millis(5);
 /// The note that a holder leaves for others: two lines, filled up, so that one write replaces all of it.
 const NOTE_LEN: usize = 256;
-/// What of the note is for people; at four bytes each, this leaves room for the handle's mark.
-const MAX_HOLDER_CHARS: usize = 50;
+/// What of the note is for people; at two bytes each, this leaves room for the handle's mark and that of the boot.
+const MAX_HOLDER_BYTES: usize = 100;
+/// How the third line of a note begins whose writer left nothing undone; the boot follows.
+const CLEAN: &str = "clean ";
+/// A number that the kernel makes anew with each boot: what a note said before the power failed counts no more.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A lock file as one handle sees it. It is kept open, and threads that share the handle queue before it.
 ///
@@ -46,7 +50,18 @@ struct Gate {
 #[derive(Debug)]
 pub struct Lock {
     of: Arc<LockFile>,
-    undisturbed: bool,
+    before: Before,
+}
+
+/// Who held the lock before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// This handle, which has settled since: see [`Lock::settle`].
+    Ourselves,
+    /// Another one, which ended without leaving anything undone: see [`LockFile::leave_clean`].
+    Clean,
+    /// Nobody knows: it may have died.
+    Unknown,
 }
 
 /// Why a lock was not had.
@@ -91,12 +106,12 @@ impl LockFile {
         let mut gate = lock(&self.gate);
         let result = taken.and_then(|file| match file {
             Some(file) => self.note(&mut gate, file, holder).map_err(LockFailure::Io),
-            None => Ok(true),
+            None => Ok(Before::Ourselves),
         });
         if result.is_err() {
             self.leave(&mut gate);
         }
-        result.map(|undisturbed| Lock { of: Arc::clone(self), undisturbed })
+        result.map(|before| Lock { of: Arc::clone(self), before })
     }
 
     /// Opens the file unless it is open and still there, and locks it.
@@ -126,20 +141,51 @@ impl LockFile {
         }
     }
 
-    /// Leaves a note in the locked file. Says whether the last note was this handle's, so that nobody came in between.
-    fn note(&self, gate: &mut Gate, file: Box<dyn DiskFile>, holder: &str) -> io::Result<bool> {
-        let ours = read_note(file.as_ref())?.lines().nth(1) == Some(&self.mark);
+    /// Leaves a note in the locked file. Says whose the last note was, so whether anybody came in between.
+    fn note(&self, gate: &mut Gate, file: Box<dyn DiskFile>, holder: &str) -> io::Result<Before> {
+        let found = read_note(file.as_ref())?;
+        let mut lines = found.lines().skip(1);
+        let ours = lines.next() == Some(&self.mark);
         gate.settled &= ours;
+        let before = if gate.settled {
+            Before::Ourselves
+        } else if lines.next().is_some_and(is_clean) {
+            Before::Clean
+        } else {
+            Before::Unknown
+        };
         if !ours || gate.written != holder {
             gate.written.clear();
-            let shown: String = holder.chars().filter(|c| !c.is_control()).take(MAX_HOLDER_CHARS).collect();
-            let mut note = format!("{shown}\n{}\n", self.mark).into_bytes();
-            note.resize(NOTE_LEN, b'\n');
-            file.write_at(&note, 0)?;
+            self.write_note(file.as_ref(), holder, "")?;
             holder.clone_into(&mut gate.written);
         }
         gate.file = Some(file);
-        Ok(ours && gate.settled)
+        Ok(before)
+    }
+
+    fn write_note(&self, file: &dyn DiskFile, holder: &str, end: &str) -> io::Result<()> {
+        let shown: String = holder.chars().filter(|c| !c.is_control()).collect();
+        let shown = shown.get(..shown.floor_char_boundary(MAX_HOLDER_BYTES)).unwrap_or_default();
+        let mut note = format!("{shown}\n{}\n{end}", self.mark).into_bytes();
+        note.resize(NOTE_LEN, b'\n');
+        file.write_at(&note, 0)
+    }
+
+    /// Says in the file that this handle, which will not be used any more, left nothing undone: no file without a name in the
+    /// repository, and no temporary one. If another process has the lock or has had it since, there is nothing to say.
+    pub fn leave_clean(&self) {
+        let mut gate = lock(&self.gate);
+        if !gate.settled || gate.holder.is_some() {
+            return;
+        }
+        let (Some(file), Some(boot)) = (gate.file.take(), boot()) else { return };
+        gate.settled = false;
+        gate.written.clear();
+        let is_ours = |note: String| note.lines().nth(1) == Some(&self.mark);
+        if file.file().try_lock().is_ok() && read_note(file.as_ref()).is_ok_and(is_ours) {
+            // If it cannot be written, the next one looks at everything. Closing the file gives the lock back.
+            let _ = self.write_note(file.as_ref(), "", &format!("{CLEAN}{boot}"));
+        }
     }
 
     fn leave(&self, gate: &mut Gate) {
@@ -158,6 +204,14 @@ fn open_or_create(dir: &dyn Dir, name: &OsStr) -> io::Result<Box<dyn DiskFile>> 
     }
 }
 
+fn is_clean(line: &str) -> bool {
+    line.strip_prefix(CLEAN).is_some_and(|marked| boot().is_some_and(|boot| boot == marked))
+}
+
+fn boot() -> Option<String> {
+    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+}
+
 fn read_note(file: &dyn DiskFile) -> io::Result<String> {
     let mut bytes = [0; NOTE_LEN];
     let len = file.file().read_at(&mut bytes, 0)?;
@@ -165,9 +219,9 @@ fn read_note(file: &dyn DiskFile) -> io::Result<String> {
 }
 
 impl Lock {
-    /// Has nobody else held the lock since this handle last had it and settled?
-    pub fn is_undisturbed(&self) -> bool {
-        self.undisturbed
+    /// Who held it before.
+    pub fn before(&self) -> Before {
+        self.before
     }
 
     /// Says that everything that others did was taken in: as long as none of them comes, it need not be done again.
@@ -200,30 +254,46 @@ mod tests {
     }
 
     #[test]
-    fn only_a_handle_that_nobody_came_after_is_undisturbed() {
+    fn each_handle_is_told_who_held_it_before() {
         let folder = tempfile::tempdir().unwrap();
         let dir = open_root(folder.path()).unwrap();
         let (a, b) = (handle("a"), handle("b"));
         let take = |of: &Arc<LockFile>| of.acquire(Some(dir.as_ref()), "test", Duration::ZERO).unwrap();
-        assert!(!take(&a).is_undisturbed());
+        assert_eq!(take(&a).before(), Before::Unknown);
         // It has not said yet that it took everything in.
+        a.leave_clean();
         let lock = take(&a);
-        assert!(!lock.is_undisturbed());
+        assert_eq!(lock.before(), Before::Unknown);
         lock.settle();
         drop(lock);
-        assert!(take(&a).is_undisturbed());
+        assert_eq!(take(&a).before(), Before::Ourselves);
         take(&b).settle();
         // It is not enough to have noticed once: only what was taken in counts.
-        assert!(!take(&a).is_undisturbed());
+        assert_eq!(take(&a).before(), Before::Unknown);
         let lock = take(&a);
-        assert!(!lock.is_undisturbed());
+        assert_eq!(lock.before(), Before::Unknown);
+        // Others do not wait for one that is in, and who has not settled leaves nothing clean.
+        a.leave_clean();
         lock.settle();
         drop(lock);
+        // What is left clean is so until the next one comes.
+        a.leave_clean();
+        b.leave_clean();
+        assert_eq!(take(&b).before(), Before::Clean);
+        assert_eq!(take(&a).before(), Before::Unknown);
         // A file that was removed keeps nobody out; a new one is made.
         #[expect(clippy::disallowed_methods, reason = "somebody else does it")]
         std::fs::remove_file(folder.path().join(NAME)).unwrap();
-        assert!(!take(&b).is_undisturbed());
-        assert!(!take(&a).is_undisturbed());
+        assert_eq!(take(&b).before(), Before::Unknown);
+        assert_eq!(take(&a).before(), Before::Unknown);
+    }
+
+    #[test]
+    fn what_was_left_clean_before_the_power_failed_may_not_be() {
+        assert!(is_clean(&format!("{CLEAN}{}", boot().unwrap())));
+        for line in ["", "clean", "clean ", "clean 9f5a7d4e-0000-4000-8000-000000000000"] {
+            assert!(!is_clean(line), "{line}");
+        }
     }
 
     #[test]

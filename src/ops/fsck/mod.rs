@@ -114,7 +114,7 @@ pub fn fsck(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
 
 /// Checks every byte, repairs what can be, and checks again. `other`: a repository that may have what is lost here.
 pub fn repair(repo: &Repository, other: Option<&Repository>, monitor: &dyn Monitor) -> Result<Outcome> {
-    let lock = repo.lock("fsck --repair")?;
+    let lock = repo.lock_and_reclaim("fsck --repair")?;
     let options = Options { full: true };
     let (outcome, found) = check(repo, &options, monitor)?;
     if !outcome.is_damaged() {

@@ -89,6 +89,28 @@ fn leftovers_are_no_damage() {
     assert_eq!((found.leftovers, found.leftover_bytes), (2, 8));
 }
 
+#[test]
+fn leftovers_are_looked_for_after_someone_who_may_have_died_and_by_gc() {
+    let repo = sample().0.reopen();
+    drop(repo.lock("test").unwrap());
+    let leave = |folder: &std::path::Path| {
+        std::fs::write(folder.join(".digstore/layers/.digstore-tmp-1-1"), b"12345").unwrap();
+    };
+    leave(repo.folder.path());
+    let next = repo.another();
+    let TestRepo { folder, repo: ended } = repo;
+    drop(ended);
+    drop(next.lock("test").unwrap());
+    assert_eq!(run(&next, false).leftovers, 1, "whoever ends says that nothing is left");
+    crate::ops::gc::gc(&next, &crate::ops::gc::Options::default(), &Silent).unwrap();
+    assert_eq!(run(&next, false).leftovers, 0);
+    leave(folder.path());
+    let last = next.another();
+    std::mem::forget(next.repo);
+    drop(last.lock("test").unwrap());
+    assert_eq!(run(&last, false).leftovers, 0, "who was killed says nothing");
+}
+
 /// A repository of the real verbs: a file of two versions, the second stored as what changed, and a small one.
 fn deltas() -> (TestRepo, Vec<u8>, Vec<u8>) {
     let repo = TestRepo::on_disk_with(wide());

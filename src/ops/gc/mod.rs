@@ -75,7 +75,7 @@ pub struct Outcome {
 /// Collects what nothing refers to.
 pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("gc");
-    let lock = repo.lock("gc")?;
+    let lock = repo.lock_and_reclaim("gc")?;
     monitor.begin("looking for what is referred to", None, None);
     let live = mark(repo, &[], !options.prune, monitor)?;
     monitor.end();

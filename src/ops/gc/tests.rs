@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::monitor::Silent;
-use crate::model::id::CommitId;
+use crate::model::id::{CommitId, LayerId};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::ops::fsck::{self, fsck};
@@ -9,6 +9,7 @@ use crate::ops::{add, commit};
 use crate::repo::Settings;
 use crate::store;
 use crate::store::refs::RefKind;
+use crate::store::retired::Retired;
 use crate::transform::chunker::tests::noise;
 
 /// A repository of one file in many versions, made by the real verbs.
@@ -170,6 +171,34 @@ fn replaced_files_stay_for_readers_until_their_time_is_over() {
     }
     assert_eq!(versions.gc(false).freed_bytes, outcome.waiting_bytes);
     versions.check(&[0, 3]);
+}
+
+#[test]
+fn the_list_of_replaced_files_is_gone_through_a_few_times_within_their_time_not_with_each_commit() {
+    let versions = Versions::new(1, Settings { maintenance: false, ..one_block() });
+    let repo = &versions.repo.repo;
+    let (grace, hour) = (Duration::from_secs(8 * 3600), 3_600_000_000_000i64);
+    let now = crate::base::clock::now();
+    let lock = repo.lock("test").unwrap();
+    let retire = |place: u8, hours: i64| {
+        let retired =
+            Retired { id: LayerId::from_digest([place; 32]), since: now - hours * hour - hour / 2, file_len: 1 };
+        repo.commit(&lock, &[], vec![retired::put_op(&retired), retired::oldest_op(Some(retired.since))]).unwrap();
+    };
+    let state = || (retired::list(&repo.journal().read()).unwrap().len(), repo.journal().read().lsn());
+    [(1, 0), (2, 6), (3, 7), (4, 8)].into_iter().for_each(|(place, hours)| retire(place, hours));
+    assert_eq!(repo.reap(&lock, grace).unwrap(), 1);
+    let (left, lsn) = state();
+    assert_eq!(left, 3);
+    assert_eq!(
+        repo.reap(&lock, grace - Duration::from_secs(1800)).unwrap(),
+        0,
+        "this one is due, and waits for the next"
+    );
+    assert_eq!(state(), (left, lsn), "nothing was looked at");
+    assert_eq!(repo.reap(&lock, grace - Duration::from_secs(3601)).unwrap(), 1);
+    assert_eq!(repo.reap(&lock, Duration::ZERO).unwrap(), 2);
+    assert_eq!((state().0, retired::oldest(&repo.journal().read()).unwrap()), (0, None));
 }
 
 #[test]

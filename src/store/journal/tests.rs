@@ -601,7 +601,7 @@ const CHILD_ROUNDS: u64 = 100;
 #[ignore = "a helper of processes_take_turns_and_lose_nothing"]
 #[expect(clippy::disallowed_methods, reason = "a child is told by the environment where to work")]
 fn child_that_counts() {
-    use crate::base::disk::lock::LockFile;
+    use crate::base::disk::lock::{Before, LockFile};
     let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
     let folder = Path::new(&folder);
     let root = open_root(folder).unwrap();
@@ -609,7 +609,7 @@ fn child_that_counts() {
     let journal = open(&folder.join("journal")).with_policy(SnapshotPolicy { min_log_bytes: 4096 });
     for _ in 0..CHILD_ROUNDS {
         let held = lock.acquire(Some(root.as_ref()), "a child", Duration::from_secs(60)).unwrap();
-        if !held.is_undisturbed() {
+        if held.before() != Before::Ourselves {
             journal.refresh().unwrap();
             held.settle();
         }
