@@ -106,7 +106,7 @@ fn leftovers_are_looked_for_after_someone_who_may_have_died_and_by_gc() {
     assert_eq!(run(&next, false).leftovers, 0);
     leave(folder.path());
     let last = next.another();
-    std::mem::forget(next.repo);
+    let _dead = std::mem::ManuallyDrop::new(next.repo);
     drop(last.lock("test").unwrap());
     assert_eq!(run(&last, false).leftovers, 0, "who was killed says nothing");
 }
