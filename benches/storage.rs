@@ -17,13 +17,13 @@ use digstore::base::monitor::Silent;
 use digstore::model::id::ObjectKind;
 use digstore::model::path::{CONTROL_DIR, RepoPath};
 use digstore::model::tree::{Content, Node};
+use digstore::ops::checkout;
 use digstore::ops::content::ContentReader;
-use digstore::ops::{add, checkout, commit};
-use digstore::repo::{Repository, Settings, init, trees};
+use digstore::repo::{Repository, Settings, trees};
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, Opposite, compress, decompress};
 use digstore::transform::hash::sha256;
-use support::{cut, noise};
+use support::{add_all, commit_all, create, cut, noise};
 
 const MIB: usize = 1 << 20;
 /// Files that are recovered together in the user's document.
@@ -47,9 +47,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let work = open_root(folder.path()).unwrap();
-        let (dir, _) = init::create(work.as_ref(), OsStr::new(CONTROL_DIR), ChunkParams::default()).unwrap();
-        let repo = Repository::open(dir, work, Settings::default()).unwrap();
+        let repo = create(folder.path(), Settings::default());
         Self { folder, repo }
     }
 
@@ -57,17 +55,8 @@ impl Place {
         for (name, bytes) in files {
             fs::write(self.folder.path().join(name), bytes).unwrap();
         }
-        let all = add::Options { paths: vec![RepoPath::root()], ..add::Options::default() };
-        let stored = add::add(&self.repo, &all, &Silent).unwrap().ingest.stored_bytes;
-        let options = commit::Options {
-            message: "bench".to_owned(),
-            author: "Bench <bench@example.org>".to_owned(),
-            time_ns: 1,
-            utc_offset_minutes: 0,
-            all: false,
-            allow_empty: true,
-        };
-        commit::commit(&self.repo, &options, &Silent).unwrap();
+        let stored = add_all(&self.repo).ingest.stored_bytes;
+        commit_all(&self.repo);
         stored
     }
 

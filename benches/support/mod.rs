@@ -1,7 +1,16 @@
 //! What benches share.
 #![allow(dead_code, reason = "each bench takes a part of it")]
 
-use digstore::transform::chunker::Chunker;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use digstore::base::disk::open_root;
+use digstore::base::monitor::Silent;
+use digstore::model::path::{CONTROL_DIR, RepoPath};
+use digstore::ops::{add, commit};
+use digstore::repo::{Repository, Settings, init};
+use digstore::transform::chunker::{ChunkParams, Chunker};
 
 /// Bytes that do not shrink, the same for the same seed: xorshift64*.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -37,4 +46,50 @@ pub fn cut(chunker: &Chunker, mut rest: &[u8]) -> usize {
         chunks += 1;
     }
     chunks
+}
+
+/// A new repository in a folder, which is its work tree.
+pub fn create(folder: &Path, settings: Settings) -> Repository {
+    let work = open_root(folder).unwrap();
+    let (dir, _) = init::create(work.as_ref(), OsStr::new(CONTROL_DIR), ChunkParams::default()).unwrap();
+    Repository::open(dir, work, settings).unwrap()
+}
+
+/// Another handle for it, with a work tree elsewhere.
+pub fn open_for(folder: &Path, work: &Path) -> Repository {
+    let control = open_root(folder).unwrap().open_dir(OsStr::new(CONTROL_DIR)).unwrap();
+    Repository::open(control, open_root(work).unwrap(), Settings::default()).unwrap()
+}
+
+/// Stores the whole work tree.
+pub fn add_all(repo: &Repository) -> add::Outcome {
+    add::add(repo, &add::Options { paths: vec![RepoPath::root()], ..add::Options::default() }, &Silent).unwrap()
+}
+
+/// Commits what is staged.
+pub fn commit_all(repo: &Repository) {
+    let options = commit::Options {
+        message: "bench".to_owned(),
+        author: "Bench <bench@example.org>".to_owned(),
+        time_ns: 1,
+        utc_offset_minutes: 0,
+        all: false,
+        allow_empty: true,
+    };
+    commit::commit(repo, &options, &Silent).unwrap();
+}
+
+/// Writes text files, a hundred to a folder, with lengths from `least` to `most`.
+pub fn write_files(folder: &Path, count: usize, least: usize, most: usize) -> u64 {
+    let mut total = 0;
+    for number in 0..count {
+        let dir = folder.join(format!("d{:03}", number / 100));
+        if number % 100 == 0 {
+            fs::create_dir_all(&dir).unwrap();
+        }
+        let len = least + number * 7919 % (most - least + 1);
+        fs::write(dir.join(format!("f{:02}.txt", number % 100)), text(number, len)).unwrap();
+        total += len as u64;
+    }
+    total
 }

@@ -1,0 +1,355 @@
+//! The rates that the requirements ask of single parts, whether two threads do twice the work, and whether much that is stored
+//! makes finding slow: one table, with what was asked.
+//!
+//! `cargo bench --bench requirements`. What whole commands take, and their memory, is measured by `stress/run.py`. The table and its
+//! numbers go to `target/stress/requirements.md` and `.json`. Every part checks its work before its time counts. Nothing here
+//! fails because a machine is slow.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
+#![allow(missing_docs, reason = "nothing here is used from elsewhere")]
+
+mod support;
+
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use digstore::base::monitor::Silent;
+use digstore::model::id::{ObjectId, ObjectKind};
+use digstore::model::path::{CONTROL_DIR, RepoPath};
+use digstore::model::scopes::Scopes;
+use digstore::model::staging::{SeenStat, StagedEntry, StagedNode};
+use digstore::model::tree::{Content, Meta};
+use digstore::ops::scan::walk_tree;
+use digstore::repo::{Repository, Settings};
+use digstore::store::staging;
+use digstore::transform::chunker::{ChunkParams, Chunker};
+use digstore::transform::compress::{DEFAULT_LEVEL, compress};
+use digstore::transform::cutter::{Cutter, Part};
+use digstore::transform::hash::{chunk_id, chunk_ids};
+use support::{add_all, create, noise, open_for, text, write_files};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const MB: f64 = 1e6;
+/// The middle of so many rounds counts.
+const ROUNDS: usize = 5;
+/// Threads of the machines that the requirements are measured on.
+const THREADS: usize = 2;
+/// What a round of cutting or hashing goes through on each thread.
+const ROUND_LEN: usize = 64 * MIB;
+const BLOCK_LEN: usize = 512 * KIB;
+/// Layers of the store of ten million objects.
+const LAYERS: usize = 16;
+
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Shown beside another one.
+    None,
+}
+
+struct Table {
+    rows: Vec<(String, f64, &'static str, Bound)>,
+}
+
+impl Table {
+    fn add(&mut self, what: impl Into<String>, found: f64, unit: &'static str, bound: Bound) {
+        let what = what.into();
+        println!("{what}: {found:.2} {unit}");
+        self.rows.push((what, found, unit, bound));
+    }
+
+    fn markdown(&self) -> String {
+        let mut out = "## Rates of single parts\n\n| | Asked | Measured | |\n|---|---:|---:|---|\n".to_owned();
+        for (what, found, unit, bound) in &self.rows {
+            let (asked, verdict) = match bound {
+                Bound::AtLeast(limit) => {
+                    (format!("> {}", shown(*limit)), if found >= limit { "met" } else { "**missed**" })
+                }
+                Bound::AtMost(limit) => {
+                    (format!("< {}", shown(*limit)), if found <= limit { "met" } else { "**missed**" })
+                }
+                Bound::None => (String::new(), ""),
+            };
+            let _ = writeln!(out, "| {what} | {asked} | {} {unit} | {verdict} |", shown(*found));
+        }
+        out
+    }
+
+    fn json(&self) -> String {
+        let row = |(what, found, unit, _): &(String, f64, &str, Bound)| format!("  [{what:?}, {found}, {unit:?}]");
+        format!("[\n{}\n]\n", self.rows.iter().map(row).collect::<Vec<_>>().join(",\n"))
+    }
+}
+
+fn shown(number: f64) -> String {
+    if number >= 100.0 {
+        let digits = format!("{number:.0}");
+        let groups: Vec<&str> =
+            digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+        groups.join(",")
+    } else {
+        format!("{number:.2}")
+    }
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+/// The middle of some rounds, each prepared anew.
+fn median<T>(prepare: impl Fn() -> T, mut work: impl FnMut(T)) -> f64 {
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let prepared = prepare();
+            seconds(|| work(prepared))
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2]
+}
+
+/// How long so many threads take, each doing the same work.
+fn on_threads(count: usize, work: impl Fn() + Sync) -> f64 {
+    median(|| (), |()| std::thread::scope(|scope| (0..count).for_each(|_| drop(scope.spawn(&work)))))
+}
+
+/// Cuts a file and hashes its chunks, as a worker of the pipeline does; gives how many there are.
+fn cut_and_hash(file: &[u8]) -> usize {
+    let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
+    let mut parts = Vec::new();
+    cutter.room().extend_from_slice(file);
+    cutter.scan(&mut parts);
+    cutter.finish(&mut parts);
+    let (mut chunks, mut len) = (Vec::new(), 0);
+    for part in &parts {
+        let Part::Data { bytes, ends } = part else { continue };
+        let mut from = 0;
+        for end in ends {
+            chunks.push(&bytes[from..*end]);
+            from = *end;
+        }
+        len += bytes.len();
+    }
+    assert_eq!(len, file.len(), "noise has no holes");
+    chunk_ids(&chunks).len()
+}
+
+fn chunking(table: &mut Table) {
+    let bytes = noise(1, 256 * MIB);
+    for (name, len, least) in [("1 to 64 KB", 32 * KIB, 10_000.0), ("64 KB to 1 MB", 512 * KIB, 2_000.0)] {
+        let files = ROUND_LEN / len;
+        let took = on_threads(THREADS, || {
+            let chunks: usize = bytes[..ROUND_LEN].chunks(len).map(cut_and_hash).sum();
+            assert!(chunks >= files);
+        });
+        table.add(
+            format!("cut and hash, files of {name}"),
+            (THREADS * files) as f64 / took,
+            "files/s",
+            Bound::AtLeast(least),
+        );
+    }
+    for (name, len) in [("1 to 100 MB", 16 * MIB), ("100 MB to 1 GB", 256 * MIB)] {
+        let took = on_threads(THREADS, || assert!(bytes.chunks(len).map(cut_and_hash).sum::<usize>() > 1000));
+        table.add(
+            format!("cut and hash, files of {name}"),
+            (THREADS * bytes.len()) as f64 / took / MB,
+            "MB/s",
+            Bound::AtLeast(500.0),
+        );
+    }
+}
+
+fn hashing(table: &mut Table) {
+    let bytes = noise(2, ROUND_LEN);
+    let rate = |threads: usize, took: f64| (threads * ROUND_LEN) as f64 / took / 1e9;
+    for (name, len, least) in
+        [("below 64 KB", 32 * KIB, 2.0), ("of 64 KB to 10 MB", MIB, 1.5), ("above 10 MB", 32 * MIB, 1.0)]
+    {
+        let pieces: Vec<&[u8]> = bytes.chunks(len).collect();
+        let alone = |threads| rate(threads, on_threads(threads, || hash_each(&pieces)));
+        let together = |threads| rate(threads, on_threads(threads, || hash_together(&pieces)));
+        // A large file is hashed in chunks, so several at once too; of one stream, this is what there is.
+        table.add(format!("SHA-256, pieces {name}, one at a time, one thread"), alone(1), "GB/s", Bound::None);
+        let best = if pieces.len() > 4 { together(1) } else { alone(1) };
+        table.add(format!("SHA-256, pieces {name}, one thread"), best, "GB/s", Bound::AtLeast(least));
+    }
+    let chunks: Vec<&[u8]> = bytes.chunks(64 * KIB).collect();
+    let took = on_threads(THREADS, || hash_together(&chunks));
+    table.add("SHA-256, chunks, all threads", rate(THREADS, took), "GB/s", Bound::AtLeast(4.0));
+}
+
+/// Hashes one after the other.
+fn hash_each(pieces: &[&[u8]]) {
+    assert_eq!(pieces.iter().map(|piece| chunk_id(piece)).collect::<Vec<_>>().len(), pieces.len());
+}
+
+/// Hashes several at once.
+fn hash_together(pieces: &[&[u8]]) {
+    assert_eq!(chunk_ids(black_box(pieces)).len(), pieces.len());
+}
+
+fn put_objects(repo: &Repository, contents: impl Iterator<Item = (ObjectId, Vec<u8>)>) {
+    let mut layer = repo.new_layer().unwrap();
+    for (id, bytes) in contents {
+        layer.add(id, ObjectKind::Chunk, &bytes, None).unwrap();
+    }
+    let lock = repo.lock("bench").unwrap();
+    repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
+}
+
+fn fresh() -> (tempfile::TempDir, Repository) {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = create(folder.path(), Settings::default());
+    (folder, repo)
+}
+
+fn storage(table: &mut Table) {
+    const FILES: usize = 20_000;
+    let contents: Vec<(ObjectId, Vec<u8>)> = (0..FILES)
+        .map(|number| {
+            let bytes = text(number, 10_000);
+            (chunk_id(&bytes).into(), bytes)
+        })
+        .collect();
+    let files = FILES as f64;
+    let took = median(fresh, |(_, repo)| put_objects(&repo, contents.iter().cloned()));
+    table.add("layer written, durable", files / took, "files/s", Bound::AtLeast(1_000.0));
+    let (folder, repo) = fresh();
+    put_objects(&repo, contents.iter().cloned());
+    drop(repo);
+    let took = median(
+        || open_for(folder.path(), folder.path()),
+        |repo| {
+            let objects = repo.objects();
+            contents.iter().for_each(|(id, bytes)| assert_eq!(*objects.read(id, ObjectKind::Chunk).unwrap(), **bytes));
+        },
+    );
+    table.add("layer read", files / took, "files/s", Bound::AtLeast(2_000.0));
+    let entry = |number: usize| StagedEntry {
+        node: StagedNode::File { len: 1000, content: Content::Chunk(chunk_id(&number.to_le_bytes())) },
+        meta: Meta { mode: 0o644, mtime_ns: number as i64 },
+        seen: SeenStat::default(),
+        racy: false,
+        generation: 1,
+    };
+    let path = |number: usize| RepoPath::parse(format!("d{:03}/f{number:06}.txt", number / 100).as_bytes()).unwrap();
+    let took = median(fresh, |(_, repo)| {
+        let lock = repo.lock("bench").unwrap();
+        repo.commit(&lock, &[], (0..FILES).map(|number| staging::put_op(&path(number), &entry(number))).collect())
+            .unwrap();
+        assert!(staging::get(&repo.journal().read(), &path(FILES - 1)).unwrap().is_some());
+    });
+    table.add("staging written, durable", files / took, "files/s", Bound::AtLeast(5_000.0));
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = write_files(folder.path(), FILES, 1_000, 51_400);
+    let repo = create(folder.path(), Settings::default());
+    let took = median(
+        || (),
+        |()| {
+            assert_eq!(
+                walk_tree(&repo, &repo.journal().read(), &Scopes::everything(), false, &Silent).entries.len(),
+                FILES + FILES / 100
+            );
+        },
+    );
+    table.add("scan", files / took, "files/s", Bound::AtLeast(1_000.0));
+    add_all(&repo);
+    let touch = || {
+        for number in 0..FILES {
+            let path = folder.path().join(format!("d{:03}/f{:02}.txt", number / 100, number % 100));
+            File::open(path).unwrap().set_modified(SystemTime::now()).unwrap();
+        }
+    };
+    let took = median(touch, |()| {
+        let found = add_all(&repo).ingest;
+        assert_eq!((found.chunks_new, found.bytes), (0, bytes));
+    });
+    table.add("known chunks, read, hashed and found", files / took, "chunks/s", Bound::AtLeast(1_000.0));
+}
+
+/// How many objects a second are found, or found missing, in a repository of so many.
+fn lookups(count: usize) -> [f64; 2] {
+    const ASKED: usize = 200_000;
+    let id = |number: usize| ObjectId::from(chunk_id(&number.to_le_bytes()));
+    let (folder, repo) = fresh();
+    for layer in 0..LAYERS {
+        let numbers = layer * (count / LAYERS)..(layer + 1) * (count / LAYERS);
+        put_objects(&repo, numbers.map(|number| (id(number), number.to_le_bytes().to_vec())));
+    }
+    drop(repo);
+    let repo = open_for(folder.path(), folder.path());
+    let objects = repo.objects();
+    // Spread over all of them; the first ones are known, the others are not.
+    let step = (count / ASKED).max(1);
+    let ids =
+        |from: usize| (0..ASKED).map(|number| id(from + number * step % (count / LAYERS * LAYERS))).collect::<Vec<_>>();
+    [(ids(0), true), (ids(2 * count), false)].map(|(ids, there)| {
+        let took = median(|| (), |()| ids.iter().for_each(|id| assert_eq!(objects.contains(id).unwrap(), there)));
+        ASKED as f64 / took
+    })
+}
+
+fn finding(table: &mut Table) {
+    let few = lookups(10_000);
+    let many = lookups(10_000_000);
+    for (at, name) in ["hit", "miss"].into_iter().enumerate() {
+        table.add(format!("lookups among 10,000 chunks, {name}"), few[at], "a second", Bound::AtLeast(10_000.0));
+        table.add(format!("lookups among 10,000,000 chunks, {name}"), many[at], "a second", Bound::AtLeast(10_000.0));
+        table.add(format!("how much longer among 10,000,000, {name}"), few[at] / many[at], "times", Bound::AtMost(2.0));
+    }
+}
+
+/// Stores a tree anew with so many threads.
+fn storing(folder: &Path, threads: usize, files: u64) -> f64 {
+    let prepare = || {
+        drop(fs::remove_dir_all(folder.join(CONTROL_DIR)));
+        create(folder, Settings { cpu_threads: threads, io_threads: threads, ..Settings::default() })
+    };
+    median(prepare, |repo| assert_eq!(add_all(&repo).ingest.files, files))
+}
+
+fn scaling(table: &mut Table) {
+    const ASKED: Bound = Bound::AtLeast(1.7);
+    let twice = |work: &(dyn Fn() + Sync)| THREADS as f64 * on_threads(1, work) / on_threads(THREADS, work);
+    let bytes = noise(3, ROUND_LEN);
+    let chunks: Vec<&[u8]> = bytes.chunks(64 * KIB).collect();
+    let alone = twice(&|| hash_each(&chunks));
+    table.add("two threads beside one: hashing, one chunk at a time", alone, "times", ASKED);
+    let together = twice(&|| hash_together(&chunks));
+    table.add("two threads beside one: hashing, several at once", together, "times", Bound::None);
+    let plain = text(4, 8 * MIB);
+    let compressing = twice(&|| {
+        let packed = plain.chunks(BLOCK_LEN).map(|block| compress(block, None, DEFAULT_LEVEL).unwrap().bytes.len());
+        assert!(packed.sum::<usize>() < plain.len() / 2);
+    });
+    table.add("two threads beside one: compressing", compressing, "times", ASKED);
+    let large = tempfile::tempdir().unwrap();
+    (0..8).for_each(|number| fs::write(large.path().join(format!("{number}")), noise(number, ROUND_LEN)).unwrap());
+    let small = tempfile::tempdir().unwrap();
+    write_files(small.path(), 10_000, 1_000, 51_400);
+    for (name, folder, files) in [("0.5 GB of noise", &large, 8), ("10,000 text files", &small, 10_000)] {
+        let times = storing(folder.path(), 1, files) / storing(folder.path(), THREADS, files);
+        table.add(format!("two threads beside one: whole add, {name}"), times, "times", Bound::None);
+    }
+}
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
+        return;
+    }
+    let mut table = Table { rows: Vec::new() };
+    for part in [chunking, hashing, storage, scaling, finding] {
+        part(&mut table);
+    }
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/stress");
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("requirements.md"), table.markdown()).unwrap();
+    fs::write(out.join("requirements.json"), table.json()).unwrap();
+    println!("\n{}", table.markdown());
+}
