@@ -110,11 +110,11 @@ fn in_memory() -> Repository {
 }
 
 fn seal_layer(repo: &Repository, contents: &[Vec<u8>], ids: &[ObjectId]) {
+    let lock = repo.lock("bench").unwrap();
     let mut layer = repo.new_layer().unwrap();
     for (id, bytes) in ids.iter().zip(contents) {
         layer.add(*id, ObjectKind::Chunk, bytes, None).unwrap();
     }
-    let lock = repo.lock("bench").unwrap();
     repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
 }
 

@@ -195,11 +195,11 @@ fn hash_together(pieces: &[&[u8]]) {
 }
 
 fn put_objects(repo: &Repository, contents: impl Iterator<Item = (ObjectId, Vec<u8>)>) {
+    let lock = repo.lock("bench").unwrap();
     let mut layer = repo.new_layer().unwrap();
     for (id, bytes) in contents {
         layer.add(id, ObjectKind::Chunk, &bytes, None).unwrap();
     }
-    let lock = repo.lock("bench").unwrap();
     repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
 }
 
