@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use digstore::base::meter::{Meter, Stage};
 use digstore::base::monitor::Silent;
 use digstore::model::id::{ObjectId, ObjectKind};
 use digstore::model::path::{CONTROL_DIR, RepoPath};
@@ -180,6 +181,9 @@ fn hashing(table: &mut Table) {
         table.add(format!("SHA-256, pieces {name}, one thread"), best, "GB/s", Bound::AtLeast(least));
     }
     let chunks: Vec<&[u8]> = bytes.chunks(64 * KIB).collect();
+    let meter = Meter::default();
+    let took = median(|| (), |()| (0..MIB).for_each(|_| drop(meter.time(Stage::Hash))));
+    table.add("what it takes to time a stage", took / MIB as f64 * 1e9, "ns", Bound::None);
     let took = on_threads(THREADS, || hash_together(&chunks));
     table.add("SHA-256, chunks, all threads", rate(THREADS, took), "GB/s", Bound::AtLeast(4.0));
 }
@@ -295,9 +299,33 @@ fn lookups(count: usize) -> [f64; 2] {
     })
 }
 
+/// How often a second two places of memory can be read that depend on chance, one in a fan-out for so many ids and one in their
+/// entries: what a lookup that misses cannot do without.
+fn chance_reads(count: usize) -> f64 {
+    const READS: usize = 1_000_000;
+    const FANOUT_SHARE: usize = 2;
+    let (fanout, entries) = (vec![1u64; count / FANOUT_SHARE], vec![[1u64, 2]; count]);
+    let places: Vec<usize> =
+        noise(7, READS * 8).as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes) as usize).collect();
+    let took = median(
+        || (),
+        |()| {
+            let sum: u64 = places.iter().fold(0, |before, place| {
+                // The second read waits for the first, as the row does for its bucket.
+                let first = fanout[(place >> 8) % fanout.len()];
+                before + entries[(place + first as usize) % count][1]
+            });
+            assert_eq!(sum, 2 * READS as u64);
+        },
+    );
+    READS as f64 / took
+}
+
 fn finding(table: &mut Table) {
     let few = lookups(10_000);
     let many = lookups(10_000_000);
+    let floor = chance_reads(10_000) / chance_reads(10_000_000);
+    table.add("how much longer two reads take in 200 MB of memory than in 200 KB", floor, "times", Bound::None);
     for (at, name) in ["hit", "miss"].into_iter().enumerate() {
         table.add(format!("lookups among 10,000 chunks, {name}"), few[at], "a second", Bound::AtLeast(10_000.0));
         table.add(format!("lookups among 10,000,000 chunks, {name}"), many[at], "a second", Bound::AtLeast(10_000.0));

