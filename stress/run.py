@@ -5,7 +5,7 @@
 
 kernel, small-files, many-files, million-files, large-file, sparse, mixed, media: the steps of `stress/compare.py`, beside the
 rivals that are installed. model, versions: `stress/storage.py`. bundle, checkpoints: the scripts of these names. endurance,
-agents, crash, slow-fs: `stress/endure.py`. Each makes or fetches its own data with a fixed seed and compares what comes back
+agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirements`. Each makes or fetches its own data with a fixed seed and compares what comes back
 with it before a time counts. Those of compare.py and endure.py leave tables and numbers in target/stress/, most of them a plot, too;
 storage.py, bundle.py and checkpoints.py have pages of their own or print.
 
@@ -41,11 +41,21 @@ COMPARED = {
 }
 STORED = {"model": "weights", "versions": "kernel,wheels,weights,media,database"}
 ENDURED = ("endurance", "agents", "crash", "slow-fs")
-NAMES = [*COMPARED, *STORED, "bundle", "checkpoints", *ENDURED]
+# Of a bench of this project, and the file that it leaves.
+RATES, RATES_FILE = "rates", "requirements"
+NAMES = [RATES, *COMPARED, *STORED, "bundle", "checkpoints", *ENDURED]
 
 
 def command(name, args):
     """The command that does it."""
+    if name == RATES:
+        return ["cargo", "bench", "--locked", "--bench", RATES_FILE]
+    script, *rest = script_of(name, args)
+    return [sys.executable, STRESS / script, *rest]
+
+
+def script_of(name, args):
+    """A script beside this one, and its arguments."""
     data = ["--data", str(args.data)]
     if name in COMPARED:
         files = ["--json", str(OUT / f"{name}.json"), "--write", str(OUT / f"{name}.md")]
@@ -76,6 +86,14 @@ def draw(name):
     (OUT / f"{name}.svg").write_text(plot.bars(name, rows, "s"))
 
 
+def as_section(text):
+    """A page of its own as a section of another: its headings begin at the third level."""
+    lines = text.splitlines()
+    levels = [len(line) - len(line.lstrip("#")) for line in lines if line.startswith("#")]
+    deeper = "#" * (3 - min(levels, default=3))
+    return "\n".join(deeper + line if line.startswith("#") else line for line in lines)
+
+
 def report():
     """The page of all results."""
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
@@ -92,14 +110,11 @@ def report():
         "",
     ]
     for name in NAMES:
-        page = OUT / f"{name}.md"
+        page = OUT / f"{RATES_FILE if name == RATES else name}.md"
         if not page.exists():
             continue
         how = " ".join(["stress/run.py", name, "--data", "DIR"])
-        text = page.read_text().strip()
-        # Pages of their own become sections of this one.
-        text = "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines())
-        parts += [f"## {name}", "", f"`{how}`", "", text, ""]
+        parts += [f"## {name}", "", f"`{how}`", "", as_section(page.read_text().strip()), ""]
         if (OUT / f"{name}.svg").exists():
             (REPORT.parent / f"{name}.svg").write_bytes((OUT / f"{name}.svg").read_bytes())
             parts += [f"![{name}]({name}.svg)", ""]
@@ -112,16 +127,16 @@ def main():
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, default=ROOT / "target" / "stress-data")
     parser.add_argument("--against", type=lambda text: [word for word in text.split(",") if word], default=list(tools.RIVALS))
-    parser.add_argument("--k1", help="an unpacked kernel, instead of linux-source-6.1")
-    parser.add_argument("--k2", help="a later one, instead of linux-source-6.12")
+    parser.add_argument("--k1", type=os.path.abspath, help="an unpacked kernel, instead of linux-source-6.1")
+    parser.add_argument("--k2", type=os.path.abspath, help="a later one, instead of linux-source-6.12")
     parser.add_argument("--write-report", action="store_true")
     args = parser.parse_args()
+    args.data = args.data.resolve()
     OUT.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in args.names:
         print(f"== {name}", file=sys.stderr, flush=True)
-        script, *rest = command(name, args)
-        if subprocess.run([sys.executable, STRESS / script, *rest]).returncode != 0:
+        if subprocess.run(command(name, args), cwd=ROOT).returncode != 0:
             failed.append(name)
         if name in COMPARED and (OUT / f"{name}.json").exists():
             draw(name)

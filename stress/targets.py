@@ -36,6 +36,7 @@ FIRST = (
     Target("kernel", "commit v1", WALL, 180),
     Target("kernel", "unchanged", WALL, 1.5, "git"),
     Target("kernel", "commit edited", WALL, 1.0, "git"),
+    Target("kernel", "commit v1", MEMORY, 500 * MB),
     Target("kernel", "checkout", WALL, 0.6, "restic"),
     Target("kernel", "checkout", CPU, 0.4, "git"),
     Target("kernel", "verify", WALL, 0.5, "restic"),
@@ -43,6 +44,8 @@ FIRST = (
     Target("kernel", "size v1", DISK, 0.85, "restic"),
     Target("kernel", "size v2", DISK, 1.0, "git", "size packed"),
     Target("large", "commit v1", WALL, 0.35, "borg"),
+    # 500 MB/s.
+    Target("large", "commit v1", WALL, 8.6),
     Target("large", "commit v1", MEMORY, 200 * MB),
     Target("large", "commit v2", WALL, 0.4, "borg"),
     Target("large", "commit v2", MEMORY, 200 * MB),
@@ -57,6 +60,7 @@ FIRST = (
     Target("small1m", "commit v1", WALL, 0.5, "bupstash"),
     Target("small1m", "size v1", DISK, 1.0, "bupstash"),
     Target("small1m", "unchanged", WALL, 0.7, "git"),
+    Target("small1m", "unchanged", WALL, 3.0, "floor"),
     # 400 MB/s of the file's length.
     Target("sparse50g", "commit v1", WALL, 128),
     Target("sparse50g", "commit v1", MEMORY, 300 * MB),

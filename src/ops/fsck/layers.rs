@@ -6,12 +6,12 @@ use super::{Damage, Found, Outcome, Owner, stop_if_cancelled};
 use crate::base::disk::DiskError;
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
-use crate::model::id::ObjectId;
+use crate::model::id::{DIGEST_LEN, ObjectId};
 use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::objects::ObjectStore;
-use crate::transform::hash::sha256;
+use crate::transform::hash::digests;
 
 /// What reading one block brought.
 struct BlockCheck {
@@ -135,13 +135,15 @@ fn damaged_in(
             return Ok(rows.iter().map(|row| (row.id, why.clone())).collect());
         }
     };
-    let is_sound = |row: &&ObjectRow| {
+    let within = |row: &ObjectRow| {
         let start = row.place.offset as usize;
-        let bytes = block.get(start..start + row.place.len as usize);
-        bytes.is_some_and(|bytes| sha256(&[bytes]) == *row.id.digest())
+        block.get(start..start + row.place.len as usize)
     };
-    let wrong = |row: &ObjectRow| {
+    // What does not lie within the block is wrong whatever its digest.
+    let digests = digests(&rows.iter().map(|row| within(row).unwrap_or_default()).collect::<Vec<_>>());
+    let is_sound = |(row, digest): &(&ObjectRow, [u8; DIGEST_LEN])| within(row).is_some() && digest == row.id.digest();
+    let wrong = |(row, _): (&ObjectRow, _)| {
         (row.id, format!("the {} {} is damaged: its bytes do not have its id", row.place.kind, row.id.short()))
     };
-    Ok(rows.iter().filter(|row| !is_sound(row)).map(wrong).collect())
+    Ok(rows.iter().zip(digests).filter(|row| !is_sound(row)).map(wrong).collect())
 }
