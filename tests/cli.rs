@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -329,9 +329,15 @@ fn a_second_writer_is_told_who_holds_the_lock_and_readers_go_on() {
     let lock = fs::File::options().read(true).write(true).open(place.tree.join(".digstore/lock")).unwrap();
     lock.lock().unwrap();
     place.write("b", "2");
-    let run = place.run(&["--lock-timeout", "0.2", "add", "."]);
-    assert_eq!(run.code, 5, "{run:?}");
-    assert!(run.err.contains("locked by digstore commit, process "), "{run:?}");
+    let refused = |holder: &str| {
+        let run = place.run(&["--lock-timeout", "0.2", "add", "."]);
+        assert!(run.code == 5 && run.err.contains(holder), "{run:?}");
+        run
+    };
+    // Who has just come has not said yet who it is, and the one before has left nothing to say.
+    refused("locked by another process");
+    lock.write_all_at(b"digstore commit, process 7\nits mark\n", 0).unwrap();
+    let run = refused("locked by digstore commit, process 7");
     assert!(run.err.contains("--lock-timeout"), "{run:?}");
     assert_eq!(place.ok(&["status", "--short"]), "?? b\n");
     place.ok(&["fsck"]);
@@ -423,7 +429,7 @@ fn everything_that_is_promised_survives_and_what_is_not_kept_is_said() {
     }
     let sparse = fs::File::create(place.tree.join("sparse")).unwrap();
     sparse.set_len(50 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_at(&sparse, b"in the middle", 20 << 20).unwrap();
+    sparse.write_at(b"in the middle", 20 << 20).unwrap();
     drop(sparse);
     fs::hard_link(place.tree.join("tool"), place.tree.join("tool2")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(place.tree.join("socket")).unwrap();
