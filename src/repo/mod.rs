@@ -260,11 +260,13 @@ impl Repository {
             if found != self.manifest.version {
                 return Err(RepoError::Migrated { found, opened: self.manifest.version });
             }
-            if lock.before() == Before::Unknown || unsettled {
+            // Tools that copy files only leave out an index folder that is empty; cleaning up makes it again.
+            let has_index = self.objects().index().has_dir();
+            if lock.before() == Before::Unknown || unsettled || !has_index {
                 self.reclaim(dir)?;
                 self.unsettled.store(false, Ordering::Relaxed);
             }
-            if unsettled || changed {
+            if unsettled || changed || !has_index {
                 self.reload()?;
             }
             lock.settle();

@@ -108,6 +108,11 @@ impl ChunkIndex {
         (0..layers.layers().len() as u32).find_map(|layer| find_in(layers, layer, id).ok().flatten())
     }
 
+    /// Is there a folder for index files?
+    pub fn has_dir(&self) -> bool {
+        self.dir.is_some()
+    }
+
     /// Number of index files and of layers that none covers.
     pub fn shape(&self) -> (usize, usize) {
         (self.files.len(), self.loose.len())
