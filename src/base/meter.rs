@@ -1,7 +1,7 @@
 //! What a process does while it works: counted as it happens, read at any time.
 //!
-//! Counting costs an atomic addition and two readings of the clock for each batch of work, 80 ns, so it is always on: of the
-//! kernel's `add` it is less than one part in a thousand.
+//! Counting costs an atomic addition and two readings of the clock for each batch of work, about 70 ns, so it is always on:
+//! asking for what was counted makes no difference to the kernel's `add` that could be seen in seven rounds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
