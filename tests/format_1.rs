@@ -145,11 +145,13 @@ fn a_stop_leaves_the_old_format_or_the_new_one() {
         let whole = start();
         let disk = FaultDisk::new(whole.path(), None).unwrap();
         run(&open(&disk.root()), undo).unwrap();
-        // The last of them is the note that nothing is left to clean away, of which nobody is told whether it was written.
-        for stop in 0..disk.operations() - 1 {
+        // The last of them is the note that nothing is left to clean away: nobody is told whether it was written.
+        let note = disk.operations() - 1;
+        for stop in 0..=note {
             let folder = start();
             let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
-            assert!(try_open(&disk.root(), settings()).is_err() || run(&open(&disk.root()), undo).is_err());
+            let failed = try_open(&disk.root(), settings()).is_err() || run(&open(&disk.root()), undo).is_err();
+            assert_eq!(failed, stop != note, "stop {stop}");
             for unsynced in EVERY_UNSYNCED {
                 let image = scratch();
                 disk.image(unsynced, image.path()).unwrap();

@@ -85,11 +85,14 @@ impl Repository {
         let is_due = |since: UnixNanos| grace == 0 || now.saturating_sub(since) >= grace;
         let (due, later, live) = {
             let state = self.journal.read();
-            if retired::oldest(&state)?.is_none_or(|oldest| !is_due(oldest)) {
+            if retired::oldest(&state)?.is_some_and(|oldest| !is_due(oldest)) {
                 return Ok(0);
             }
-            let (due, later): (Vec<_>, Vec<_>) =
-                retired::list(&state)?.into_iter().partition(|retired| is_due(retired.since));
+            let retired = retired::list(&state)?;
+            if retired.is_empty() {
+                return Ok(0);
+            }
+            let (due, later): (Vec<_>, Vec<_>) = retired.into_iter().partition(|retired| is_due(retired.since));
             (due, later, refs::layers(&state)?)
         };
         let oldest = later.iter().map(|retired| retired.since).min();

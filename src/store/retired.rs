@@ -46,14 +46,14 @@ pub fn forget_again_op(state: &State, id: &LayerId) -> Result<Option<Op>, StoreE
     Ok(state.get(&key(id))?.map(|_| forget_op(id)))
 }
 
-/// No layer whose file is still there was replaced before this time, as far as is known.
+/// No layer whose file is still there was replaced before this time; `None` if that is not known.
 pub fn oldest(state: &State) -> Result<Option<UnixNanos>, StoreError> {
     let Some(value) = state.get(OLDEST)? else { return Ok(None) };
     let time = ByteReader::new("the time of the oldest retired layer", value).u64();
     Ok(Some(time.map_err(|error| StoreError::in_journal(error.into()))? as UnixNanos))
 }
 
-/// Records it; `None` if there are no such layers.
+/// Records it; `None` to forget it, when there are no such layers.
 pub fn oldest_op(time: Option<UnixNanos>) -> Op {
     time.map_or(Op::Delete(OLDEST.to_vec()), |time| Op::Put(OLDEST.to_vec(), time.to_le_bytes().to_vec()))
 }

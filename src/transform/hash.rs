@@ -20,14 +20,9 @@ pub fn chunk_id(plain: &[u8]) -> ChunkId {
     ChunkId::from_digest(sha256(&[plain]))
 }
 
-/// The digests of many objects, in their order: several are hashed at once.
-pub fn digests(plain: &[&[u8]]) -> Vec<[u8; DIGEST_LEN]> {
-    sha256_each(plain)
-}
-
 /// The ids of many chunks, in their order: several are hashed at once.
 pub fn chunk_ids(plain: &[&[u8]]) -> Vec<ChunkId> {
-    digests(plain).into_iter().map(ChunkId::from_digest).collect()
+    sha256_each(plain).into_iter().map(ChunkId::from_digest).collect()
 }
 
 /// The id of a block: the complement of the SHA-256 over the ids of its objects in their order.

@@ -12,7 +12,7 @@ use crate::base::pool::lock;
 
 /// How long to sleep between attempts: short beside a human's patience, long beside a system call.
 const RETRY_EVERY: Duration = Duration::from_millis(5);
-/// The note that a holder leaves for others: two lines, filled up, so that one write replaces all of it.
+/// The note that a holder leaves for others: three lines, filled up, so that one write replaces all of it.
 const NOTE_LEN: usize = 256;
 /// What of the note is for people; at two bytes each, this leaves room for the handle's mark and that of the boot.
 const MAX_HOLDER_BYTES: usize = 100;

@@ -11,7 +11,7 @@ use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::objects::ObjectStore;
-use crate::transform::hash::digests;
+use crate::transform::lanes::sha256_each;
 
 /// What reading one block brought.
 struct BlockCheck {
@@ -140,7 +140,7 @@ fn damaged_in(
         block.get(start..start + row.place.len as usize)
     };
     // What does not lie within the block is wrong whatever its digest.
-    let digests = digests(&rows.iter().map(|row| within(row).unwrap_or_default()).collect::<Vec<_>>());
+    let digests = sha256_each(&rows.iter().map(|row| within(row).unwrap_or_default()).collect::<Vec<_>>());
     let is_sound = |(row, digest): &(&ObjectRow, [u8; DIGEST_LEN])| within(row).is_some() && digest == row.id.digest();
     let wrong = |(row, _): (&ObjectRow, _)| {
         (row.id, format!("the {} {} is damaged: its bytes do not have its id", row.place.kind, row.id.short()))

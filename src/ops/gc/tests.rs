@@ -199,6 +199,10 @@ fn the_list_of_replaced_files_is_gone_through_a_few_times_within_their_time_not_
     assert_eq!(repo.reap(&lock, grace - Duration::from_secs(3601)).unwrap(), 1);
     assert_eq!(repo.reap(&lock, Duration::ZERO).unwrap(), 2);
     assert_eq!((state().0, retired::oldest(&repo.journal().read()).unwrap()), (0, None));
+    // A journal that was made anew may have lost the time, and not the list.
+    retire(5, 9);
+    repo.commit(&lock, &[], vec![retired::oldest_op(None)]).unwrap();
+    assert_eq!(repo.reap(&lock, grace).unwrap(), 1);
 }
 
 #[test]
