@@ -22,6 +22,19 @@ pub struct SizeClasses {
     pub huge: u64,
 }
 
+/// What is chosen by the sizes of the files that are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto {
+    /// `batch_files`.
+    pub batch: bool,
+    /// `read_len` and `large_read_len`.
+    pub windows: bool,
+    /// `block_len`.
+    pub blocks: bool,
+    /// How many threads read.
+    pub readers: bool,
+}
+
 /// How a repository is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -31,10 +44,8 @@ pub struct Settings {
     pub classes: SizeClasses,
     /// Tiny files read in one task.
     pub batch_files: usize,
-    /// Choose `batch_files` by the sizes of the files.
-    pub auto_batch: bool,
-    /// Choose `read_len` and `large_read_len` by the sizes of the files.
-    pub auto_read: bool,
+    /// What is chosen by the files instead.
+    pub auto: Auto,
     /// Of files above, the next window is asked for while one is worked on.
     pub read_ahead_from: u64,
     /// Tables of layers above are mapped, shorter ones are read.
@@ -81,8 +92,7 @@ impl Default for Settings {
             // From 20 to 2,000, nothing makes a difference that can be told from chance (3 %), with 20,000, 100,000 and 1,000,000
             // files.
             batch_files: 200,
-            auto_batch: true,
-            auto_read: true,
+            auto: Auto { batch: true, windows: true, blocks: true, readers: true },
             // With nothing cached, 1 GiB of weights takes 3.1 s instead of 4.3, a wheel of 0.8 GB 3.7 instead of 4.3; with
             // everything cached it is all the same.
             read_ahead_from: MIB,

@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 
 use digstore::base::disk::{open_root, write_atomic};
+use digstore::repo::settings::Auto;
 use tempfile::TempDir;
 
 use super::keys::Field;
@@ -285,14 +286,17 @@ fn settings_serialize() {
 fn what_is_set_is_not_chosen() {
     let chosen = |text: &str| {
         let settings = load(&format!("[performance]\n{text}")).unwrap().settings();
-        (settings.auto_batch, settings.auto_read)
+        let Auto { batch, windows, blocks, readers } = settings.auto;
+        [batch, windows, blocks, readers]
     };
-    assert_eq!(chosen(""), (true, true));
-    assert_eq!(chosen("auto_tune = false"), (false, false));
-    assert_eq!(chosen("adaptive_processing = false"), (false, false));
-    assert_eq!(chosen("auto_tune_batch_size = false"), (false, true));
-    assert_eq!(chosen("small_file_batch_size = 300"), (false, true));
-    assert_eq!(chosen("read_buffer_size = '2MB'"), (true, false));
+    assert_eq!(chosen(""), [true; 4]);
+    assert_eq!(chosen("auto_tune = false"), [false; 4]);
+    assert_eq!(chosen("adaptive_processing = false"), [false; 4]);
+    assert_eq!(chosen("auto_tune_batch_size = false"), [false, true, true, true]);
+    assert_eq!(chosen("small_file_batch_size = 300"), [false, true, true, true]);
+    assert_eq!(chosen("read_buffer_size = '2MB'"), [true, false, true, true]);
+    assert_eq!(chosen("block_size = '1MB'"), [true, true, false, true]);
+    assert_eq!(chosen("io_thread_count = 4"), [true, true, true, false]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use digstore::base::size::GIB;
 use digstore::repo::Settings;
-use digstore::repo::settings::SizeClasses;
+use digstore::repo::settings::{Auto, SizeClasses};
 use digstore::store::journal::{Durability, SnapshotPolicy};
 use digstore::transform::chunker::{AVG_LENS, ChunkParams};
 use digstore::transform::compress::{DEFAULT_LEVEL, LEVELS};
@@ -160,8 +160,12 @@ impl Values {
             chunking: self.chunking(),
             classes: SizeClasses { tiny, small, medium, large, huge },
             batch_files: len(self.batch_files),
-            auto_batch: self.auto_tune && self.auto_batch && self.batch_files == default.batch_files,
-            auto_read: self.auto_tune && !has_own_reads,
+            auto: Auto {
+                batch: self.auto_tune && self.auto_batch && self.batch_files == default.batch_files,
+                windows: self.auto_tune && !has_own_reads,
+                blocks: self.auto_tune && self.block_len == default.block_len,
+                readers: self.auto_tune && self.io_threads == default.io_threads,
+            },
             read_ahead_from: self.read_ahead_from,
             map_from: self.map_from,
             write_len: len(self.write_len),

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
+use rayon::ThreadPool;
+
 use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
-use super::tuning::{Reading, reading};
+use super::tuning::Tuned;
 use super::{Cut, Source};
 use crate::base::clock;
 use crate::base::disk::real::{has_user_xattrs, read_soon};
@@ -53,6 +55,7 @@ struct Shared {
     chunker: Chunker,
     pools: Arc<Pools>,
     classes: SizeClasses,
+    many: bool,
     batch_files: usize,
     window_len: usize,
     large_window_len: usize,
@@ -65,14 +68,13 @@ impl<'a> Dispatcher<'a> {
     pub fn new(
         repo: &Repository,
         sources: Arc<Vec<Source>>,
+        tuned: Tuned,
         budget: Arc<ByteBudget>,
         sender: Sender<(u64, Job<Done>)>,
         monitor: &'a dyn Monitor,
         stop: &'a AtomicBool,
     ) -> Self {
         let Settings { classes, in_flight_len, read_ahead_from, .. } = repo.settings();
-        let Reading { batch_files, read_len, large_read_len } =
-            reading(repo.settings(), sources.iter().map(|source| source.len));
         let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
         // Windows are whole zero blocks.
         let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
@@ -82,9 +84,10 @@ impl<'a> Dispatcher<'a> {
             chunker: repo.chunker(),
             pools: Arc::clone(repo.pools()),
             classes: *classes,
-            batch_files: batch_files.max(1),
-            window_len: window(read_len),
-            large_window_len: window(large_read_len),
+            many: tuned.many,
+            batch_files: tuned.batch_files.max(1),
+            window_len: window(tuned.read_len),
+            large_window_len: window(tuned.large_read_len),
             read_ahead_from: *read_ahead_from,
             sender,
         });
@@ -169,7 +172,7 @@ impl<'a> Dispatcher<'a> {
         let bytes = batch.clone().map(|file| self.len_of(file)).sum();
         let (number, held) = self.take(bytes);
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
-        self.shared.pools.io().spawn_fifo(move || {
+        self.shared.readers().spawn_fifo(move || {
             let busy = shared.pools.meter().time(Stage::Read);
             let raw = read_small(&shared, &sources, batch);
             drop(busy);
@@ -180,7 +183,7 @@ impl<'a> Dispatcher<'a> {
     fn dispatch_medium(&mut self, file: usize) {
         let (number, held) = self.take(self.len_of(file));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
-        self.shared.pools.io().spawn_fifo(move || {
+        self.shared.readers().spawn_fifo(move || {
             let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
             let mut bytes = Vec::new();
             let busy = shared.pools.meter().time(Stage::Read);
@@ -206,7 +209,7 @@ impl<'a> Dispatcher<'a> {
     fn dispatch_band(&mut self, file: usize) {
         let (number, held) = self.take(self.len_of(file));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
-        self.shared.pools.io().spawn_fifo(move || {
+        self.shared.readers().spawn_fifo(move || {
             let source = sources.get(file);
             let path = source.map(|source| source.path.clone()).unwrap_or_default();
             let before = Before::of(&shared.objects, source.and_then(|source| source.before));
@@ -314,6 +317,10 @@ fn part_bytes(part: &Part) -> u64 {
 }
 
 impl Shared {
+    fn readers(&self) -> &ThreadPool {
+        if self.many { self.pools.readers() } else { self.pools.io() }
+    }
+
     /// Hashes on the other pool and hands the result over. The sequencer may have given up; then nobody needs it.
     fn hash(shared: &Arc<Self>, number: u64, raw: Raw, held: Held) {
         let own = Arc::clone(shared);

@@ -29,6 +29,7 @@ use self::dispatch::Dispatcher;
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
+use self::tuning::tuned;
 use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;
@@ -129,8 +130,11 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
     let (sender, receiver) = channel::<(u64, Job<Done>)>();
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
     let mut files = Files::new(Arc::clone(&sources), Arc::clone(&sink.objects));
+    let tuned = tuned(repo.settings(), &sources);
+    sink.block_len = tuned.block_len;
     let result = std::thread::scope(|scope| {
-        let dispatcher = Dispatcher::new(repo, Arc::clone(&sources), Arc::clone(&budget), sender, monitor, &stop);
+        let dispatcher =
+            Dispatcher::new(repo, Arc::clone(&sources), tuned, Arc::clone(&budget), sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());
         // Finished jobs that wait for an earlier one. Bounded by the budget.
         let mut waiting = BTreeMap::new();
