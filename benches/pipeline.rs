@@ -16,7 +16,7 @@ use digstore::format::object::{decode_tree, encode_tree};
 use digstore::model::id::{ObjectId, ObjectKind};
 use digstore::model::path::{CONTROL_DIR, RepoPath};
 use digstore::model::scopes::Scopes;
-use digstore::model::staging::{SeenStat, StagedEntry, StagedNode};
+use digstore::model::staging::StagedEntry;
 use digstore::model::tree::{Content, Entry, Meta, Node, Tree};
 use digstore::ops::scan::walk_tree;
 use digstore::ops::{checkout, status};
@@ -26,7 +26,9 @@ use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{Codec, DEFAULT_LEVEL, Opposite, compress, decompress};
 use digstore::transform::filter::{Filter, Width};
 use digstore::transform::hash::{chunk_id, chunk_ids};
-use support::{add_all, commit_all, create, cut, noise, open_for, text, write_files};
+use support::{
+    add_all, commit_all, create, cut, file_path, fresh, noise, open_for, put_objects, staged_file, text, write_files,
+};
 
 /// As much as is cut in one window.
 const BUFFER_LEN: usize = 8 << 20;
@@ -109,13 +111,8 @@ fn in_memory() -> Repository {
     Repository::in_memory(work, Settings::default()).unwrap()
 }
 
-fn seal_layer(repo: &Repository, contents: &[Vec<u8>], ids: &[ObjectId]) {
-    let lock = repo.lock("bench").unwrap();
-    let mut layer = repo.new_layer().unwrap();
-    for (id, bytes) in ids.iter().zip(contents) {
-        layer.add(*id, ObjectKind::Chunk, bytes, None).unwrap();
-    }
-    repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
+fn put(repo: &Repository, contents: &[Vec<u8>], ids: &[ObjectId]) {
+    put_objects(repo, ids.iter().copied().zip(contents));
 }
 
 fn layers(c: &mut Criterion) {
@@ -123,16 +120,11 @@ fn layers(c: &mut Criterion) {
     let ids: Vec<ObjectId> = contents.iter().map(|bytes| chunk_id(bytes).into()).collect();
     let mut group = c.benchmark_group("layer");
     group.sample_size(10).throughput(Throughput::Elements(FILES as u64));
-    let folder = || {
-        let folder = tempfile::tempdir().unwrap();
-        let repo = create(folder.path(), Settings::default());
-        (folder, repo)
-    };
     group.bench_function("write", |b| {
-        b.iter_batched(folder, |(folder, repo)| (seal_layer(&repo, &contents, &ids), folder), BatchSize::PerIteration);
+        b.iter_batched(fresh, |(folder, repo)| (put(&repo, &contents, &ids), folder), BatchSize::PerIteration);
     });
-    let (place, repo) = folder();
-    seal_layer(&repo, &contents, &ids);
+    let (place, repo) = fresh();
+    put(&repo, &contents, &ids);
     drop(repo);
     group.bench_function("read", |b| {
         b.iter_batched(
@@ -155,7 +147,7 @@ fn tables(c: &mut Criterion) {
     let contents: Vec<Vec<u8>> = (0..OBJECTS).map(content).collect();
     let ids: Vec<ObjectId> = contents.iter().map(|bytes| chunk_id(bytes).into()).collect();
     let missing: Vec<ObjectId> = (OBJECTS..2 * OBJECTS).map(|number| chunk_id(&content(number)).into()).collect();
-    seal_layer(&repo, &contents, &ids);
+    put(&repo, &contents, &ids);
     let objects = repo.objects();
     let mut group = c.benchmark_group("tables");
     group.sample_size(20).throughput(Throughput::Elements(OBJECTS as u64));
@@ -163,28 +155,15 @@ fn tables(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| ids.iter().for_each(|id| assert_eq!(objects.contains(id).unwrap(), there)));
         });
+        group.bench_function(format!("{name}, together"), |b| {
+            b.iter(|| assert!(objects.contains_each(ids).unwrap().into_iter().all(|is| is == there)));
+        });
     }
-    let staged = |number: usize| StagedEntry {
-        node: StagedNode::File { len: 1000, content: Content::Chunk(chunk_id(&number.to_le_bytes())) },
-        meta: Meta { mode: 0o644, mtime_ns: number as i64 },
-        seen: SeenStat::default(),
-        racy: false,
-        generation: 1,
-    };
-    let entries: Vec<(RepoPath, StagedEntry)> = (0..OBJECTS)
-        .map(|number| {
-            (RepoPath::parse(format!("d{:03}/f{number:06}.txt", number / 100).as_bytes()).unwrap(), staged(number))
-        })
-        .collect();
+    let entries: Vec<(RepoPath, StagedEntry)> = (0..OBJECTS).map(staged_file).collect();
     let save = |repo: &Repository| {
         let lock = repo.lock("bench").unwrap();
         let ops = entries.iter().map(|(path, entry)| staging::put_op(path, entry)).collect();
         repo.commit(&lock, &[], ops).unwrap();
-    };
-    let fresh = || {
-        let folder = tempfile::tempdir().unwrap();
-        let repo = create(folder.path(), Settings::default());
-        (folder, repo)
     };
     group.bench_function("staging save", |b| {
         b.iter_batched(fresh, |(folder, repo)| (save(&repo), folder), BatchSize::PerIteration);
@@ -244,8 +223,7 @@ fn verbs(c: &mut Criterion) {
             assert_eq!(walked.entries.len(), FILES + FILES / 100);
         });
     });
-    let paths: Vec<_> =
-        (0..FILES).map(|number| folder.path().join(format!("d{:03}/f{:02}.txt", number / 100, number % 100))).collect();
+    let paths: Vec<_> = (0..FILES).map(|number| file_path(folder.path(), number)).collect();
     group.bench_function("read", |b| {
         b.iter(|| assert_eq!(paths.iter().map(|path| fs::read(path).unwrap().len() as u64).sum::<u64>(), total));
     });

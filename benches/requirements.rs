@@ -1,7 +1,7 @@
 //! The rates that the requirements ask of single parts, whether two threads do twice the work, and whether much that is stored
 //! makes finding slow: one table, with what was asked.
 //!
-//! `cargo bench --bench requirements`. What whole commands take, and their memory, is measured by `stress/run.py`. The table and its
+//! `cargo bench --bench requirements`, or with the names of parts behind `--`: chunking, hashing, storage, scaling, finding. What whole commands take, and their memory, is measured by `stress/run.py`. The table and its
 //! numbers go to `target/stress/requirements.md` and `.json`. Every part checks its work before its time counts. Nothing here
 //! fails because a machine is slow.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
@@ -18,18 +18,16 @@ use std::time::{Instant, SystemTime};
 use digstore::base::meter::{Meter, Stage};
 use digstore::base::monitor::Silent;
 use digstore::model::id::{ObjectId, ObjectKind};
-use digstore::model::path::{CONTROL_DIR, RepoPath};
+use digstore::model::path::CONTROL_DIR;
 use digstore::model::scopes::Scopes;
-use digstore::model::staging::{SeenStat, StagedEntry, StagedNode};
-use digstore::model::tree::{Content, Meta};
 use digstore::ops::scan::walk_tree;
-use digstore::repo::{Repository, Settings};
+use digstore::repo::Settings;
 use digstore::store::staging;
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, compress};
 use digstore::transform::cutter::{Cutter, Part};
 use digstore::transform::hash::{chunk_id, chunk_ids};
-use support::{add_all, create, noise, open_for, text, write_files};
+use support::{add_all, create, file_path, fresh, noise, open_for, put_objects, staged_file, text, write_files};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -198,21 +196,6 @@ fn hash_together(pieces: &[&[u8]]) {
     assert_eq!(chunk_ids(black_box(pieces)).len(), pieces.len());
 }
 
-fn put_objects(repo: &Repository, contents: impl Iterator<Item = (ObjectId, Vec<u8>)>) {
-    let lock = repo.lock("bench").unwrap();
-    let mut layer = repo.new_layer().unwrap();
-    for (id, bytes) in contents {
-        layer.add(id, ObjectKind::Chunk, &bytes, None).unwrap();
-    }
-    repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
-}
-
-fn fresh() -> (tempfile::TempDir, Repository) {
-    let folder = tempfile::tempdir().unwrap();
-    let repo = create(folder.path(), Settings::default());
-    (folder, repo)
-}
-
 fn storage(table: &mut Table) {
     const FILES: usize = 20_000;
     let contents: Vec<(ObjectId, Vec<u8>)> = (0..FILES)
@@ -235,19 +218,14 @@ fn storage(table: &mut Table) {
         },
     );
     table.add("layer read", files / took, "files/s", Bound::AtLeast(2_000.0));
-    let entry = |number: usize| StagedEntry {
-        node: StagedNode::File { len: 1000, content: Content::Chunk(chunk_id(&number.to_le_bytes())) },
-        meta: Meta { mode: 0o644, mtime_ns: number as i64 },
-        seen: SeenStat::default(),
-        racy: false,
-        generation: 1,
-    };
-    let path = |number: usize| RepoPath::parse(format!("d{:03}/f{number:06}.txt", number / 100).as_bytes()).unwrap();
     let took = median(fresh, |(_, repo)| {
         let lock = repo.lock("bench").unwrap();
-        repo.commit(&lock, &[], (0..FILES).map(|number| staging::put_op(&path(number), &entry(number))).collect())
-            .unwrap();
-        assert!(staging::get(&repo.journal().read(), &path(FILES - 1)).unwrap().is_some());
+        let op = |number| {
+            let (path, entry) = staged_file(number);
+            staging::put_op(&path, &entry)
+        };
+        repo.commit(&lock, &[], (0..FILES).map(op).collect()).unwrap();
+        assert!(staging::get(&repo.journal().read(), &staged_file(FILES - 1).0).unwrap().is_some());
     });
     table.add("staging written, durable", files / took, "files/s", Bound::AtLeast(5_000.0));
     let folder = tempfile::tempdir().unwrap();
@@ -266,8 +244,7 @@ fn storage(table: &mut Table) {
     add_all(&repo);
     let touch = || {
         for number in 0..FILES {
-            let path = folder.path().join(format!("d{:03}/f{:02}.txt", number / 100, number % 100));
-            File::open(path).unwrap().set_modified(SystemTime::now()).unwrap();
+            File::open(file_path(folder.path(), number)).unwrap().set_modified(SystemTime::now()).unwrap();
         }
     };
     let took = median(touch, |()| {
@@ -277,8 +254,11 @@ fn storage(table: &mut Table) {
     table.add("known chunks, read, hashed and found", files / took, "chunks/s", Bound::AtLeast(1_000.0));
 }
 
-/// How many objects a second are found, or found missing, in a repository of so many.
-fn lookups(count: usize) -> [f64; 2] {
+/// How many objects a second are found, or found missing, in a repository of so many: asked for one by one, and many together,
+/// as `add` does.
+fn lookups(count: usize) -> [[f64; 2]; 2] {
+    /// Files that `add` reads together.
+    const TOGETHER: usize = 200;
     const ASKED: usize = 200_000;
     let id = |number: usize| ObjectId::from(chunk_id(&number.to_le_bytes()));
     let (folder, repo) = fresh();
@@ -294,8 +274,10 @@ fn lookups(count: usize) -> [f64; 2] {
     let ids =
         |from: usize| (0..ASKED).map(|number| id(from + number * step % (count / LAYERS * LAYERS))).collect::<Vec<_>>();
     [(ids(0), true), (ids(2 * count), false)].map(|(ids, there)| {
-        let took = median(|| (), |()| ids.iter().for_each(|id| assert_eq!(objects.contains(id).unwrap(), there)));
-        ASKED as f64 / took
+        let alone = median(|| (), |()| ids.iter().for_each(|id| assert_eq!(objects.contains(id).unwrap(), there)));
+        let each = |ids: &[ObjectId]| objects.contains_each(ids).unwrap().into_iter().filter(|is| *is == there).count();
+        let together = median(|| (), |()| assert_eq!(ids.chunks(TOGETHER).map(each).sum::<usize>(), ASKED));
+        [alone, together].map(|took| ASKED as f64 / took)
     })
 }
 
@@ -327,9 +309,14 @@ fn finding(table: &mut Table) {
     let floor = chance_reads(10_000) / chance_reads(10_000_000);
     table.add("how much longer two reads take in 200 MB of memory than in 200 KB", floor, "times", Bound::None);
     for (at, name) in ["hit", "miss"].into_iter().enumerate() {
-        table.add(format!("lookups among 10,000 chunks, {name}"), few[at], "a second", Bound::AtLeast(10_000.0));
-        table.add(format!("lookups among 10,000,000 chunks, {name}"), many[at], "a second", Bound::AtLeast(10_000.0));
-        table.add(format!("how much longer among 10,000,000, {name}"), few[at] / many[at], "times", Bound::AtMost(2.0));
+        for (way, how) in ["one by one", "many together"].into_iter().enumerate() {
+            let (few, many) = (few[at][way], many[at][way]);
+            let asked = || Bound::AtLeast(10_000.0);
+            table.add(format!("lookups among 10,000 chunks, {how}, {name}"), few, "a second", asked());
+            table.add(format!("lookups among 10,000,000 chunks, {how}, {name}"), many, "a second", asked());
+            let bound = if how == "many together" { Bound::AtMost(2.0) } else { Bound::None };
+            table.add(format!("how much longer among 10,000,000, {how}, {name}"), few / many, "times", bound);
+        }
     }
 }
 
@@ -372,8 +359,21 @@ fn main() {
         return;
     }
     let mut table = Table { rows: Vec::new() };
-    for part in [chunking, hashing, storage, scaling, finding] {
-        part(&mut table);
+    let parts: [(&str, fn(&mut Table)); 5] = [
+        ("chunking", chunking),
+        ("hashing", hashing),
+        ("storage", storage),
+        ("scaling", scaling),
+        ("finding", finding),
+    ];
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    for (name, part) in parts {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            part(&mut table);
+        }
+    }
+    if !asked.is_empty() {
+        return println!("\n{}", table.markdown());
     }
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/stress");
     fs::create_dir_all(&out).unwrap();

@@ -185,14 +185,27 @@ fn measure(folder: &Path, count: u32) -> Measured {
     assert_eq!(objects.index().shape(), (1, 2), "one index; the real layers are in none");
     // Everything that is there is found, also behind the large index.
     assert_clean_but_for_generated(&repo);
+    let absent = |seed: u64| ObjectId::from_digest(sha256(&[b"absent", &seed.to_le_bytes()]));
+    let mut together = Vec::new();
     for layer in 0..LAYERS {
         for row in 0..REAL_ROWS {
             let number = layer * (count / LAYERS) + row;
-            let found = objects.find(&ObjectId::from_digest(id_of_number(number, count))).unwrap();
+            let id = ObjectId::from_digest(id_of_number(number, count));
+            let found = objects.find(&id).unwrap();
             assert_eq!(found.unwrap().object.place.kind, ObjectKind::Chunk);
+            together.extend([id, absent(u64::from(number))]);
         }
     }
-    let absent = |seed: u64| ObjectId::from_digest(sha256(&[b"absent", &seed.to_le_bytes()]));
+    let absent_count = together.len() / 2;
+    // The objects of real layers are in no index.
+    let readers = (0..objects.layers().layers().len() as u32).map(|layer| objects.layers().reader(layer).unwrap());
+    for reader in readers.filter(|reader| reader.footer().block_count > 0) {
+        together.extend(reader.stored_objects().unwrap().iter().map(|row| row.id));
+    }
+    let one_by_one: Vec<bool> = together.iter().map(|id| objects.contains(id).unwrap()).collect();
+    assert_eq!(objects.contains_each(&together).unwrap(), one_by_one);
+    assert_eq!(one_by_one.iter().filter(|found| !**found).count(), absent_count);
+    assert!(together.len() > 2 * absent_count);
     let (absent, found) = Work::of(|| (0..ABSENT).filter(|seed| objects.contains(&absent(*seed)).unwrap()).count());
     assert_eq!(found, 0);
     drop(objects);

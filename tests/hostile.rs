@@ -748,8 +748,9 @@ fn any_byte_of_the_index_flipped_is_harmless() {
     let objects = repo.objects();
     assert!(objects.index().verify().is_empty());
     for number in 0..objects.layers().layers().len() as u32 {
-        for id in objects.layers().reader(number).unwrap().tables().unwrap().ids() {
-            assert!(objects.contains(&ObjectId::from_digest(*id)).unwrap());
-        }
+        let reader = objects.layers().reader(number).unwrap();
+        let ids: Vec<ObjectId> = reader.tables().unwrap().ids().iter().map(|id| ObjectId::from_digest(*id)).collect();
+        assert!(ids.iter().all(|id| objects.contains(id).unwrap()));
+        assert!(objects.contains_each(&ids).unwrap().into_iter().all(|found| found));
     }
 }

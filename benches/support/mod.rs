@@ -3,14 +3,19 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use digstore::base::disk::open_root;
 use digstore::base::monitor::Silent;
+use digstore::model::id::{ObjectId, ObjectKind};
 use digstore::model::path::{CONTROL_DIR, RepoPath};
+use digstore::model::staging::{SeenStat, StagedEntry, StagedNode};
+use digstore::model::tree::{Content, Meta};
 use digstore::ops::{add, commit};
 use digstore::repo::{Repository, Settings, init};
 use digstore::transform::chunker::{ChunkParams, Chunker};
+use digstore::transform::hash::chunk_id;
+use tempfile::TempDir;
 
 /// Bytes that do not shrink, the same for the same seed: xorshift64*.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -55,6 +60,35 @@ pub fn create(folder: &Path, settings: Settings) -> Repository {
     Repository::open(dir, work, settings).unwrap()
 }
 
+/// A new repository in a folder of its own.
+pub fn fresh() -> (TempDir, Repository) {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = create(folder.path(), Settings::default());
+    (folder, repo)
+}
+
+/// Stores objects in a layer of their own, durable.
+pub fn put_objects(repo: &Repository, contents: impl Iterator<Item = (ObjectId, impl AsRef<[u8]>)>) {
+    let lock = repo.lock("bench").unwrap();
+    let mut layer = repo.new_layer().unwrap();
+    for (id, bytes) in contents {
+        layer.add(id, ObjectKind::Chunk, bytes.as_ref(), None).unwrap();
+    }
+    repo.commit(&lock, &[layer.seal().unwrap()], Vec::new()).unwrap();
+}
+
+/// A staged file, made up, and its path: a hundred to a folder.
+pub fn staged_file(number: usize) -> (RepoPath, StagedEntry) {
+    let entry = StagedEntry {
+        node: StagedNode::File { len: 1000, content: Content::Chunk(chunk_id(&number.to_le_bytes())) },
+        meta: Meta { mode: 0o644, mtime_ns: number as i64 },
+        seen: SeenStat::default(),
+        racy: false,
+        generation: 1,
+    };
+    (RepoPath::parse(format!("d{:03}/f{number:06}.txt", number / 100).as_bytes()).unwrap(), entry)
+}
+
 /// Another handle for it, with a work tree elsewhere.
 pub fn open_for(folder: &Path, work: &Path) -> Repository {
     let control = open_root(folder).unwrap().open_dir(OsStr::new(CONTROL_DIR)).unwrap();
@@ -79,16 +113,21 @@ pub fn commit_all(repo: &Repository) {
     commit::commit(repo, &options, &Silent).unwrap();
 }
 
+/// Where [`write_files`] puts a file.
+pub fn file_path(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("d{:03}/f{:02}.txt", number / 100, number % 100))
+}
+
 /// Writes text files, a hundred to a folder, with lengths from `least` to `most`.
 pub fn write_files(folder: &Path, count: usize, least: usize, most: usize) -> u64 {
     let mut total = 0;
     for number in 0..count {
-        let dir = folder.join(format!("d{:03}", number / 100));
+        let path = file_path(folder, number);
         if number % 100 == 0 {
-            fs::create_dir_all(&dir).unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
         let len = least + number * 7919 % (most - least + 1);
-        fs::write(dir.join(format!("f{:02}.txt", number % 100)), text(number, len)).unwrap();
+        fs::write(path, text(number, len)).unwrap();
         total += len as u64;
     }
     total

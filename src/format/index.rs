@@ -1,6 +1,8 @@
 //! Index files: prefixes of object ids, each with the layer and row where the whole id can be compared.
 
-use super::table::{MAX_FANOUT_BITS, bucket_of, bucket_range, fanout_bits, fanout_len, put_fanout};
+use super::table::{
+    MAX_FANOUT_BITS, bucket_of, bucket_range, bucket_ranges, fanout_bits, fanout_len, put_fanout, touch,
+};
 use super::{FormatError, RepoId, VERSION, check_start};
 use crate::base::bytes::{ByteReader, DecodeError};
 use crate::model::id::{DIGEST_LEN, LayerId};
@@ -127,6 +129,19 @@ impl<'a> IndexView<'a> {
         rows.iter().map(entry).filter(move |entry| entry.prefix == prefix)
     }
 
+    /// The entries of many prefixes, each with the number of the prefix.
+    pub fn find_each(&self, prefixes: &[u64]) -> Vec<(usize, IndexEntry)> {
+        let count = self.entries.len() as u32;
+        let ranges = bucket_ranges(self.fanout, self.fanout_bits, count, prefixes.iter().copied());
+        touch(self.entries, &ranges);
+        let asked = ranges.into_iter().zip(prefixes).enumerate();
+        let found = asked.flat_map(|(number, (range, prefix))| {
+            let rows = self.entries.get(range).unwrap_or_default().iter().map(entry);
+            rows.filter(move |entry| entry.prefix == *prefix).map(move |entry| (number, entry))
+        });
+        found.collect()
+    }
+
     /// All entries in order.
     pub fn entries(&self) -> impl Iterator<Item = IndexEntry> + use<'a> {
         self.entries.iter().map(entry)
@@ -171,6 +186,10 @@ mod tests {
             assert!(view.find(wanted.prefix).any(|found| found == *wanted));
         }
         assert_eq!(view.find(12345).count(), 0);
+        let asked: Vec<u64> = [12345].into_iter().chain(entries.iter().map(|entry| entry.prefix)).collect();
+        let one_by_one =
+            asked.iter().enumerate().flat_map(|(n, prefix)| view.find(*prefix).map(move |entry| (n, entry)));
+        assert!(view.find_each(&asked).into_iter().eq(one_by_one));
         assert!(view.entries().eq(entries));
     }
 

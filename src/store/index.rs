@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::StoreError;
@@ -14,7 +15,7 @@ use crate::base::disk::map::{self, FileBytes};
 use crate::base::disk::{Dir, IoContext, is_temp_name, write_atomic};
 use crate::format::index::{IndexEntry, IndexHeader, IndexView, decode_header, encode};
 use crate::format::layer::ObjectRow;
-use crate::format::table::prefix_of;
+use crate::format::table::{prefix_of, touch};
 use crate::model::id::{LayerId, ObjectId};
 
 /// The suffix of index files.
@@ -24,6 +25,10 @@ pub const LAYERS_PER_INDEX: usize = 8;
 /// An index is merged with the next when it is at most this many times larger, so that few are left and each entry is
 /// rewritten a logarithmic number of times.
 const MERGE_RATIO: u64 = 4;
+
+/// Objects that are looked up together: enough that memory has something to do, and that what was read is still in the
+/// processor's cache when it is compared.
+const ASKED_AT_ONCE: usize = 128;
 
 /// An object and the layer that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +106,73 @@ impl ChunkIndex {
             }
         }
         failure.map_or(Ok(None), Err)
+    }
+
+    /// Which of many objects are there; the layers' own tables were asked. Much is read before the first is compared: among ten
+    /// million objects, in memory, this takes a part of the time of asking for one after the other (`cargo bench --bench requirements`).
+    ///
+    /// # Errors
+    /// As for [`Self::find`].
+    pub fn contains_each(&self, layers: &LayerSet, ids: &[ObjectId]) -> Result<Vec<bool>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(ASKED_AT_ONCE) {
+            let start = found.len();
+            found.resize(start + ids.len(), false);
+            let failure = self.look_up(layers, ids, found.get_mut(start..).unwrap_or_default())?;
+            if let Some(error) = failure.filter(|_| found.iter().skip(start).any(|found| !found)) {
+                return Err(error);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Marks what is there. Gives the failure of a layer that could not be asked.
+    fn look_up(
+        &self,
+        layers: &LayerSet,
+        ids: &[ObjectId],
+        found: &mut [bool],
+    ) -> Result<Option<StoreError>, StoreError> {
+        let mut failure = None;
+        let mut mark = |number: usize| {
+            if let Some(found) = found.get_mut(number) {
+                *found = true;
+            }
+        };
+        for &layer in &self.loose {
+            match layers.reader(layer).and_then(|reader| reader.find_each(ids)) {
+                Ok(rows) => rows.into_iter().for_each(|(number, _)| mark(number)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let prefixes: Vec<u64> = ids.iter().map(|id| prefix_of(id.digest())).collect();
+        let mut hints = Vec::with_capacity(ids.len());
+        for file in &self.files {
+            let found = file.view()?.find_each(&prefixes);
+            let layer_of = |entry: &IndexEntry| *file.layers.get(entry.layer as usize)?;
+            hints.extend(found.iter().filter_map(|(number, entry)| Some((layer_of(entry)?, entry.row, *number))));
+        }
+        hints.sort_unstable();
+        // What an entry says counts only if the layer has that id in that row.
+        for hints in hints.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let Some((layer, ..)) = hints.first() else { continue };
+            let reader = match layers.reader(*layer) {
+                Ok(reader) => reader,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            let rows = reader.tables()?.ids();
+            let ranges: Vec<Range<usize>> = hints.iter().map(|(_, row, _)| *row as usize..*row as usize + 1).collect();
+            touch(rows, &ranges);
+            for (_, row, number) in hints {
+                if ids.get(*number).is_some_and(|id| rows.get(*row as usize) == Some(id.digest())) {
+                    mark(*number);
+                }
+            }
+        }
+        Ok(failure)
     }
 
     /// Where an object is, by the layers' own tables alone: for an object that must be there but was not found.

@@ -154,6 +154,11 @@ impl ObjectStore {
         Ok(self.find(id)?.is_some())
     }
 
+    /// Which of many objects are in a sealed layer?
+    pub fn contains_each(&self, ids: &[ObjectId]) -> Result<Vec<bool>, StoreError> {
+        self.index.contains_each(&self.layers, ids)
+    }
+
     /// Where an object is that must be there, pending or not. A damaged index cannot hide it.
     pub fn locate(&self, id: &ObjectId, kind: ObjectKind) -> Result<Located, StoreError> {
         match self.find(id) {

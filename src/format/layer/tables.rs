@@ -7,7 +7,7 @@ use super::{
 use crate::base::bytes::ByteReader;
 use crate::format::FormatError;
 use crate::format::object::kind_from_number;
-use crate::format::table::{bucket_of, bucket_range, fanout_len, prefix_of};
+use crate::format::table::{bucket_of, bucket_range, bucket_ranges, fanout_len, prefix_of, touch};
 use crate::model::id::{BlockId, DIGEST_LEN, ObjectId, ObjectKind};
 use crate::transform::compress::Codec;
 use crate::transform::hash::sha256;
@@ -45,6 +45,19 @@ impl<'a> Tables<'a> {
         let range = bucket_range(self.fanout, bucket, self.footer.object_count)?;
         let rows = self.ids.get(range.clone()).unwrap_or_default();
         Ok(rows.iter().position(|row| row == id.digest()).map(|at| (range.start + at) as u32))
+    }
+
+    /// The rows of those of many objects that the layer has, each with the number of the object.
+    pub fn find_each(&self, ids: &[ObjectId]) -> Vec<(usize, u32)> {
+        let prefixes = ids.iter().map(|id| prefix_of(id.digest()));
+        let ranges = bucket_ranges(self.fanout, self.footer.fanout_bits, self.footer.object_count, prefixes);
+        touch(self.ids, &ranges);
+        let asked = ranges.into_iter().zip(ids).enumerate();
+        let found = asked.filter_map(|(number, (range, id))| {
+            let at = self.ids.get(range.clone())?.iter().position(|row| row == id.digest())?;
+            Some((number, (range.start + at) as u32))
+        });
+        found.collect()
     }
 
     /// The object in a row.

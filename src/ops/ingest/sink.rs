@@ -79,6 +79,19 @@ impl<'a> Sink<'a> {
 
     /// Is the object in the repository or in one of the new layers?
     fn is_known(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
+        Ok(self.is_fresh(id)? || self.are_stored(&[*id])?.contains(&true))
+    }
+
+    /// Which of these are stored, and need not come again?
+    fn are_stored(&self, ids: &[ObjectId]) -> std::result::Result<Vec<bool>, StoreError> {
+        match &self.wanted {
+            Some(wanted) => Ok(ids.iter().map(|id| !wanted.contains(id)).collect()),
+            None => self.objects.contains_each(ids),
+        }
+    }
+
+    /// Is the object pending or in one of the new layers?
+    fn is_fresh(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
         if self.batch.as_ref().is_some_and(|batch| batch.contains(id))
             || self.takes_pending && self.objects.pending().find(id).is_some()
             || self.writer.as_ref().is_some_and(|writer| writer.contains(id))
@@ -91,10 +104,7 @@ impl<'a> Sink<'a> {
                 return Ok(true);
             }
         }
-        match &self.wanted {
-            Some(wanted) => Ok(!wanted.contains(id)),
-            None => self.objects.contains(id),
-        }
+        Ok(false)
     }
 
     /// Stores an object if it is new; says whether it was. `older` is an earlier version of it, if there is one: then what
@@ -169,9 +179,15 @@ impl<'a> Sink<'a> {
         self.repo.pools().meter().add_chunk(false);
     }
 
-    fn add_chunk(&mut self, id: ChunkId, bytes: &[u8], older: &mut Older) -> std::result::Result<(), StoreError> {
+    fn add_chunk(
+        &mut self,
+        id: ChunkId,
+        is_stored: bool,
+        bytes: &[u8],
+        older: &mut Older,
+    ) -> std::result::Result<(), StoreError> {
         let len = bytes.len() as u64;
-        if self.is_known(&id.into())? {
+        if is_stored || self.is_fresh(&id.into())? {
             self.count_known();
             older.pass_known(Some(&id), len);
         } else {
@@ -305,6 +321,8 @@ impl Files {
     fn store_work(&mut self, work: Done, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
         match work {
             Done::Small { buffer, files, grown } => {
+                let ids = files.iter().filter_map(|(_, read)| read.as_ref().ok()?.1.map(ObjectId::from));
+                let mut stored = sink.are_stored(&ids.collect::<Vec<_>>())?.into_iter();
                 for (file, read) in files {
                     let captured = match read {
                         Err(why) => Err(why),
@@ -313,7 +331,8 @@ impl Files {
                                 None => Content::Empty,
                                 Some(id) => {
                                     let bytes = buffer.get(range).unwrap_or_default();
-                                    sink.add_chunk(id, bytes, &mut self.older_of(file))?;
+                                    let is_stored = stored.next().unwrap_or(false);
+                                    sink.add_chunk(id, is_stored, bytes, &mut self.older_of(file))?;
                                     Content::Chunk(id)
                                 }
                             };
@@ -365,9 +384,10 @@ impl Files {
                 Ok(*len)
             }
             Part::Data { bytes, ends } => {
+                let stored = sink.are_stored(&ids.iter().map(|id| (*id).into()).collect::<Vec<_>>())?;
                 let starts = std::iter::once(&0).chain(ends);
-                for ((start, end), id) in starts.zip(ends).zip(ids) {
-                    sink.add_chunk(*id, bytes.get(*start..*end).unwrap_or_default(), older)?;
+                for ((start, end), (id, is_stored)) in starts.zip(ends).zip(ids.iter().zip(stored)) {
+                    sink.add_chunk(*id, is_stored, bytes.get(*start..*end).unwrap_or_default(), older)?;
                     self.open.push(Piece::Chunk { id: *id, len: (end - start) as u32 }, older, sink)?;
                 }
                 Ok(bytes.len() as u64)
@@ -379,7 +399,8 @@ impl Files {
         for BandPiece { piece, fresh } in &band.pieces {
             match (piece, fresh) {
                 (Piece::Chunk { id, .. }, Some(range)) => {
-                    sink.add_chunk(*id, band.fresh.get(range.clone()).unwrap_or_default(), older)?;
+                    let is_stored = sink.are_stored(&[(*id).into()])?.contains(&true);
+                    sink.add_chunk(*id, is_stored, band.fresh.get(range.clone()).unwrap_or_default(), older)?;
                 }
                 (Piece::Chunk { id, len }, None) => {
                     sink.count_known();
