@@ -62,14 +62,23 @@ pub struct Outcome {
     pub dry_run: bool,
 }
 
-/// What is to become of a path.
-enum Change {
-    /// Read the file.
-    Read(Pair, Stat),
+/// A path that does not look as it was recorded. There may be a million of them.
+struct Change {
+    /// Where.
+    path: RepoPath,
+    /// What was recorded.
+    staged: Option<Box<StagedEntry>>,
+    /// What it is now.
+    now: Now,
+}
+
+enum Now {
+    /// A file of this length, to be read.
+    File(u64),
     /// Link or folder: known without reading content.
-    Known(Pair, StagedNode, Stat),
-    /// It is gone.
-    Gone(Pair),
+    Known(Box<(StagedNode, Stat)>),
+    /// Gone.
+    Gone,
 }
 
 /// Stages what the paths hold now.
@@ -95,7 +104,7 @@ pub fn stage(
     monitor: &dyn Monitor,
 ) -> Result<(Outcome, Vec<Op>)> {
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
-    let (changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
+    let (mut changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
@@ -107,42 +116,45 @@ pub fn stage(
     }
     let mut bands = BandPaths::new(repo.work());
     let mut gone = Gone::default();
-    for change in &changes {
-        if let Change::Gone(pair) = change {
-            gone.add(&pair.path, pair.staged.as_ref());
-        }
+    for change in changes.iter().filter(|change| matches!(change.now, Now::Gone)) {
+        gone.add(&change.path, change.staged.as_deref());
     }
-    let sources = changes.iter().filter_map(|change| match change {
-        Change::Read(pair, stat) => {
-            Some(Source::new(pair.path.clone(), stat.len, pair.staged.as_ref(), &mut bands).or_like(&gone))
+    let sources = changes.iter_mut().filter_map(|change| match change.now {
+        Now::File(len) => {
+            let path = std::mem::take(&mut change.path);
+            Some(Source::new(path, len, change.staged.as_deref(), &mut bands).or_like(&gone))
         }
         _ => None,
     });
-    let mut contents = ingest(repo, sources.collect(), sink, monitor)?.files.into_iter();
+    let sources = Arc::new(sources.collect::<Vec<_>>());
+    let mut contents = sources.iter().zip(ingest(repo, &sources, sink, monitor)?.files);
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
     let mut staging = Staging { repo, head: &head, generation, ops: listed, outcome };
-    for change in changes {
-        match change {
-            Change::Read(pair, _) => match contents.next() {
-                Some(Ok(captured)) => staging.file(pair, captured),
-                Some(Err(why)) => staging.failed(&why, monitor),
+    for Change { path, staged, now } in changes {
+        match now {
+            Now::File(_) => match contents.next() {
+                Some((source, Ok(captured))) => staging.file(&source.path, staged.as_deref(), captured),
+                Some((_, Err(why))) => staging.failed(&why, monitor),
                 None => {}
             },
-            Change::Known(pair, node, stat) => staging.record(pair, node, &stat, is_racy(&stat, clock::now())),
-            Change::Gone(pair) => staging.gone(pair)?,
+            Now::Known(known) => {
+                let (node, stat) = *known;
+                staging.record(&path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
+            }
+            Now::Gone => staging.gone(path)?,
         }
     }
     Ok((staging.outcome, staging.ops))
 }
 
 fn preview(change: &Change, outcome: &mut Outcome) {
-    let (pair, list) = match change {
-        Change::Gone(pair) => (pair, &mut outcome.deleted),
-        Change::Read(pair, _) | Change::Known(pair, ..) if pair.staged.is_none() => (pair, &mut outcome.added),
-        Change::Read(pair, _) | Change::Known(pair, ..) => (pair, &mut outcome.modified),
+    let list = match change.now {
+        Now::Gone => &mut outcome.deleted,
+        _ if change.staged.is_none() => &mut outcome.added,
+        _ => &mut outcome.modified,
     };
-    list.push(pair.path.clone());
+    list.push(change.path.clone());
 }
 
 /// Everything in scope that does not look as it was recorded.
@@ -195,25 +207,28 @@ fn find_changes(
 }
 
 fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Change> {
-    let Some(stat) = pair.disk else {
-        return pair.staged.is_some().then_some(Change::Gone(pair));
-    };
     if pair.looks_unchanged() {
         outcome.unchanged += 1;
         return None;
     }
+    let now = now(&pair, folders, outcome, monitor)?;
+    Some(Change { path: pair.path, staged: pair.staged.map(Box::new), now })
+}
+
+fn now(pair: &Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Now> {
+    let Some(stat) = pair.disk else { return pair.staged.is_some().then_some(Now::Gone) };
     match stat.kind {
         FileKind::File => {
             outcome.hard_links += u64::from(stat.links > 1);
-            Some(Change::Read(pair, stat))
+            Some(Now::File(stat.len))
         }
-        FileKind::Dir => Some(Change::Known(pair, StagedNode::Dir, stat)),
+        FileKind::Dir => Some(Now::Known(Box::new((StagedNode::Dir, stat)))),
         FileKind::Symlink => {
             let name = OsStr::from_bytes(pair.path.file_name());
             match folders.open_parent(&pair.path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
                 Ok(target) => {
                     let target = std::os::unix::ffi::OsStringExt::into_vec(target);
-                    Some(Change::Known(pair, StagedNode::Symlink { target }, stat))
+                    Some(Now::Known(Box::new((StagedNode::Symlink { target }, stat))))
                 }
                 Err(error) => {
                     monitor.problem(&format!("cannot read the link {}: {error}", pair.path));
@@ -225,7 +240,7 @@ fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &
         FileKind::Other => {
             outcome.special_files += 1;
             // A tracked file that became a device is gone as far as its content goes.
-            pair.staged.is_some().then_some(Change::Gone(pair))
+            pair.staged.is_some().then_some(Now::Gone)
         }
     }
 }
@@ -240,10 +255,10 @@ struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    fn file(&mut self, pair: Pair, captured: Captured) {
+    fn file(&mut self, path: &RepoPath, staged: Option<&StagedEntry>, captured: Captured) {
         self.outcome.extended_attributes += u64::from(captured.has_xattrs);
         let node = StagedNode::File { len: captured.stat.len, content: captured.content };
-        self.record(pair, node, &captured.stat, captured.racy);
+        self.record(path, staged, node, &captured.stat, captured.racy);
     }
 
     fn failed(&mut self, why: &str, monitor: &dyn Monitor) {
@@ -252,7 +267,7 @@ impl Staging<'_> {
     }
 
     /// Records what a path is now. Where only times differ, the recorded time stays: it is that of the content.
-    fn record(&mut self, pair: Pair, node: StagedNode, stat: &Stat, racy: bool) {
+    fn record(&mut self, path: &RepoPath, staged: Option<&StagedEntry>, node: StagedNode, stat: &Stat, racy: bool) {
         let fresh = StagedEntry {
             node,
             meta: Meta { mode: stat.mode, mtime_ns: stat.mtime_ns },
@@ -260,27 +275,27 @@ impl Staging<'_> {
             racy,
             generation: self.generation,
         };
-        let entry = match &pair.staged {
+        let entry = match staged {
             Some(old) if old.same_version(&fresh) => {
                 StagedEntry { seen: fresh.seen, racy, meta: Meta { mode: stat.mode, ..old.meta }, ..old.clone() }
             }
             Some(_) => {
-                self.outcome.modified.push(pair.path.clone());
+                self.outcome.modified.push(path.clone());
                 fresh
             }
             None => {
-                self.outcome.added.push(pair.path.clone());
+                self.outcome.added.push(path.clone());
                 fresh
             }
         };
-        self.ops.push(staging::put_op(&pair.path, &entry));
+        self.ops.push(staging::put_op(path, &entry));
     }
 
     /// Records that a path is gone. What was never committed is forgotten altogether.
-    fn gone(&mut self, pair: Pair) -> Result<()> {
-        let committed = trees::lookup(&self.repo.objects(), self.head, &pair.path)?.is_some();
-        self.ops.push(removal(&pair.path, committed, self.generation));
-        self.outcome.deleted.push(pair.path);
+    fn gone(&mut self, path: RepoPath) -> Result<()> {
+        let committed = trees::lookup(&self.repo.objects(), self.head, &path)?.is_some();
+        self.ops.push(removal(&path, committed, self.generation));
+        self.outcome.deleted.push(path);
         Ok(())
     }
 }

@@ -243,7 +243,7 @@ fn store(
         gone.add(&row.path, row.old.as_ref());
     }
     let sources = rows.iter().filter_map(&mut source).map(|source| source.or_like(&gone)).collect();
-    let mut contents = ingest(repo, sources, sink, monitor)?.files.into_iter();
+    let mut contents = ingest(repo, &Arc::new(sources), sink, monitor)?.files.into_iter();
     let mut changes = Vec::new();
     for row in rows {
         let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };

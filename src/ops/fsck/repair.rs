@@ -82,7 +82,7 @@ pub(super) fn repair(
         }
     }
     let sources = sources(repo, paths);
-    ingest(repo, sources, &mut sink, monitor)?;
+    ingest(repo, &Arc::new(sources), &mut sink, monitor)?;
     repair.healed = sink.healed();
     let (mut new, _) = sink.finish()?;
     let old = rewrite(repo, &objects, found, &mut new, monitor)?;

@@ -118,8 +118,12 @@ pub struct Ingested {
 }
 
 /// Reads all sources, which must be in tree order, and stores what is new in `sink`.
-pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor: &dyn Monitor) -> Result<Ingested> {
-    let sources = Arc::new(sources);
+pub fn ingest(
+    repo: &Repository,
+    sources: &Arc<Vec<Source>>,
+    sink: &mut Sink,
+    monitor: &dyn Monitor,
+) -> Result<Ingested> {
     let count = sources.len();
     let bytes = sources.iter().map(|source| source.len).sum();
     if count == 0 {
@@ -129,12 +133,11 @@ pub fn ingest(repo: &Repository, sources: Vec<Source>, sink: &mut Sink, monitor:
     let stop = AtomicBool::new(false);
     let (sender, receiver) = channel::<(u64, Job<Done>)>();
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
-    let mut files = Files::new(Arc::clone(&sources), Arc::clone(&sink.objects));
-    let tuned = tuned(repo.settings(), &sources);
+    let mut files = Files::new(Arc::clone(sources), Arc::clone(&sink.objects));
+    let tuned = tuned(repo.settings(), sources);
     sink.block_len = tuned.block_len;
     let result = std::thread::scope(|scope| {
-        let dispatcher =
-            Dispatcher::new(repo, Arc::clone(&sources), tuned, Arc::clone(&budget), sender, monitor, &stop);
+        let dispatcher = Dispatcher::new(repo, Arc::clone(sources), tuned, Arc::clone(&budget), sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());
         // Finished jobs that wait for an earlier one. Bounded by the budget.
         let mut waiting = BTreeMap::new();

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::base::disk::open_root;
 use crate::base::monitor::Silent;
 use crate::base::size::{KIB, MIB};
@@ -32,7 +34,7 @@ fn longest_blocks(lens: &[usize]) -> [u32; 2] {
     }
     let repo = Repository::in_memory(work, Settings::default()).unwrap();
     let mut sink = Sink::new(&repo);
-    ingest(&repo, sources, &mut sink, &Silent).unwrap();
+    ingest(&repo, &Arc::new(sources), &mut sink, &Silent).unwrap();
     let layers = sink.finish().unwrap().0;
     let [layer] = layers.as_slice() else { panic!("one layer") };
     let mut longest = [0; 2];
@@ -66,7 +68,7 @@ fn ingested_as(settings: Settings, cut: super::Cut) -> Vec<Content> {
     }
     let repo = Repository::in_memory(work, settings).unwrap();
     let mut sink = Sink::new(&repo);
-    let files = ingest(&repo, sources, &mut sink, &Silent).unwrap().files;
+    let files = ingest(&repo, &Arc::new(sources), &mut sink, &Silent).unwrap().files;
     sink.finish().unwrap();
     files.into_iter().map(|file| file.unwrap().content).collect()
 }
@@ -116,7 +118,8 @@ impl Band {
         let source = Source { path: path("0"), len: bytes.len() as u64, cut: super::Cut::Band, before };
         let lock = self.repo.lock("test").unwrap();
         let mut sink = Sink::new(&self.repo);
-        let content = ingest(&self.repo, vec![source], &mut sink, &Silent).unwrap().files.remove(0).unwrap().content;
+        let content =
+            ingest(&self.repo, &Arc::new(vec![source]), &mut sink, &Silent).unwrap().files.remove(0).unwrap().content;
         let (layers, stats) = sink.finish().unwrap();
         self.repo.commit(&lock, &layers, Vec::new()).unwrap();
         (content, stats)
