@@ -2,7 +2,7 @@
 //! makes finding slow: one table, with what was asked.
 //!
 //! `cargo bench --bench requirements`, or with the names of parts behind `--`: chunking, hashing, storage, scaling, finding. What whole commands take, and their memory, is measured by `stress/run.py`. The table and its
-//! numbers go to `target/stress/requirements.md` and `.json`. Every part checks its work before its time counts. Nothing here
+//! numbers go to `target/stress/requirements.md` and `.json` if nothing is left out. Every part checks its work before its time counts. Nothing here
 //! fails because a machine is slow.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
 #![allow(missing_docs, reason = "nothing here is used from elsewhere")]
@@ -367,6 +367,7 @@ fn main() {
         ("finding", finding),
     ];
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    assert!(asked.iter().all(|asked| parts.iter().any(|(name, _)| name == asked)), "no such part: {asked:?}");
     for (name, part) in parts {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
             part(&mut table);

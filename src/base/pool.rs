@@ -44,7 +44,7 @@ impl Pools {
         &self.meter
     }
 
-    /// Threads that read: as many as there were at most.
+    /// Threads that read: those for many files, once there were any.
     pub fn io_threads(&self) -> usize {
         self.readers.get().map_or(self.io_threads, ThreadPool::current_num_threads)
     }

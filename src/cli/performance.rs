@@ -50,7 +50,8 @@ fn cause(summary: &Summary) -> Option<String> {
     let share = (share * PERCENT).min(PERCENT);
     Some(match limit {
         Limit::Reading => format!(
-            "the disk is the limit: {share:.0} % of the time went to reading; a faster disk, or more io_thread_count if it is far away, helps"
+            "the disk is the limit: {share:.0} % of the time went to reading; a faster disk, or an io_thread_count above {} if it is far away, helps",
+            summary.stages.iter().find(|stage| stage.stage == "read").map_or(1, |stage| stage.threads)
         ),
         Limit::Computing => {
             let computing = ["hash", "decode", "compress"];

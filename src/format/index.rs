@@ -13,6 +13,8 @@ pub const HEADER_LEN: usize = 48;
 /// Length of an entry.
 pub const ENTRY_LEN: usize = 16;
 const WHAT: &str = "index";
+/// Entries with one prefix, on the average of those that are asked for together: an object may be in several layers.
+const MAX_SAME_PREFIX: usize = 8;
 
 /// Where an id with this prefix may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,17 +131,20 @@ impl<'a> IndexView<'a> {
         rows.iter().map(entry).filter(move |entry| entry.prefix == prefix)
     }
 
-    /// The entries of many prefixes, each with the number of the prefix.
-    pub fn find_each(&self, prefixes: &[u64]) -> Vec<(usize, IndexEntry)> {
+    /// The entries of many prefixes, each with the number of the prefix; `None` if the fan-out is wrong, or if there are so many
+    /// as damage alone explains.
+    pub fn find_each(&self, prefixes: &[u64]) -> Option<Vec<(usize, IndexEntry)>> {
         let count = self.entries.len() as u32;
-        let ranges = bucket_ranges(self.fanout, self.fanout_bits, count, prefixes.iter().copied());
+        let ranges = bucket_ranges(self.fanout, self.fanout_bits, count, prefixes.iter().copied())?;
         touch(self.entries, &ranges);
+        let most = prefixes.len() * MAX_SAME_PREFIX;
         let asked = ranges.into_iter().zip(prefixes).enumerate();
         let found = asked.flat_map(|(number, (range, prefix))| {
             let rows = self.entries.get(range).unwrap_or_default().iter().map(entry);
             rows.filter(move |entry| entry.prefix == *prefix).map(move |entry| (number, entry))
         });
-        found.collect()
+        let found: Vec<(usize, IndexEntry)> = found.take(most + 1).collect();
+        (found.len() <= most).then_some(found)
     }
 
     /// All entries in order.
@@ -189,7 +194,7 @@ mod tests {
         let asked: Vec<u64> = [12345].into_iter().chain(entries.iter().map(|entry| entry.prefix)).collect();
         let one_by_one =
             asked.iter().enumerate().flat_map(|(n, prefix)| view.find(*prefix).map(move |entry| (n, entry)));
-        assert!(view.find_each(&asked).into_iter().eq(one_by_one));
+        assert!(view.find_each(&asked).unwrap().into_iter().eq(one_by_one));
         assert!(view.entries().eq(entries));
     }
 

@@ -31,7 +31,7 @@ pub struct Auto {
     pub windows: bool,
     /// `block_len`.
     pub blocks: bool,
-    /// How many threads read.
+    /// How many threads read, unless `io_threads` says so.
     pub readers: bool,
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::StoreError;
@@ -15,7 +14,7 @@ use crate::base::disk::map::{self, FileBytes};
 use crate::base::disk::{Dir, IoContext, is_temp_name, write_atomic};
 use crate::format::index::{IndexEntry, IndexHeader, IndexView, decode_header, encode};
 use crate::format::layer::ObjectRow;
-use crate::format::table::{prefix_of, touch};
+use crate::format::table::prefix_of;
 use crate::model::id::{LayerId, ObjectId};
 
 /// The suffix of index files.
@@ -108,71 +107,50 @@ impl ChunkIndex {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Which of many objects are there; the layers' own tables were asked. Much is read before the first is compared: among ten
-    /// million objects, in memory, this takes a part of the time of asking for one after the other (`cargo bench --bench requirements`).
-    ///
-    /// # Errors
-    /// As for [`Self::find`].
+    /// Which of many objects are there: what [`Self::find`] says of each, and fails where it fails. Much is read before the
+    /// first is compared, so that memory answers several at a time: among ten million objects this takes half the time
+    /// (`cargo bench --bench requirements -- finding`).
     pub fn contains_each(&self, layers: &LayerSet, ids: &[ObjectId]) -> Result<Vec<bool>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(ASKED_AT_ONCE) {
-            let start = found.len();
-            found.resize(start + ids.len(), false);
-            let failure = self.look_up(layers, ids, found.get_mut(start..).unwrap_or_default())?;
-            if let Some(error) = failure.filter(|_| found.iter().skip(start).any(|found| !found)) {
-                return Err(error);
+            match self.look_up(layers, ids) {
+                Some(there) => found.extend(there),
+                // Something is damaged: what is there all the same, and what is wrong, is found one by one.
+                None => {
+                    for id in ids {
+                        found.push(self.find(layers, id)?.is_some());
+                    }
+                }
             }
         }
         Ok(found)
     }
 
-    /// Marks what is there. Gives the failure of a layer that could not be asked.
-    fn look_up(
-        &self,
-        layers: &LayerSet,
-        ids: &[ObjectId],
-        found: &mut [bool],
-    ) -> Result<Option<StoreError>, StoreError> {
-        let mut failure = None;
-        let mut mark = |number: usize| {
-            if let Some(found) = found.get_mut(number) {
-                *found = true;
-            }
-        };
+    /// Which of these are there; `None` if anything is not as it should be.
+    fn look_up(&self, layers: &LayerSet, ids: &[ObjectId]) -> Option<Vec<bool>> {
+        // Layer, row, and which of the objects may be there.
+        let mut hints = Vec::with_capacity(ids.len());
         for &layer in &self.loose {
-            match layers.reader(layer).and_then(|reader| reader.find_each(ids)) {
-                Ok(rows) => rows.into_iter().for_each(|(number, _)| mark(number)),
-                Err(error) => failure = Some(error),
-            }
+            let rows = layers.reader(layer).ok()?.tables().ok()?.find_each(ids)?;
+            hints.extend(rows.into_iter().map(|(number, row)| (layer, row, number)));
         }
         let prefixes: Vec<u64> = ids.iter().map(|id| prefix_of(id.digest())).collect();
-        let mut hints = Vec::with_capacity(ids.len());
         for file in &self.files {
-            let found = file.view()?.find_each(&prefixes);
             let layer_of = |entry: &IndexEntry| *file.layers.get(entry.layer as usize)?;
-            hints.extend(found.iter().filter_map(|(number, entry)| Some((layer_of(entry)?, entry.row, *number))));
+            let entries = file.view().ok()?.find_each(&prefixes)?;
+            hints.extend(entries.iter().filter_map(|(number, entry)| Some((layer_of(entry)?, entry.row, *number))));
         }
         hints.sort_unstable();
-        // What an entry says counts only if the layer has that id in that row.
+        let mut found = vec![false; ids.len()];
         for hints in hints.chunk_by(|(one, ..), (other, ..)| one == other) {
-            let Some((layer, ..)) = hints.first() else { continue };
-            let reader = match layers.reader(*layer) {
-                Ok(reader) => reader,
-                Err(error) => {
-                    failure = Some(error);
-                    continue;
-                }
-            };
-            let rows = reader.tables()?.ids();
-            let ranges: Vec<Range<usize>> = hints.iter().map(|(_, row, _)| *row as usize..*row as usize + 1).collect();
-            touch(rows, &ranges);
-            for (_, row, number) in hints {
-                if ids.get(*number).is_some_and(|id| rows.get(*row as usize) == Some(id.digest())) {
-                    mark(*number);
-                }
+            let reader = layers.reader(hints.first()?.0).ok()?;
+            let asked = hints.iter().filter_map(|(_, row, number)| Some((*row, *ids.get(*number)?)));
+            let held = reader.tables().ok()?.hold_each(&asked.collect::<Vec<_>>())?;
+            for ((.., number), is_held) in hints.iter().zip(held) {
+                *found.get_mut(*number)? |= is_held;
             }
         }
-        Ok(failure)
+        Some(found)
     }
 
     /// Where an object is, by the layers' own tables alone: for an object that must be there but was not found.

@@ -101,11 +101,6 @@ impl LayerReader {
         self.tables()?.find(id).map_err(|source| self.wrong(source))
     }
 
-    /// The rows of those of many objects that the layer has, each with the number of the object.
-    pub fn find_each(&self, ids: &[ObjectId]) -> Result<Vec<(usize, u32)>, StoreError> {
-        Ok(self.tables()?.find_each(ids))
-    }
-
     /// The object in a row.
     pub fn object(&self, row: u32) -> Result<ObjectRow, StoreError> {
         self.tables()?.object(row).map_err(|source| self.wrong(source))

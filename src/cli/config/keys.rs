@@ -296,7 +296,7 @@ pub static KEYS: [Key; 46] = [
     row(
         PERFORMANCE,
         "io_thread_count",
-        "Threads that read files; 0 for as many as worker_thread_count, or with auto_tune 8 for many files.",
+        "Threads that read files; 0 for as many as worker_thread_count, or with auto_tune at least 8 for many files.",
         Field::Count(|v| &mut v.io_threads, THREADS),
     ),
     Key {

@@ -296,7 +296,6 @@ fn what_is_set_is_not_chosen() {
     assert_eq!(chosen("small_file_batch_size = 300"), [false, true, true, true]);
     assert_eq!(chosen("read_buffer_size = '2MB'"), [true, false, true, true]);
     assert_eq!(chosen("block_size = '1MB'"), [true, true, false, true]);
-    assert_eq!(chosen("io_thread_count = 4"), [true, true, true, false]);
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Values {
                 batch: self.auto_tune && self.auto_batch && self.batch_files == default.batch_files,
                 windows: self.auto_tune && !has_own_reads,
                 blocks: self.auto_tune && self.block_len == default.block_len,
-                readers: self.auto_tune && self.io_threads == default.io_threads,
+                readers: self.auto_tune,
             },
             read_ahead_from: self.read_ahead_from,
             map_from: self.map_from,

@@ -1,5 +1,7 @@
 //! The tables at the end of a layer, searched where they lie.
 
+use std::ops::Range;
+
 use super::{
     BLOCK_KIND, Base, BlockRow, Footer, HEADER_LEN, MAX_BLOCK_LEN, ObjectRow, PLACE_LEN, Place, VERSION_WITHOUT_BASES,
     block_row_len, block_rows, filter_from_number, invalid, objects_root,
@@ -47,17 +49,25 @@ impl<'a> Tables<'a> {
         Ok(rows.iter().position(|row| row == id.digest()).map(|at| (range.start + at) as u32))
     }
 
-    /// The rows of those of many objects that the layer has, each with the number of the object.
-    pub fn find_each(&self, ids: &[ObjectId]) -> Vec<(usize, u32)> {
+    /// The rows of those of many objects that the layer has, each with the number of the object; `None` if the fan-out is wrong.
+    pub fn find_each(&self, ids: &[ObjectId]) -> Option<Vec<(usize, u32)>> {
         let prefixes = ids.iter().map(|id| prefix_of(id.digest()));
-        let ranges = bucket_ranges(self.fanout, self.footer.fanout_bits, self.footer.object_count, prefixes);
+        let ranges = bucket_ranges(self.fanout, self.footer.fanout_bits, self.footer.object_count, prefixes)?;
         touch(self.ids, &ranges);
         let asked = ranges.into_iter().zip(ids).enumerate();
         let found = asked.filter_map(|(number, (range, id))| {
             let at = self.ids.get(range.clone())?.iter().position(|row| row == id.digest())?;
             Some((number, (range.start + at) as u32))
         });
-        found.collect()
+        Some(found.collect())
+    }
+
+    /// Whether each of these rows holds the object beside it; `None` if one of them cannot be read.
+    pub fn hold_each(&self, asked: &[(u32, ObjectId)]) -> Option<Vec<bool>> {
+        let rows: Vec<Range<usize>> = asked.iter().map(|(row, _)| *row as usize..*row as usize + 1).collect();
+        touch(self.ids, &rows);
+        touch(self.places.as_chunks::<PLACE_LEN>().0, &rows);
+        asked.iter().map(|(row, id)| Some(self.object(*row).ok()?.id == *id)).collect()
     }
 
     /// The object in a row.

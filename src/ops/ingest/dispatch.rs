@@ -205,11 +205,12 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Reads and hashes a band in one task: hashing takes longer than reading, and what was read is in the cache then.
+    /// Reads and hashes a band in one task: hashing takes longer than reading, and what was read is in the cache then. So more
+    /// threads than processors would gain nothing.
     fn dispatch_band(&mut self, file: usize) {
         let (number, held) = self.take(self.len_of(file));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
-        self.shared.readers().spawn_fifo(move || {
+        self.shared.pools.io().spawn_fifo(move || {
             let source = sources.get(file);
             let path = source.map(|source| source.path.clone()).unwrap_or_default();
             let before = Before::of(&shared.objects, source.and_then(|source| source.before));

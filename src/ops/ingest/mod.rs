@@ -29,7 +29,7 @@ use self::dispatch::Dispatcher;
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
-use self::tuning::tuned;
+pub use self::tuning::{Tuned, tuned};
 use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;

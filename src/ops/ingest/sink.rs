@@ -79,7 +79,13 @@ impl<'a> Sink<'a> {
 
     /// Is the object in the repository or in one of the new layers?
     fn is_known(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
-        Ok(self.is_fresh(id)? || self.are_stored(&[*id])?.contains(&true))
+        if self.is_fresh(id)? {
+            return Ok(true);
+        }
+        match &self.wanted {
+            Some(wanted) => Ok(!wanted.contains(id)),
+            None => self.objects.contains(id),
+        }
     }
 
     /// Which of these are stored, and need not come again?
@@ -396,10 +402,15 @@ impl Files {
     }
 
     fn store_band(&mut self, band: &Band, older: &mut Older, sink: &mut Sink<'_>) -> Result<()> {
+        let fresh = band.pieces.iter().filter_map(|BandPiece { piece, fresh }| match (piece, fresh) {
+            (Piece::Chunk { id, .. }, Some(_)) => Some(ObjectId::from(*id)),
+            _ => None,
+        });
+        let mut stored = sink.are_stored(&fresh.collect::<Vec<_>>())?.into_iter();
         for BandPiece { piece, fresh } in &band.pieces {
             match (piece, fresh) {
                 (Piece::Chunk { id, .. }, Some(range)) => {
-                    let is_stored = sink.are_stored(&[(*id).into()])?.contains(&true);
+                    let is_stored = stored.next().unwrap_or(false);
                     sink.add_chunk(*id, is_stored, band.fresh.get(range.clone()).unwrap_or_default(), older)?;
                 }
                 (Piece::Chunk { id, len }, None) => {

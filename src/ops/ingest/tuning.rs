@@ -14,7 +14,8 @@ const LARGE_WINDOW_LEN: usize = 4 * MIB as usize;
 /// Plain bytes of a block if most of what is read lies in files that are longer, so that reading one of them decodes
 /// little else. A wheel with libraries of 860 MB takes 168 MB instead of 176 with 512 KiB, and 2.7 s instead of 2.9.
 const LARGE_BLOCK_LEN: usize = 2 * MIB as usize;
-/// Several blocks are being filled, compressed and written at a time: each may be this part of what may be in flight.
+/// On two processors seven blocks are filled, compressed and written at a time, on more more: each may be this part of what may
+/// be in flight. It does not depend on the processors, because the same files are to give the same layers.
 const BLOCK_SHARE: usize = 16;
 /// With more files than this, starting threads for them costs little beside reading.
 const MANY_FILES: usize = 1_000;
@@ -50,9 +51,9 @@ pub fn tuned(settings: &Settings, sources: &[Source]) -> Tuned {
             block_bytes += len;
         }
     }
+    let many = auto.readers && settings.io_threads == 0 && sources.len() > MANY_FILES;
     let is_most = |part: u64| part * 2 > bytes;
-    let mut found =
-        Tuned { batch_files, read_len, large_read_len, block_len, many: auto.readers && sources.len() > MANY_FILES };
+    let mut found = Tuned { batch_files, read_len, large_read_len, block_len, many };
     if auto.batch && tiny > 0 {
         let mean = (tiny_bytes / tiny).max(1);
         let fits = (BATCH_BYTES / mean).clamp(batch_files as u64, MAX_BATCH_FILES);
@@ -95,6 +96,8 @@ mod tests {
         assert_eq!(found(&[3 * MIB, 2 * MIB, 2 * MIB]), unchanged);
         assert_eq!(found(&[9000; 1_000]), unchanged);
         assert_eq!(found(&[9000; 1_001]), Tuned { many: true, ..unchanged });
+        let set = Settings { io_threads: 2, ..auto.clone() };
+        assert_eq!(of(&set, Cut::Content, &[9000; 1_001]), unchanged);
         assert_eq!(of(&auto, Cut::Band, &[8 * MIB; 100]), unchanged);
         let narrow = Settings { in_flight_len: 2 * MIB as usize, ..auto.clone() };
         assert_eq!(of(&narrow, Cut::Content, &[3 * MIB]), unchanged);
