@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 
 import datasets
+import plot
+import results
 import tools
 from measure import size_of
 
@@ -617,7 +619,12 @@ def main():
         REPORT.parent.mkdir(parents=True, exist_ok=True)
         REPORT.write_text(text)
     print(text)
-    (args.data / "bundle.json").write_text(json.dumps(found, indent=2))
+    waits = [
+        (f"{count} edited: {name}", took)
+        for count, each in found["edits"].items()
+        for name, took in [("digstore", each["wall_ms"]["p50"]), *((r, each["rivals"][r]["ms"]) for r in found["rivals"])]
+    ]
+    results.leave("bundle", found, text, plot.bars("A bundle after edits", waits, "ms"))
     shutil.rmtree(home)
 
 

@@ -18,9 +18,11 @@ import pathlib
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+
+import plot
+import results
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIGSTORE = ROOT / "target" / "release" / "digstore"
@@ -125,6 +127,13 @@ def beside_git(data, tree, rounds=20):
     }
 
 
+def shown(value):
+    """A number, or several with their names, for a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(each)}" for name, each in value.items())
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
@@ -138,8 +147,14 @@ def main():
         report["beside_git_status"] = beside_git(args.data, args.tree)
     if args.count:
         report["many"] = many(args.data, args.count, args.files)
-    json.dump(report, sys.stdout, indent=2)
-    print()
+    rows = [(f"{part}: {what.replace('_', ' ')}", shown(value)) for part, found in report.items() for what, value in found.items()]
+    text = results.rows_of("Checkpoints", rows)
+    print(text)
+    waits = [
+        (what.replace("_", " "), value) for found in report.values() for what, value in found.items()
+        if what.endswith("_ms") and not isinstance(value, dict)
+    ]
+    results.leave("checkpoints", report, text, plot.bars("Checkpoints", waits, "ms"))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ import time
 from pathlib import Path
 
 import plot
+import results
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "target" / "stress"
 SEED = 7
 EDITS = 5
 WINDOW = 50
@@ -100,15 +100,11 @@ def tree_hash(folder):
     return digest.hexdigest()
 
 
-def report(name, title, rows, data, svg=None):
+def report(name, title, rows, data, svg):
     """Prints a table and leaves it beside its numbers."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    lines = [f"## {title}", "", "| | |", "|---|---:|", *(f"| {what} | {value} |" for what, value in rows), ""]
-    print("\n".join(lines))
-    (OUT / f"{name}.md").write_text("\n".join(lines))
-    (OUT / f"{name}.json").write_text(json.dumps(data, indent=1))
-    if svg:
-        (OUT / f"{name}.svg").write_text(svg)
+    text = results.rows_of(title, rows)
+    print(text)
+    results.leave(name, data, text, svg)
 
 
 # ---- endurance ----
@@ -167,7 +163,7 @@ def promised(kind, outcome):
 # ---- agents ----
 
 
-def agent(number, args, folder, until, results, failures):
+def agent(number, args, folder, until, done_by, failures):
     """One process after the other, as an agent starts them: edits its own files, saves, commits, and remembers what it was told."""
     chance = random.Random(SEED + number)
     repo = Repo(args.digstore, folder)
@@ -193,7 +189,7 @@ def agent(number, args, folder, until, results, failures):
                     done[kind].append((time.perf_counter() - start, promised(kind, json.loads(out))))
     except Exception as error:  # noqa: BLE001 - reported by the main thread
         failures.append(error)
-    results[number] = done
+    done_by[number] = done
 
 
 def agents(args, folder):
@@ -204,10 +200,10 @@ def agents(args, folder):
         write_files(folder / f"agent-{number}", 100, 4000, chance)
     repo.run("add", ".")
     repo.run("commit", "-m", "start")
-    results, failures = {}, []
+    done_by, failures = {}, []
     until = time.monotonic() + args.seconds
     threads = [
-        threading.Thread(target=agent, args=(number, args, folder, until, results, failures))
+        threading.Thread(target=agent, args=(number, args, folder, until, done_by, failures))
         for number in range(args.processes)
     ]
     for thread in threads:
@@ -216,7 +212,7 @@ def agents(args, folder):
         thread.join()
     if failures:
         raise failures[0]
-    told = {kind: [what for done in results.values() for _, what in done[kind]] for kind in ("checkpoint", "commit")}
+    told = {kind: [what for done in done_by.values() for _, what in done[kind]] for kind in ("checkpoint", "commit")}
     in_log = {commit["id"] for commit in repo.run("log")["commits"]}
     numbers = {checkpoint["number"] for checkpoint in repo.run("checkpoint", "list", "--all")["checkpoints"]}
     missing = [what for what in told["commit"] if what not in in_log]
@@ -230,17 +226,20 @@ def agents(args, folder):
         repo.run("export", "HEAD", "--to", out)
         if tree_hash(out) != last:
             raise Lost("HEAD is not what the work tree holds")
-    rows = [("processes at once", args.processes), ("seconds", args.seconds)]
+    rows, waits = [("processes at once", args.processes), ("seconds", args.seconds)], []
     for kind in ("checkpoint", "commit"):
-        times = sorted(seconds for done in results.values() for seconds, _ in done[kind])
+        times = sorted(seconds for done in done_by.values() for seconds, _ in done[kind])
         rows += [
             (f"{kind}s, all there", f"{len(times):,}"),
             (f"{kind}s a second", f"{len(times) / args.seconds:.1f}"),
             (f"median wait for one, ms", f"{statistics.median(times) * 1e3:.0f}"),
             (f"99th percentile, ms", f"{times[int(len(times) * 0.99)] * 1e3:.0f}"),
         ]
-    rows.append(("commands that gave up on the lock", sum(done["busy"] for done in results.values())))
-    report("agents", "Agents", rows, {number: done for number, done in results.items()})
+        waits.append((f"{kind}, median", statistics.median(times) * 1e3))
+        waits.append((f"{kind}, 99th percentile", times[int(len(times) * 0.99)] * 1e3))
+    rows.append(("commands that gave up on the lock", sum(done["busy"] for done in done_by.values())))
+    svg = plot.bars("Waits of processes that work at once", waits, "ms")
+    report("agents", "Agents", rows, done_by, svg)
     return True
 
 
@@ -312,7 +311,8 @@ def crash(args, folder):
         ("temporary files left by the last one", len(leftovers)),
         ("damage found by fsck --full", "none"),
     ]
-    report("crash", "Killed processes", rows, {"counts": counts})
+    svg = plot.bars("Processes that were killed", [(kind, killed) for kind, (_, killed) in counts.items()], "")
+    report("crash", "Killed processes", rows, {"counts": counts}, svg)
     return True
 
 

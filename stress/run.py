@@ -5,9 +5,9 @@
 
 kernel, small-files, many-files, million-files, large-file, sparse, mixed, media: the steps of `stress/compare.py`, beside the
 rivals that are installed. model, versions: `stress/storage.py`. bundle, checkpoints: the scripts of these names. endurance,
-agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirements`. Each makes or fetches its own data with a fixed seed and compares what comes back
-with it before a time counts. Those of compare.py and endure.py leave tables and numbers in target/stress/, most of them a plot, too;
-storage.py, bundle.py and checkpoints.py have pages of their own or print.
+agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirements`. Each makes or fetches its own data with a
+fixed seed and compares what comes back with it before a time counts. Each leaves numbers, a table and a plot in target/stress/
+(model and versions as `storage`, rates as `requirements` without a plot); `storage` and `bundle` have pages of their own.
 
 With --write-report, docs/benchmarks/README.md is written anew from what is in target/stress/.
 """
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import plot
 import tools
+from results import OUT
 
 STRESS = Path(__file__).resolve().parent
 ROOT = STRESS.parent
-OUT = ROOT / "target" / "stress"
 REPORT = ROOT / "docs" / "benchmarks" / "README.md"
 COMPARED = {
     "kernel": "kernel",
@@ -111,7 +111,7 @@ def report():
     ]
     for name in NAMES:
         page = OUT / f"{RATES_FILE if name == RATES else name}.md"
-        if not page.exists():
+        if not page.exists() or (REPORT.parent / f"{name}.md").exists():
             continue
         how = " ".join(["stress/run.py", name, "--data", "DIR"])
         parts += [f"## {name}", "", f"`{how}`", "", as_section(page.read_text().strip()), ""]

@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 
 import datasets
+import plot
+import results
 import tools
 from measure import Failed, Runner, command, compare_trees, size_of, sync, warm
 
@@ -303,15 +305,15 @@ def main():
     for case in args.cases.split(","):
         try:
             versions = CASES[case][0](args.data, args)
-            results = {}
+            found = {}
             for tool in chosen:
                 if (tool.name, case) not in NOT_FOR:
-                    results[tool.name] = run_case(tool, versions, args.data / "storage-work", case in IN_PLACE)
-                    print(f"{case} {tool.name}: {results[tool.name]}", file=sys.stderr, flush=True)
+                    found[tool.name] = run_case(tool, versions, args.data / "storage-work", case in IN_PLACE)
+                    print(f"{case} {tool.name}: {found[tool.name]}", file=sys.stderr, flush=True)
         except (datasets.Missing, Failed) as problem:
             sys.exit(f"{case}: {problem}")
-        lines += table(case, results)
-        everything[case] = results
+        lines += table(case, found)
+        everything[case] = found
     programs = [f"{tool.name}: {tool.version()} ({tool.settings})" for tool in chosen]
     head = [
         "# What versions cost",
@@ -328,9 +330,12 @@ def main():
     ]
     text = "\n".join(head + lines)
     print(text)
-    out = ROOT / "target" / "stress"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "storage.json").write_text(json.dumps(everything, indent=1))
+    sizes = [
+        (f"{case}: {name}", rows[-1]["bytes"] / 1e6)
+        for case, found in everything.items()
+        for name, (rows, _) in found.items()
+    ]
+    results.leave("storage", everything, text, plot.bars("All versions", sizes, "MB"))
     if args.write_report:
         REPORT.write_text(text)
 
