@@ -274,7 +274,8 @@ class Floor(Tool):
     def commit(self, tree, label):
         self.sources[label] = tree
         if self.copies:
-            return [command("cp", "-a", "--reflink=never", tree, self.repo / label)]
+            # Durable, as a commit is: how fast the disk takes it is what limits both.
+            return [command("cp", "-a", "--reflink=never", tree, self.repo / label), command("sync", "-f", self.repo)]
         packed = self.repo / f"{label}.tar.zst"
         return [pipe(("tar", "-C", tree, "-cf", "-", "."), ("zstd", "-q", "-3", "-T2", "-o", packed))]
 
@@ -291,7 +292,7 @@ class Floor(Tool):
 class CopyFloor(Floor):
     """The floor of data that does not shrink."""
 
-    settings = "cp -a, two find processes that look at every file"
+    settings = "cp -a and sync, two find processes that look at every file"
     copies = True
 
 
