@@ -32,7 +32,7 @@ const MAX_METADATA_LEN: usize = 512 * 1024;
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerOptions {
-    /// A block is closed when it holds this many bytes; one of metadata at the latest with [`MAX_METADATA_LEN`].
+    /// A block is closed when it holds this many bytes; one of metadata at 512 KiB at the latest.
     pub block_len: usize,
     /// The level of zstd.
     pub level: i32,
