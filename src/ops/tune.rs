@@ -12,7 +12,6 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::ingest::{Source, tuned};
 use super::scan::walk_tree;
 use super::{Error, Result};
 use crate::base::disk::{FileKind, IoContext, temp_name};
@@ -22,7 +21,6 @@ use crate::model::scopes::Scopes;
 use crate::repo::Repository;
 use crate::transform::compress::{Codec, compress_plain};
 use crate::transform::hash::chunk_id;
-use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::read;
 
@@ -34,7 +32,7 @@ const FILE_SHARE: u64 = MIB;
 const LEAST_SAMPLE_LEN: u64 = MIB;
 /// Levels that are tried. Beyond 12 it takes minutes for a gigabyte.
 const LEVELS: [i32; 5] = [1, 3, 6, 9, 12];
-const BLOCK_LENS: [usize; 4] = [256 * KIB as usize, 512 * KIB as usize, MIB as usize, 2 * MIB as usize];
+const BLOCK_LENS: [usize; 3] = [256 * KIB as usize, 512 * KIB as usize, MIB as usize];
 /// Hashed in pieces of the length of an average chunk.
 const CHUNK_LEN: usize = 64 * KIB as usize;
 /// A gain below this, one part in ten, is within the noise of a machine.
@@ -104,7 +102,7 @@ pub struct Outcome {
 pub fn tune(repo: &Repository, monitor: &dyn Monitor) -> Result<Outcome> {
     monitor.begin("reading a sample", None, None);
     let started = Instant::now();
-    let (sample, files) = sample(repo, monitor)?;
+    let (sample, files, bytes) = sample(repo, monitor)?;
     let read_mb_per_second = rate(sample.len(), started);
     if (sample.len() as u64) < LEAST_SAMPLE_LEN {
         let message = format!("there are {} bytes to look at, too few to say anything", sample.len());
@@ -129,8 +127,8 @@ pub fn tune(repo: &Repository, monitor: &dyn Monitor) -> Result<Outcome> {
     monitor.begin("writing", None, None);
     let (write_mb_per_second, sync_ms) = written(repo, &sample)?;
     let settings = repo.settings();
-    let now = (settings.level, tuned(settings, &files).block_len);
-    let levels = LEVELS.iter().map(|level| (*level, now.1));
+    let now = (settings.level, settings.block_len);
+    let levels = LEVELS.iter().map(|level| (*level, settings.block_len));
     let lens = BLOCK_LENS.iter().map(|len| (settings.level, *len));
     let mut choices = vec![now];
     choices.extend(levels.chain(lens).filter(|choice| *choice != now));
@@ -150,8 +148,8 @@ pub fn tune(repo: &Repository, monitor: &dyn Monitor) -> Result<Outcome> {
     let proposals = propose(&trials, speed);
     let sample_bytes = sample.len() as u64;
     Ok(Outcome {
-        files: files.len() as u64,
-        bytes: files.iter().map(|file| file.len).sum(),
+        files,
+        bytes,
         sample_bytes,
         threads,
         read_mb_per_second,
@@ -168,18 +166,17 @@ fn rate(bytes: usize, started: Instant) -> f64 {
     bytes as f64 / MEGABYTE / started.elapsed().as_secs_f64().max(f64::EPSILON)
 }
 
-/// Bytes from all over the work tree, in path order; and the files that there are.
-fn sample(repo: &Repository, monitor: &dyn Monitor) -> Result<(Vec<u8>, Vec<Source>)> {
+/// Bytes from all over the work tree, in path order; and how many files and bytes there are.
+fn sample(repo: &Repository, monitor: &dyn Monitor) -> Result<(Vec<u8>, u64, u64)> {
     let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor);
-    let mut bands = BandPaths::new(repo.work());
-    let files = walked.entries.into_iter().filter(|entry| entry.stat.kind == FileKind::File);
-    let files: Vec<Source> = files.map(|entry| Source::new(entry.path, entry.stat.len, None, &mut bands)).collect();
-    let wanted: u64 = files.iter().map(|file| file.len.min(FILE_SHARE)).sum();
+    let files: Vec<_> = walked.entries.into_iter().filter(|entry| entry.stat.kind == FileKind::File).collect();
+    let bytes: u64 = files.iter().map(|file| file.stat.len).sum();
+    let wanted: u64 = files.iter().map(|file| file.stat.len.min(FILE_SHARE)).sum();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let (mut sample, mut due) = (Vec::new(), 0u64);
     for file in &files {
         // Evenly: each file brings its share closer, and is read once that is more than what was taken.
-        due += file.len.min(FILE_SHARE) * SAMPLE_LEN.min(wanted) / wanted.max(1);
+        due += file.stat.len.min(FILE_SHARE) * SAMPLE_LEN.min(wanted) / wanted.max(1);
         if due <= sample.len() as u64 {
             continue;
         }
@@ -195,7 +192,7 @@ fn sample(repo: &Repository, monitor: &dyn Monitor) -> Result<(Vec<u8>, Vec<Sour
             sample.truncate(before);
         }
     }
-    Ok((sample, files))
+    Ok((sample, files.len() as u64, bytes))
 }
 
 /// Megabytes a second with a sync at the end, and milliseconds of a small write with its sync.

@@ -29,8 +29,6 @@ pub struct Auto {
     pub batch: bool,
     /// `read_len` and `large_read_len`.
     pub windows: bool,
-    /// `block_len`.
-    pub blocks: bool,
     /// How many threads read, unless `io_threads` says so.
     pub readers: bool,
 }
@@ -92,7 +90,7 @@ impl Default for Settings {
             // From 20 to 2,000, nothing makes a difference that can be told from chance (3 %), with 20,000, 100,000 and 1,000,000
             // files.
             batch_files: 200,
-            auto: Auto { batch: true, windows: true, blocks: true, readers: true },
+            auto: Auto { batch: true, windows: true, readers: true },
             // With nothing cached, 1 GiB of weights takes 3.1 s instead of 4.3, a wheel of 0.8 GB 3.7 instead of 4.3; with
             // everything cached it is all the same.
             read_ahead_from: MIB,

@@ -26,13 +26,10 @@ use crate::model::id::{LayerId, ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, Opposite, Packed, compress, compress_alone};
 use crate::transform::filter::Filter;
 
-/// Trees and recipes are read one by one, and a block is decoded for each.
-const MAX_METADATA_LEN: usize = 512 * 1024;
-
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerOptions {
-    /// A block is closed when it holds this many bytes; one of metadata at 512 KiB at the latest.
+    /// A block is closed when it holds this many bytes.
     pub block_len: usize,
     /// The level of zstd.
     pub level: i32,
@@ -174,16 +171,13 @@ impl LayerWriter {
         }
         let base = base.filter(|_| self.options.version != layer::VERSION_WITHOUT_BASES);
         let open = if kind == ObjectKind::Chunk { &self.content } else { &self.metadata };
-        let capacity = match kind {
-            ObjectKind::Chunk => self.options.block_len,
-            _ => self.options.block_len.min(MAX_METADATA_LEN),
-        };
-        let is_full = open.bytes.len() + bytes.len() > capacity;
+        let is_full = open.bytes.len() + bytes.len() > self.options.block_len;
         // What has no base goes with its neighbours, and a block without base takes the first that comes.
         let differs = matches!((&open.base, &base), (Some(one), Some(other)) if !one.is_same(other));
         if !open.bytes.is_empty() && (is_full || differs) {
             self.close_block(kind)?;
         }
+        let capacity = self.options.block_len;
         let next = self.next_block;
         let open = if kind == ObjectKind::Chunk { &mut self.content } else { &mut self.metadata };
         let block = *open.number.get_or_insert_with(|| {
@@ -355,18 +349,10 @@ mod tests {
     const OPTIONS: LayerOptions = LayerOptions { block_len: 10_000, level: 3, version: layer::VERSION };
 
     fn write(threads: usize, objects: &[(ObjectKind, Vec<u8>)]) -> (MemoryBackend, SealedLayer) {
-        write_with(OPTIONS, threads, objects)
-    }
-
-    fn write_with(
-        options: LayerOptions,
-        threads: usize,
-        objects: &[(ObjectKind, Vec<u8>)],
-    ) -> (MemoryBackend, SealedLayer) {
         let backend = MemoryBackend::default();
         let pools = Arc::new(Pools::new(threads, threads));
         let stored = Arc::new(ObjectStore::in_memory(Arc::new(backend.clone()), [1; 16], Vec::new()));
-        let mut writer = LayerWriter::new(Arc::new(backend.clone()), [1; 16], pools, stored, options).unwrap();
+        let mut writer = LayerWriter::new(Arc::new(backend.clone()), [1; 16], pools, stored, OPTIONS).unwrap();
         for (kind, bytes) in objects {
             writer.add(chunk_id(bytes).into(), *kind, bytes, None).unwrap();
         }
@@ -403,15 +389,6 @@ mod tests {
             }
             let block = sealed.reader.read_block(place.block, Opposite::NONE).unwrap();
             assert_eq!(&block[place.offset as usize..][..place.len as usize], bytes);
-        }
-    }
-
-    #[test]
-    fn blocks_of_metadata_stay_short() {
-        let objects = |kind| (0..60u64).map(|i| (kind, noise(i, 50_000))).collect::<Vec<_>>();
-        for (kind, blocks) in [(ObjectKind::Chunk, 2), (ObjectKind::Tree, 6)] {
-            let options = LayerOptions { block_len: 2 << 20, ..OPTIONS };
-            assert_eq!(write_with(options, 2, &objects(kind)).1.reader.footer().block_count, blocks);
         }
     }
 

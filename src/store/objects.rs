@@ -40,8 +40,7 @@ pub struct ObjectStore {
 /// Decoded trees kept; a walk needs one for each level, diff and checkout a few more.
 const TREES_KEPT: std::num::NonZeroUsize = std::num::NonZeroUsize::new(256).unwrap();
 
-/// Decoded blocks kept because others need them: a chain of the usual length for each of a few threads, for two where blocks
-/// are as long as 2 MiB.
+/// Decoded blocks kept because others need them: a chain of the usual length for each of a few threads.
 const BASES_LEN: usize = 32 << 20;
 /// They may take this share of what the cache may.
 const BASES_SHARE: usize = 8;

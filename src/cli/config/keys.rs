@@ -200,7 +200,7 @@ pub static KEYS: [Key; 46] = [
         section: PERFORMANCE,
         name: "auto_tune",
         alias: Some("adaptive_processing"),
-        help: "Choose buffers, blocks and readers by the sizes of the files, unless they are set. Or: adaptive_processing.",
+        help: "Choose buffers and readers by the sizes of the files, unless they are set. Also called adaptive_processing.",
         field: Field::Flag(|v| &mut v.auto_tune),
     },
     row(
@@ -351,7 +351,7 @@ pub static KEYS: [Key; 46] = [
     row(
         PERFORMANCE,
         "block_size",
-        "Bytes compressed together: more shrink more, fewer are read faster. auto_tune takes 2MB for large files.",
+        "Bytes compressed together: larger blocks shrink more, smaller ones make reading a single file faster.",
         Field::Size(|v| &mut v.block_len, BLOCKS),
     ),
     row(

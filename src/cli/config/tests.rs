@@ -286,16 +286,15 @@ fn settings_serialize() {
 fn what_is_set_is_not_chosen() {
     let chosen = |text: &str| {
         let settings = load(&format!("[performance]\n{text}")).unwrap().settings();
-        let Auto { batch, windows, blocks, readers } = settings.auto;
-        [batch, windows, blocks, readers]
+        let Auto { batch, windows, readers } = settings.auto;
+        [batch, windows, readers]
     };
-    assert_eq!(chosen(""), [true; 4]);
-    assert_eq!(chosen("auto_tune = false"), [false; 4]);
-    assert_eq!(chosen("adaptive_processing = false"), [false; 4]);
-    assert_eq!(chosen("auto_tune_batch_size = false"), [false, true, true, true]);
-    assert_eq!(chosen("small_file_batch_size = 300"), [false, true, true, true]);
-    assert_eq!(chosen("read_buffer_size = '2MB'"), [true, false, true, true]);
-    assert_eq!(chosen("block_size = '1MB'"), [true, true, false, true]);
+    assert_eq!(chosen(""), [true; 3]);
+    assert_eq!(chosen("auto_tune = false"), [false; 3]);
+    assert_eq!(chosen("adaptive_processing = false"), [false; 3]);
+    assert_eq!(chosen("auto_tune_batch_size = false"), [false, true, true]);
+    assert_eq!(chosen("small_file_batch_size = 300"), [false, true, true]);
+    assert_eq!(chosen("read_buffer_size = '2MB'"), [true, false, true]);
 }
 
 #[test]

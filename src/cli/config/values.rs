@@ -163,7 +163,6 @@ impl Values {
             auto: Auto {
                 batch: self.auto_tune && self.auto_batch && self.batch_files == default.batch_files,
                 windows: self.auto_tune && !has_own_reads,
-                blocks: self.auto_tune && self.block_len == default.block_len,
                 readers: self.auto_tune,
             },
             read_ahead_from: self.read_ahead_from,

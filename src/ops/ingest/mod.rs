@@ -29,7 +29,7 @@ use self::dispatch::Dispatcher;
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
-pub use self::tuning::{Tuned, tuned};
+use self::tuning::tuned;
 use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;
@@ -135,7 +135,6 @@ pub fn ingest(
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
     let mut files = Files::new(Arc::clone(sources), Arc::clone(&sink.objects));
     let tuned = tuned(repo.settings(), sources);
-    sink.block_len = tuned.block_len;
     let result = std::thread::scope(|scope| {
         let dispatcher = Dispatcher::new(repo, Arc::clone(sources), tuned, Arc::clone(&budget), sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());

@@ -16,7 +16,7 @@ use crate::model::tree::Content;
 use crate::ops::Result;
 use crate::repo::Repository;
 use crate::store::StoreError;
-use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
+use crate::store::layer_writer::{LayerWriter, SealedLayer};
 use crate::store::objects::{ObjectStore, OldBlock};
 use crate::store::pending::{Batch, Counterpart};
 use crate::transform::cutter::Part;
@@ -36,8 +36,6 @@ pub struct Sink<'a> {
     /// Only these are stored, even if something with their ids is there already.
     wanted: Option<hashbrown::HashSet<ObjectId>>,
     healed: u64,
-    /// Plain bytes of a block.
-    pub(super) block_len: usize,
     stats: IngestStats,
 }
 
@@ -57,7 +55,6 @@ impl<'a> Sink<'a> {
             takes_pending: false,
             wanted: None,
             healed: 0,
-            block_len: repo.settings().block_len,
             stats,
         }
     }
@@ -171,8 +168,7 @@ impl<'a> Sink<'a> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
-                let options = LayerOptions { block_len: self.block_len, ..self.repo.layer_options() };
-                let layer = self.repo.new_layer_with(Arc::clone(&self.objects), options)?;
+                let layer = self.repo.new_layer_with(Arc::clone(&self.objects), self.repo.layer_options())?;
                 self.writer.insert(layer)
             }
         };

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use crate::base::disk::open_root;
 use crate::base::monitor::Silent;
 use crate::base::size::{KIB, MIB};
-use crate::model::id::ObjectKind;
 use crate::model::tree::Content;
 use crate::ops::testing::path;
 use crate::repo::Repository;
@@ -20,37 +19,6 @@ fn contents() -> Vec<Vec<u8>> {
     files.push([noise(1, 100_000), vec![0; 400_000], noise(2, 3_000_000)].concat());
     files.push(vec![0; 200_000]);
     files
-}
-
-/// The longest blocks of content and of metadata after files with so many bytes each were stored.
-fn longest_blocks(lens: &[usize]) -> [u32; 2] {
-    let folder = tempfile::tempdir().unwrap();
-    let work = open_root(folder.path()).unwrap();
-    let mut sources = Vec::new();
-    for (number, len) in lens.iter().enumerate() {
-        let name = format!("f{number:04}");
-        work.create(name.as_ref(), 0o644).unwrap().write_at(&noise(number as u64, *len), 0).unwrap();
-        sources.push(Source { path: path(&name), len: *len as u64, cut: super::Cut::Content, before: None });
-    }
-    let repo = Repository::in_memory(work, Settings::default()).unwrap();
-    let mut sink = Sink::new(&repo);
-    ingest(&repo, &Arc::new(sources), &mut sink, &Silent).unwrap();
-    let layers = sink.finish().unwrap().0;
-    let [layer] = layers.as_slice() else { panic!("one layer") };
-    let mut longest = [0; 2];
-    for object in layer.reader.stored_objects().unwrap() {
-        let slot = &mut longest[usize::from(object.place.kind != ObjectKind::Chunk)];
-        *slot = (*slot).max(layer.reader.block(object.place.block).unwrap().raw_len);
-    }
-    longest
-}
-
-#[test]
-fn content_of_long_files_is_compressed_in_long_blocks() {
-    let [content, metadata] = longest_blocks(&[5 << 20, 100]);
-    assert!(content > 1 << 20 && content <= 2 << 20, "{content}");
-    assert!(metadata > 0 && metadata <= 512 << 10, "{metadata}");
-    assert!(longest_blocks(&[1 << 20; 4])[0] <= 512 << 10);
 }
 
 fn ingested(settings: Settings) -> Vec<Content> {
