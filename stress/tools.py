@@ -253,7 +253,7 @@ class Floor(Tool):
     """No version control at all: what copying or packing the same data costs."""
 
     name = "floor"
-    settings = "tar | zstd -3 -T2, two find processes that look at every file, and cp -a"
+    settings = "tar | zstd -3 -T2, or cp -a and sync of what does not shrink; two find processes that look at every file; cp -a"
     copies = False
 
     def __init__(self, home):
@@ -292,7 +292,6 @@ class Floor(Tool):
 class CopyFloor(Floor):
     """The floor of data that does not shrink."""
 
-    settings = "cp -a and sync, two find processes that look at every file"
     copies = True
 
 
