@@ -148,10 +148,9 @@ def edit(tree, number):
             file.write(f"edited in run {number}\n")
 
 
-def run_scenario(name, args, tool_classes):
-    """All runs of one scenario. The work folders go when a run is over: deleting slows down what follows."""
+def run_scenario(name, args, tool_classes, results, keep):
+    """Adds all runs of one scenario to the results. The work folders go when a run is over: deleting slows down what follows."""
     scenario = SCENARIOS[name](args.data, args)
-    results = []
     for number in range(args.runs):
         print(f"{name}, run {number + 1} of {args.runs}", file=sys.stderr, flush=True)
         work = args.data / "work"
@@ -162,9 +161,9 @@ def run_scenario(name, args, tool_classes):
             run.all_steps()
         finally:
             results += run.results
+            keep()
             shutil.rmtree(work, ignore_errors=True)
             sync()
-    return results
 
 
 def chosen_tools(args):
@@ -232,18 +231,23 @@ def main():
     args.data.mkdir(parents=True, exist_ok=True)
     tools, problems = chosen_tools(args)
     results = []
+    versions = {tool.name: tool.version() for tool in tools}
+
+    def keep():
+        # After each run, before its work is removed: that may take long, and what is measured is not to be lost.
+        text = report.markdown(results, tools, problems, judged=not args.quick, runs=args.runs)
+        if args.write:
+            args.write.write_text(text)
+        if args.json:
+            args.json.write_text(json.dumps({"versions": versions, "quick": args.quick, "results": results}, indent=1))
+        return text
+
     for name in args.scenarios:
         try:
-            results += run_scenario(name, args, tools)
+            run_scenario(name, args, tools, results, keep)
         except Missing as missing:
             problems.append(f"{name} was left out: {missing}")
-    text = report.markdown(results, tools, problems, judged=not args.quick, runs=args.runs)
-    print(text)
-    if args.write:
-        args.write.write_text(text)
-    if args.json:
-        versions = {tool.name: tool.version() for tool in tools}
-        args.json.write_text(json.dumps({"versions": versions, "quick": args.quick, "results": results}, indent=1))
+    print(keep())
     sys.exit(1 if problems or any("error" in result for result in results) else 0)
 
 
