@@ -1,9 +1,10 @@
 //! The rates that the requirements ask of single parts, whether two threads do twice the work, and whether much that is stored
 //! makes finding slow: one table, with what was asked.
 //!
-//! `cargo bench --bench requirements`, or with the names of parts behind `--`: chunking, hashing, storage, scaling, finding. What whole commands take, and their memory, is measured by `stress/run.py`. The table and its
-//! numbers go to `target/stress/requirements.md` and `.json` if nothing is left out. Every part checks its work before its time counts. Nothing here
-//! fails because a machine is slow.
+//! `cargo bench --bench requirements`, or with the names of parts behind `--`: chunking, hashing, storage, scaling, finding. What
+//! whole commands take, and their memory, is measured by `stress/run.py`. The table and its numbers go to
+//! `target/stress/requirements.md` and `.json` if nothing is left out. Every part checks its work before its time counts.
+//! Nothing here fails because a machine is slow.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark that cannot go on fails")]
 #![allow(missing_docs, reason = "nothing here is used from elsewhere")]
 

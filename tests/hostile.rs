@@ -556,6 +556,22 @@ impl Victim {
     }
 }
 
+/// All objects of a repository, and as many that it does not have.
+fn ids_there_and_not(folder: &Path) -> Vec<ObjectId> {
+    let objects = open_at(folder).objects();
+    let layers = (0..objects.layers().layers().len() as u32).map(|layer| objects.layers().reader(layer).unwrap());
+    let there = layers.flat_map(|layer| layer.stored_objects().unwrap()).map(|row| row.id);
+    there.flat_map(|id| [id, ObjectId::from_digest(sha256(&[id.digest()]))]).collect()
+}
+
+/// Does asking for many objects together say what asking one by one says?
+fn together_is_as_alone(folder: &Path, ids: &[ObjectId]) -> bool {
+    let Ok(repo) = try_open(&open_root(folder).unwrap(), settings()) else { return true };
+    let objects = repo.objects();
+    let alone: Result<Vec<bool>, StoreError> = ids.iter().map(|id| objects.contains(id)).collect();
+    objects.contains_each(ids).ok() == alone.ok()
+}
+
 fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[at] ^= 0x10;
@@ -649,6 +665,7 @@ fn whole_files_gone_bad() {
 fn any_byte_of_a_layer_flipped() {
     let victim = Victim::new();
     let repo = open_at(victim.folder.path());
+    let ids = ids_there_and_not(victim.folder.path());
     // One layer of content and one of trees.
     for layer in victim.files("layers", "").into_iter().take(4) {
         let good = fs::read(&layer).unwrap();
@@ -656,6 +673,7 @@ fn any_byte_of_a_layer_flipped() {
         let mut harmless = 0;
         for at in 0..good.len() {
             let (found, seen) = victim.meanwhile(&layer, Some(&flipped(&good, at)), |folder| {
+                assert!(together_is_as_alone(folder, &ids), "byte {at} of {}", good.len());
                 let found = read_everything(folder);
                 let look = found.is_ok() || at % FSCK_EVERY == 0;
                 (found, !look || fsck_sees(folder))
@@ -720,8 +738,12 @@ fn any_byte_of_the_index_flipped_is_harmless() {
     let victim = Victim::new();
     let index = victim.files("index", "")[0].clone();
     let good = fs::read(&index).unwrap();
+    let ids = ids_there_and_not(victim.folder.path());
     for at in 0..good.len() {
-        let found = victim.with(&index, Some(&flipped(&good, at)));
+        let found = victim.meanwhile(&index, Some(&flipped(&good, at)), |folder| {
+            assert!(together_is_as_alone(folder, &ids), "byte {at} of {}", good.len());
+            read_everything(folder)
+        });
         assert!(found == victim.sound, "byte {at} of {}: {:?}", good.len(), found.err());
     }
     // Nor does it keep anybody from working.

@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn more_entries_with_one_prefix_than_layers_explain_are_no_answer() {
+        let layers = [LayerId::from_digest([1; 32])];
+        for (count, is_answer) in [(MAX_SAME_PREFIX, true), (MAX_SAME_PREFIX + 1, false)] {
+            let entries: Vec<IndexEntry> =
+                (0..count as u32).map(|row| IndexEntry { prefix: 7, layer: 0, row }).collect();
+            let file = encode(&[4; 16], &layers, &entries);
+            let view = IndexView::new(&decode_header(&[4; 16], &file).unwrap(), &file).unwrap();
+            assert_eq!(view.find(7).count(), count);
+            assert_eq!(view.find_each(&[7]).is_some(), is_answer);
+        }
+    }
+
+    #[test]
     fn damage_is_noticed() {
         let (_, file) = sample();
         assert_eq!(decode_header(&[5; 16], &file), Err(FormatError::OtherRepository(WHAT)));

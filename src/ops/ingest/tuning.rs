@@ -17,7 +17,7 @@ const LARGE_WINDOW_LEN: usize = 4 * MIB as usize;
 /// With more files than this, starting threads for them costs little beside reading.
 const MANY_FILES: usize = 1_000;
 
-/// How files are read and stored.
+/// How files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuned {
     /// Tiny files read in one task.
