@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use common::*;
 use digstore::base::disk::fault::{EVERY_UNSYNCED, Fault, FaultDisk, Unsynced};
-use digstore::base::disk::{Dir, is_temp_name};
+use digstore::base::disk::{Dir, is_temp_name, open_root};
 use digstore::base::monitor::Silent;
 use digstore::model::path::CONTROL_DIR;
 use digstore::model::refs::Head;
@@ -443,6 +443,57 @@ fn a_stop_at_any_operation_loses_nothing_that_was_reported() {
                 let tail = &log[log.len().saturating_sub(40)..];
                 panic!("stop {stop} in {:?} with {unsynced:?}: {error:?}\n{tail:#?}", SCENARIO[done]);
             }
+        }
+    }
+}
+
+/// An add in pieces: what is recorded of each path is what it was before or what it is afterwards, and the next add does the
+/// rest.
+#[test]
+fn an_add_in_pieces_that_stops_has_recorded_whole_paths() {
+    const PIECES: u64 = 4;
+    let in_pieces = || digstore::repo::Settings { paths_at_once: 3, ..crash_settings() };
+    let prepare = || {
+        let folder = start();
+        let repo = try_init(&open_root(folder.path()).unwrap(), in_pieces()).unwrap();
+        save(&repo, "before");
+        edit(repo.work(), &version(4)).unwrap();
+        // Where a folder was, there is a file now.
+        let (lsn, staged) = (repo.journal().read().lsn(), observe(&repo).staged);
+        (folder, lsn, staged)
+    };
+    let (folder, lsn, before) = prepare();
+    let repo = try_open(&open_root(folder.path()).unwrap(), in_pieces()).unwrap();
+    let added = add_all(&repo).unwrap();
+    let paths = (added.added.len() + added.modified.len() + added.deleted.len()) as u64;
+    assert_eq!((paths.div_ceil(3), repo.journal().read().lsn() - lsn), (PIECES, PIECES), "{added:?}");
+    let after = observe(&repo).staged;
+    let mut halves = 0;
+    for stop in 0.. {
+        let (folder, ..) = prepare();
+        let disk = FaultDisk::new(folder.path(), Some((stop, Fault::Stop))).unwrap();
+        let stopped = try_open(&disk.root(), in_pieces()).map(|repo| add_all(&repo));
+        if matches!(stopped, Ok(Ok(_))) {
+            assert!(halves > 0 && stop > 20, "{stop}");
+            return;
+        }
+        for unsynced in EVERY_UNSYNCED {
+            let image = scratch();
+            disk.image(unsynced, image.path()).unwrap();
+            // The machine has started anew: that the one who had the lock before ended in order says nothing any more.
+            fs::write(image.path().join(CONTROL_DIR).join("lock"), "").unwrap();
+            let repo = try_open(&open_root(image.path()).unwrap(), in_pieces()).unwrap();
+            let found = observe(&repo).staged;
+            halves += usize::from(found != before && found != after);
+            for path in before.keys().chain(after.keys()).chain(found.keys()) {
+                let now = found.get(path);
+                assert!(
+                    now == before.get(path) || now == after.get(path),
+                    "stop {stop}, {unsynced:?}: {path:?} {now:?}"
+                );
+            }
+            assert_clean(&repo);
+            assert_usable(image.path(), &repo);
         }
     }
 }

@@ -165,3 +165,29 @@ fn the_same_files_give_the_same_commit_in_another_repository() {
     assert_eq!(one.0, two.0);
     assert_ne!(one.1, two.1);
 }
+
+#[test]
+fn the_same_files_give_the_same_commit_however_many_paths_are_recorded_together() {
+    let folder = scratch();
+    let work_path = folder.path().join("work");
+    fs::create_dir(&work_path).unwrap();
+    make_work(&work_path);
+    let expected = read_items(&work_path);
+    let mut commits = Vec::new();
+    for paths_at_once in [0, 1, 7, expected.len(), usize::MAX] {
+        let name = format!("store-{paths_at_once}");
+        let (dir, _) =
+            init::create(open_root(folder.path()).unwrap().as_ref(), OsStr::new(&name), ChunkParams::default())
+                .unwrap();
+        let settings = Settings { paths_at_once, ..settings() };
+        let repo = Repository::open(dir, open_root(&work_path).unwrap(), settings).unwrap();
+        let added = add_all(&repo).unwrap();
+        let pieces = expected.len().div_ceil(paths_at_once.max(1));
+        assert_eq!(repo.journal().read().lsn(), pieces as u64);
+        assert_eq!((added.added.len(), added.ingest.files > 40), (expected.len(), true));
+        let id = try_commit(&repo, "all").unwrap().id;
+        assert_eq!(stored_items(&repo, &id), expected);
+        commits.push((id, added.ingest.chunks_new, added.ingest.chunks_known, added.ingest.bytes));
+    }
+    assert!(commits.windows(2).all(|two| two[0] == two[1]), "{commits:?}");
+}

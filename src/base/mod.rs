@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod kind;
 pub mod memo;
+pub mod memory;
 pub mod meter;
 pub mod metrics;
 pub mod monitor;

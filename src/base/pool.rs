@@ -84,6 +84,38 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Buffers of one capacity that are used again.
+///
+/// Buffers that one thread makes and another frees leave holes behind, and new ones cost page faults.
+#[derive(Debug)]
+pub struct Spare {
+    capacity: usize,
+    most: usize,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Spare {
+    /// None yet, of `capacity` bytes each; so many are kept at `most`.
+    pub fn new(capacity: usize, most: usize) -> Self {
+        Self { capacity, most, buffers: Mutex::default() }
+    }
+
+    /// An empty buffer with room for at least `len` bytes.
+    pub fn take(&self, len: usize) -> Vec<u8> {
+        let spare = if len <= self.capacity { lock(&self.buffers).pop() } else { None };
+        spare.unwrap_or_else(|| Vec::with_capacity(len.max(self.capacity)))
+    }
+
+    /// Takes a buffer back that is not needed any more. One that has become longer is not kept.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        let mut buffers = lock(&self.buffers);
+        if buffer.capacity() == self.capacity && buffers.len() < self.most {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+}
+
 /// A counting semaphore in bytes. A request above the capacity is cut to it, so that it can be granted at all.
 #[derive(Debug)]
 pub struct ByteBudget {
@@ -152,6 +184,23 @@ mod tests {
         drop(budget.take(100));
         assert_eq!(lock(&budget.free).now, 100);
         assert_eq!(budget.peak_and_capacity(), (100, 100));
+    }
+
+    #[test]
+    fn buffers_come_again_unless_they_have_grown_or_are_too_many() {
+        let spare = Spare::new(1_000, 2);
+        let mut buffer = spare.take(10);
+        buffer.resize(1_000, 1);
+        let place = buffer.as_ptr();
+        spare.give(buffer);
+        assert_eq!(spare.take(1_001).capacity(), 1_001, "too short for this");
+        let mut again = spare.take(1_000);
+        assert!(again.is_empty() && again.as_ptr() == place);
+        again.resize(1_001, 1);
+        spare.give(again);
+        assert!(lock(&spare.buffers).is_empty());
+        [spare.take(0), spare.take(0), spare.take(0)].into_iter().for_each(|buffer| spare.give(buffer));
+        assert_eq!(lock(&spare.buffers).len(), 2);
     }
 
     #[test]

@@ -79,6 +79,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Err(_) if mends => Config::defaults()?,
         loaded => loaded?,
     };
+    config.limit_allocator();
     let draw = !global.no_progress && !global.quiet && !global.json && io::stderr().is_terminal();
     let progress = Progress::new(draw, global.json, config.drawing(), cancelled);
     let paint = Paint(!global.json && wants_color(global.color));

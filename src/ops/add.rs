@@ -7,19 +7,20 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::gc::merge;
-use super::ingest::{Captured, IngestStats, Sink, Source, ingest};
+use super::ingest::{self, Captured, IngestStats, Sink, Source, ingest_part};
 use super::moved::Gone;
 use super::scan::{Pair, listed_ops, pair, walk_tree};
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
+use crate::base::memory;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
-use crate::repo::{Repository, trees};
+use crate::repo::{Repository, WriteLock, trees};
 use crate::store::{refs, staging};
 use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
@@ -64,7 +65,7 @@ pub struct Outcome {
 
 /// A path that does not look as it was recorded. There may be a million of them.
 struct Change {
-    /// Where.
+    /// Where; a file's goes on to its source.
     path: RepoPath,
     /// What was recorded.
     staged: Option<Box<StagedEntry>>,
@@ -85,26 +86,19 @@ enum Now {
 pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("add");
     let lock = repo.lock("add")?;
-    let mut sink = Sink::new(repo);
-    let (outcome, ops) = stage(repo, options, &mut sink, monitor)?;
-    let (layers, stats) = sink.finish()?;
-    let outcome = Outcome { ingest: stats, ..outcome };
-    if !options.dry_run && (!ops.is_empty() || !layers.is_empty()) {
-        repo.commit(&lock, &layers, ops)?;
+    let outcome = stage(repo, &lock, options, monitor)?;
+    if outcome.ingest.stored_bytes > 0 {
         merge::maintain(repo, &lock, monitor);
     }
     Ok(outcome)
 }
 
-/// Finds and stores changes; gives what to record. Needs the writer lock.
-pub fn stage(
-    repo: &Repository,
-    options: &Options,
-    sink: &mut Sink<'_>,
-    monitor: &dyn Monitor,
-) -> Result<(Outcome, Vec<Op>)> {
+/// Finds, stores and records changes.
+///
+/// Of more changes than fit in memory, some are recorded before the next are read; what is recorded stays if that fails.
+pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
-    let (mut changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
+    let (changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
@@ -112,40 +106,26 @@ pub fn stage(
         for change in &changes {
             preview(change, &mut outcome);
         }
-        return Ok((outcome, Vec::new()));
+        return Ok(outcome);
     }
-    let mut bands = BandPaths::new(repo.work());
     let mut gone = Gone::default();
     for change in changes.iter().filter(|change| matches!(change.now, Now::Gone)) {
         gone.add(&change.path, change.staged.as_deref());
     }
-    let sources = changes.iter_mut().filter_map(|change| match change.now {
-        Now::File(len) => {
-            let path = std::mem::take(&mut change.path);
-            Some(Source::new(path, len, change.staged.as_deref(), &mut bands).or_like(&gone))
-        }
-        _ => None,
-    });
-    let sources = Arc::new(sources.collect::<Vec<_>>());
-    let mut contents = sources.iter().zip(ingest(repo, &sources, sink, monitor)?.files);
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
-    let mut staging = Staging { repo, head: &head, generation, ops: listed, outcome };
-    for Change { path, staged, now } in changes {
-        match now {
-            Now::File(_) => match contents.next() {
-                Some((source, Ok(captured))) => staging.file(&source.path, staged.as_deref(), captured),
-                Some((_, Err(why))) => staging.failed(&why, monitor),
-                None => {}
-            },
-            Now::Known(known) => {
-                let (node, stat) = *known;
-                staging.record(&path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
-            }
-            Now::Gone => staging.gone(path)?,
-        }
-    }
-    Ok((staging.outcome, staging.ops))
+    let bands = BandPaths::new(repo.work());
+    let mut staging = Staging { repo, head: &head, generation, bands, gone, ops: listed, outcome };
+    let lens = changes.iter().filter_map(|change| match change.now {
+        Now::File(len) => Some(len),
+        _ => None,
+    });
+    memory::give_back();
+    ingest::begin(monitor, lens);
+    let staged = staging.store_all(lock, changes, monitor);
+    monitor.end();
+    staged?;
+    Ok(staging.outcome)
 }
 
 fn preview(change: &Change, outcome: &mut Outcome) {
@@ -203,6 +183,9 @@ fn find_changes(
         Ok(())
     })?;
     monitor.end();
+    changes.shrink_to_fit();
+    // What is recorded first may be all that is: a file must not stand above what was in a folder of its name.
+    changes.sort_by_key(|change| !matches!(change.now, Now::Gone));
     Ok((changes, listed))
 }
 
@@ -250,12 +233,63 @@ struct Staging<'a> {
     repo: &'a Repository,
     head: &'a Arc<Tree>,
     generation: u64,
+    bands: BandPaths,
+    gone: Gone,
     ops: Vec<Op>,
     outcome: Outcome,
 }
 
 impl Staging<'_> {
-    fn file(&mut self, path: &RepoPath, staged: Option<&StagedEntry>, captured: Captured) {
+    /// Stores and records changes, no more at a time than the settings say.
+    fn store_all(&mut self, lock: &WriteLock, changes: Vec<Change>, monitor: &dyn Monitor) -> Result<()> {
+        let mut left = changes.into_iter();
+        loop {
+            let some = left.by_ref().take(self.repo.settings().paths_at_once.max(1)).collect();
+            let mut sink = Sink::new(self.repo);
+            self.store(some, &mut sink, monitor)?;
+            let (layers, stats) = sink.finish()?;
+            self.outcome.ingest += stats;
+            let ops = std::mem::take(&mut self.ops);
+            if !ops.is_empty() || !layers.is_empty() {
+                self.repo.commit(lock, &layers, ops)?;
+            }
+            memory::give_back();
+            if left.len() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stores changes, and puts what is to be recorded into the batch.
+    fn store(&mut self, mut changes: Vec<Change>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        let sources = changes.iter_mut().filter_map(|change| match change.now {
+            Now::File(len) => {
+                let path = std::mem::take(&mut change.path);
+                Some(Source::new(path, len, change.staged.as_deref(), &mut self.bands).or_like(&self.gone))
+            }
+            _ => None,
+        });
+        let sources = Arc::new(sources.collect());
+        let files = ingest_part(self.repo, &sources, sink, monitor)?.files;
+        let mut contents = Arc::unwrap_or_clone(sources).into_iter().zip(files);
+        for Change { path, staged, now } in changes {
+            match now {
+                Now::File(_) => match contents.next() {
+                    Some((source, Ok(captured))) => self.file(source.path, staged.as_deref(), captured),
+                    Some((_, Err(why))) => self.failed(&why, monitor),
+                    None => {}
+                },
+                Now::Known(known) => {
+                    let (node, stat) = *known;
+                    self.record(path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
+                }
+                Now::Gone => self.remove(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: RepoPath, staged: Option<&StagedEntry>, captured: Captured) {
         self.outcome.extended_attributes += u64::from(captured.has_xattrs);
         let node = StagedNode::File { len: captured.stat.len, content: captured.content };
         self.record(path, staged, node, &captured.stat, captured.racy);
@@ -267,7 +301,7 @@ impl Staging<'_> {
     }
 
     /// Records what a path is now. Where only times differ, the recorded time stays: it is that of the content.
-    fn record(&mut self, path: &RepoPath, staged: Option<&StagedEntry>, node: StagedNode, stat: &Stat, racy: bool) {
+    fn record(&mut self, path: RepoPath, staged: Option<&StagedEntry>, node: StagedNode, stat: &Stat, racy: bool) {
         let fresh = StagedEntry {
             node,
             meta: Meta { mode: stat.mode, mtime_ns: stat.mtime_ns },
@@ -277,22 +311,20 @@ impl Staging<'_> {
         };
         let entry = match staged {
             Some(old) if old.same_version(&fresh) => {
-                StagedEntry { seen: fresh.seen, racy, meta: Meta { mode: stat.mode, ..old.meta }, ..old.clone() }
+                let meta = Meta { mode: stat.mode, ..old.meta };
+                let entry = StagedEntry { seen: fresh.seen, racy, meta, ..old.clone() };
+                self.ops.push(staging::put_op(&path, &entry));
+                return;
             }
-            Some(_) => {
-                self.outcome.modified.push(path.clone());
-                fresh
-            }
-            None => {
-                self.outcome.added.push(path.clone());
-                fresh
-            }
+            _ => fresh,
         };
-        self.ops.push(staging::put_op(path, &entry));
+        self.ops.push(staging::put_op(&path, &entry));
+        let list = if staged.is_some() { &mut self.outcome.modified } else { &mut self.outcome.added };
+        list.push(path);
     }
 
     /// Records that a path is gone. What was never committed is forgotten altogether.
-    fn gone(&mut self, path: RepoPath) -> Result<()> {
+    fn remove(&mut self, path: RepoPath) -> Result<()> {
         let committed = trees::lookup(&self.repo.objects(), self.head, &path)?.is_some();
         self.ops.push(removal(&path, committed, self.generation));
         self.outcome.deleted.push(path);

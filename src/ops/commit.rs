@@ -64,19 +64,13 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let _timer = repo.metrics().start("commit");
     check_text(options)?;
     let lock = repo.lock("commit")?;
-    let mut sink = Sink::new(repo);
     let (mut unreadable, mut ops) = (0, Vec::new());
     if options.all {
         let all = add::Options { paths: vec![RepoPath::root()], tracked_only: true, ..add::Options::default() };
-        let (outcome, staged) = add::stage(repo, &all, &mut sink, monitor)?;
-        unreadable = outcome.unreadable;
-        if !staged.is_empty() {
-            // Staged for good before it is committed: if the commit fails, nothing that was read is lost.
-            let (layers, _) = std::mem::replace(&mut sink, Sink::new(repo)).finish()?;
-            repo.commit(&lock, &layers, staged)?;
-            sink = Sink::new(repo);
-        }
+        // Staged for good before it is committed: if the commit fails, nothing that was read is lost.
+        unreadable = add::stage(repo, &lock, &all, monitor)?.unreadable;
     }
+    let mut sink = Sink::new(repo);
     let (head, generation) = {
         let state = repo.journal().read();
         (refs::head(&state)?, refs::generation(&state)?)

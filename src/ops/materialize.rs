@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -11,8 +11,10 @@ use super::compare::holds;
 use super::{Error, Result};
 use crate::base::disk::{Dir, DiskFile, Stat};
 use crate::base::kind::ErrorKind;
+use crate::base::memory;
 use crate::base::meter::{Meter, Stage};
 use crate::base::monitor::Monitor;
+use crate::base::pool::lock;
 use crate::model::id::{ChunkId, ObjectKind, RecipeId};
 use crate::model::path::RepoPath;
 use crate::model::recipe::{Piece, Recipe};
@@ -62,6 +64,8 @@ const RESTORED_MODE: u32 = 0o777;
 const FILES_PER_TASK: usize = 64;
 /// Bytes of blocks kept for another task. Tasks go through the blocks in order, so that one comes soon or came before.
 const SHARED_LEN: usize = 32 << 20;
+/// If the cache for decoded blocks is short, no more than one part in this many of it.
+const SHARED_SHARE: usize = 8;
 /// From here on the parts of one file are written by several threads.
 const PARALLEL_FROM_LEN: u64 = 16 << 20;
 
@@ -93,15 +97,24 @@ pub fn write_files(
     let (objects, meter) = (repo.objects(), repo.pools().meter());
     let bytes = files.iter().map(file_len).sum();
     monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
+    memory::give_back();
     let writer = Writer {
         objects: &objects,
         meter,
-        shared: BlockCache::new(SHARED_LEN, Arc::default()),
+        shared: BlockCache::new(SHARED_LEN.min(repo.settings().cache_len / SHARED_SHARE), Arc::default()),
         root,
         options,
         monitor,
     };
-    let mut results: Vec<Option<Written>> = vec![None; files.len()];
+    let results: Mutex<Vec<Option<Written>>> = Mutex::new(vec![None; files.len()]);
+    let record = |written: Vec<(usize, Written)>| {
+        let mut results = lock(&results);
+        for (at, written) in written {
+            if let Some(slot) = results.get_mut(at) {
+                *slot = Some(written);
+            }
+        }
+    };
     let done = repo.pools().cpu().install(|| {
         let (large, mut small): (Vec<usize>, Vec<usize>) =
             (0..files.len()).partition(|at| files.get(*at).is_some_and(|file| file_len(file) >= PARALLEL_FROM_LEN));
@@ -112,24 +125,19 @@ pub fn write_files(
             .chunk_by(|a, b| place(a).block() == place(b).block())
             .flat_map(|group| group.chunks(FILES_PER_TASK))
             .collect();
-        let written: Vec<Vec<(usize, Written)>> =
-            tasks.par_iter().with_max_len(1).map(|task| writer.write_task(files, task)).collect();
-        let mut written: Vec<(usize, Written)> = written.into_iter().flatten().collect();
+        tasks.par_iter().with_max_len(1).for_each(|task| record(writer.write_task(files, task)));
         for at in large {
-            written.extend(files.get(at).map(|file| (at, writer.write_large(file))));
+            record(files.get(at).map(|file| (at, writer.write_large(file))).into_iter().collect());
         }
-        Ok::<_, Error>(written)
+        Ok::<_, Error>(())
     });
     monitor.end();
-    for (at, written) in done? {
-        if let Some(slot) = results.get_mut(at) {
-            *slot = Some(written);
-        }
-    }
+    done?;
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
     let unreached = || Err(Failure { message: "it was not reached".to_owned(), kind: ErrorKind::Failed });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(results.into_iter().map(|written| written.unwrap_or_else(unreached)).collect())
 }
 

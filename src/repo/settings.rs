@@ -66,6 +66,8 @@ pub struct Settings {
     pub cache_len: usize,
     /// Bytes of file content in flight between reading and storing.
     pub in_flight_len: usize,
+    /// Changed paths that are recorded together; so many are in memory with all that is known of them.
+    pub paths_at_once: usize,
     /// Threads that read; 0 for automatic.
     pub io_threads: usize,
     /// Threads that compute; 0 for automatic.
@@ -108,6 +110,7 @@ impl Default for Settings {
             layer_len: 512 * MIB,
             cache_len: 500 * MIB as usize,
             in_flight_len: 48 * MIB as usize,
+            paths_at_once: 256 << 10,
             io_threads: 0,
             cpu_threads: 0,
             durability: Durability::Strict,

@@ -17,7 +17,7 @@ use super::layer_reader::{LayerReader, file_name};
 use super::objects::{ObjectStore, OldBlock, end_opposite};
 use super::refs;
 use crate::base::meter::Stage;
-use crate::base::pool::Pools;
+use crate::base::pool::{Pools, Spare};
 use crate::format::RepoId;
 use crate::format::journal::Op;
 use crate::format::layer::{self, Base, BlockRow, HEADER_LEN, ObjectRow, Place, encode_header, encode_tables};
@@ -70,6 +70,8 @@ pub struct LayerWriter {
     content: OpenBlock,
     metadata: OpenBlock,
     in_flight: VecDeque<InFlight>,
+    /// Plain blocks that are written.
+    spare: Spare,
     next_block: u32,
     plain_bytes: u64,
 }
@@ -108,6 +110,8 @@ impl LayerWriter {
         options: LayerOptions,
     ) -> Result<Self, StoreError> {
         let mut upload = backend.create()?;
+        // Those in flight, and the two that are open.
+        let spare = Spare::new(options.block_len, pools.cpu_threads() * BLOCKS_IN_FLIGHT_PER_THREAD + 2);
         upload.append(&encode_header(options.version, &repo))?;
         Ok(Self {
             backend,
@@ -123,6 +127,7 @@ impl LayerWriter {
             content: OpenBlock::default(),
             metadata: OpenBlock::default(),
             in_flight: VecDeque::new(),
+            spare,
             next_block: 0,
             plain_bytes: 0,
         })
@@ -177,11 +182,10 @@ impl LayerWriter {
         if !open.bytes.is_empty() && (is_full || differs) {
             self.close_block(kind)?;
         }
-        let capacity = self.options.block_len;
         let next = self.next_block;
         let open = if kind == ObjectKind::Chunk { &mut self.content } else { &mut self.metadata };
         let block = *open.number.get_or_insert_with(|| {
-            open.bytes.reserve(capacity);
+            open.bytes = self.spare.take(bytes.len());
             next
         });
         if block == next {
@@ -282,7 +286,11 @@ impl LayerWriter {
         });
         let raw_len = plain.len() as u32;
         let row = BlockRow { raw_len, crc: crc32fast::hash(stored), codec, filter, base, ..UNWRITTEN };
-        self.write_block(number, row, stored)
+        self.write_block(number, row, stored)?;
+        if let Some(plain) = Arc::into_inner(plain) {
+            self.spare.give(plain);
+        }
+        Ok(())
     }
 
     /// Appends a block's stored bytes; its place in the file is set here.

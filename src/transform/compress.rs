@@ -33,8 +33,9 @@ const MIN_GAIN_SHARE: usize = 32;
 const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
 
 thread_local! {
-    /// A context holds megabytes of tables; each thread keeps one.
-    static COMPRESSOR: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
+    /// A context holds megabytes of tables; each thread keeps one, and for compressing also room for the result, of which
+    /// nobody knows how long it gets.
+    static COMPRESSOR: RefCell<Option<(CCtx<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
@@ -233,21 +234,30 @@ fn plane_level(level: i32) -> i32 {
 fn encode_planes(filter: Filter, filtered: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut frames = Vec::new();
     for plane in filtered.chunks(filter.plane_len(filtered.len()).max(1)) {
-        frames.append(&mut encode(plane, &[], level)?);
+        encode_onto(&mut frames, plane, &[], level)?;
     }
     Ok(frames)
 }
 
 fn encode(plain: &[u8], dictionary: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(compress_bound(plain.len()));
-    COMPRESSOR.with_borrow_mut(|slot| {
-        let context = match slot {
-            Some(context) => context,
-            None => slot.insert(CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
-        };
-        done(context.compress_using_dict(&mut out, plain, dictionary, level))
-    })?;
+    let mut out = Vec::new();
+    encode_onto(&mut out, plain, dictionary, level)?;
     Ok(out)
+}
+
+/// Appends one frame.
+fn encode_onto(out: &mut Vec<u8>, plain: &[u8], dictionary: &[u8], level: i32) -> io::Result<()> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let (context, room) = match slot {
+            Some(kept) => kept,
+            None => slot.insert((CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?, Vec::new())),
+        };
+        room.clear();
+        room.reserve(compress_bound(plain.len()));
+        done(context.compress_using_dict(room, plain, dictionary, level))?;
+        out.extend_from_slice(room);
+        Ok(())
+    })
 }
 
 fn done(result: SafeResult) -> io::Result<usize> {

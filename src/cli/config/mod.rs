@@ -30,6 +30,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use digstore::base::memory;
 use digstore::repo::Settings;
 use serde::{Serialize, Serializer};
 
@@ -216,6 +217,13 @@ impl Config {
     /// With more paths than this, each of them is listed no longer.
     pub fn most_listed(&self) -> u64 {
         self.values.most_listed
+    }
+
+    /// Asks the allocator to hold no more than befits the limit.
+    pub fn limit_allocator(&self) {
+        let [len, heaps] = [values::KEPT_SHARE, values::HEAP_LEN]
+            .map(|divisor| usize::try_from(self.values.max_memory / divisor).unwrap_or(usize::MAX));
+        memory::hold_less(len, heaps);
     }
 
     /// What is too slow or too much; none if nobody watches.

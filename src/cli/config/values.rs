@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use digstore::base::size::GIB;
+use digstore::base::size::{GIB, KIB, MIB};
 use digstore::repo::Settings;
 use digstore::repo::settings::{Auto, SizeClasses};
 use digstore::store::journal::{Durability, SnapshotPolicy};
@@ -26,6 +26,15 @@ const BEST_LEVEL: i32 = 12;
 const CACHE_SHARE: u64 = 4;
 /// and one in this many for content in flight, which exists several times on its way.
 const IN_FLIGHT_SHARE: u64 = 32;
+/// and one in this many for changed paths until they are recorded, of which each takes about so many bytes.
+const PATHS_SHARE: u64 = 8;
+const PATH_LEN: u64 = KIB;
+
+/// Buffers of one part in this many are kept when they are freed, on several threads: with 64 MB those of 512 KiB, with 2 GB
+/// those of 16 MiB.
+pub const KEPT_SHARE: u64 = 128;
+/// One heap for so many bytes: with 64 MB, two.
+pub const HEAP_LEN: u64 = 32 * MIB;
 
 /// Of `chunk_size`, with `deduplication_aggressive`.
 const AGGRESSIVE_SHARE: u64 = 4;
@@ -176,6 +185,7 @@ impl Values {
             layer_len: self.layer_len,
             cache_len: len(self.cache.min(self.max_memory / CACHE_SHARE)),
             in_flight_len: len(self.in_flight.min(self.max_memory / IN_FLIGHT_SHARE)),
+            paths_at_once: len(self.max_memory / PATHS_SHARE / PATH_LEN).min(Settings::default().paths_at_once),
             io_threads: len(self.io_threads),
             cpu_threads: len(self.cpu_threads),
             durability: self.durability(),

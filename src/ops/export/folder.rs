@@ -37,25 +37,18 @@ pub(super) fn create(path: &Path) -> Result<Arc<dyn Dir>> {
 pub(super) fn write_tree(
     repo: &Repository,
     dir: &Arc<dyn Dir>,
-    entries: &Entries,
+    entries: Entries,
     outcome: &mut Outcome,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let is_dir = |entry: &Entry| matches!(entry.node, Node::Dir { .. });
+    let (own_folders, files): (Entries, Entries) =
+        entries.into_iter().partition(|(_, entry)| matches!(entry.node, Node::Dir { .. }));
     let mut folders = Folders::new(Arc::clone(dir));
-    for (path, _) in entries.iter().filter(|(_, entry)| is_dir(entry)) {
+    for (path, _) in &own_folders {
         folders.open(path, IfAbsent::Create).on("create", dir.path().join(path.as_os_str()))?;
     }
-    let files: Vec<FileWrite> = entries
-        .iter()
-        .filter(|(_, entry)| !is_dir(entry))
-        .map(|(path, entry)| FileWrite {
-            path: path.clone(),
-            meta: entry.meta,
-            node: entry.node.clone(),
-            expect: Expect::Absent,
-        })
-        .collect();
+    let file = |(path, Entry { meta, node, .. })| FileWrite { path, meta, node, expect: Expect::Absent };
+    let files: Vec<FileWrite> = files.into_iter().map(file).collect();
     for written in write_files(repo, dir, &files, WriteOptions { set_times: true, clones: None }, monitor)? {
         if let Err(failure) = written {
             monitor.problem(&failure.message);
@@ -64,7 +57,7 @@ pub(super) fn write_tree(
         }
     }
     // Deepest first: writing into a folder changes its time, and a folder without write permission takes nothing more.
-    for (path, entry) in entries.iter().rev().filter(|(_, entry)| is_dir(entry)) {
+    for (path, entry) in own_folders.iter().rev() {
         if let Err(error) = finish_folder(&mut folders, path, entry) {
             monitor.problem(&format!("cannot set mode and time of {path}: {error}"));
             outcome.failed += 1;

@@ -78,7 +78,7 @@ pub fn export(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     match &options.target {
         Target::Dir(path) => {
             let dir = folder::create(path)?;
-            folder::write_tree(repo, &dir, &entries, &mut outcome, monitor)?;
+            folder::write_tree(repo, &dir, entries, &mut outcome, monitor)?;
         }
         Target::Tar { path, zstd } => {
             monitor.begin("writing the archive", Some(entries.len() as u64), Some(outcome.bytes));

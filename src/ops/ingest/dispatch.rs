@@ -10,14 +10,14 @@ use rayon::ThreadPool;
 
 use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
-use super::tuning::Tuned;
+use super::tuning::tuned;
 use super::{Cut, Source};
 use crate::base::clock;
 use crate::base::disk::real::{has_user_xattrs, read_soon};
 use crate::base::disk::{Dir, Stat};
 use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
-use crate::base::pool::{ByteBudget, Pools};
+use crate::base::pool::{ByteBudget, Pools, Spare};
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
 use crate::repo::Repository;
@@ -29,7 +29,7 @@ use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::read;
 
 /// Bytes of small files read in one task: enough to make the task worth its overhead.
-const BATCH_BYTES: u64 = 1 << 20;
+pub const BATCH_BYTES: u64 = 512 << 10;
 /// One window is at most this share of the budget. Several must fit, or reading would wait for hashing.
 const WINDOW_SHARE: usize = 8;
 /// A huge file may hold this share of the budget, so that its neighbours are read while its end is still hashed.
@@ -60,6 +60,7 @@ struct Shared {
     window_len: usize,
     large_window_len: usize,
     read_ahead_from: u64,
+    spare: Arc<Spare>,
     sender: Sender<(u64, Job<Done>)>,
 }
 
@@ -68,12 +69,13 @@ impl<'a> Dispatcher<'a> {
     pub fn new(
         repo: &Repository,
         sources: Arc<Vec<Source>>,
-        tuned: Tuned,
-        budget: Arc<ByteBudget>,
+        budget: &Arc<ByteBudget>,
+        spare: Arc<Spare>,
         sender: Sender<(u64, Job<Done>)>,
         monitor: &'a dyn Monitor,
         stop: &'a AtomicBool,
     ) -> Self {
+        let tuned = tuned(repo.settings(), &sources);
         let Settings { classes, in_flight_len, read_ahead_from, .. } = repo.settings();
         let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
         // Windows are whole zero blocks.
@@ -89,10 +91,11 @@ impl<'a> Dispatcher<'a> {
             window_len: window(tuned.read_len),
             large_window_len: window(tuned.large_read_len),
             read_ahead_from: *read_ahead_from,
+            spare,
             sender,
         });
         let huge_budget = Arc::new(ByteBudget::new(in_flight_len / HUGE_SHARE));
-        Self { sources, shared, budget, huge_budget, monitor, stop, next_job: 0 }
+        Self { sources, shared, budget: Arc::clone(budget), huge_budget, monitor, stop, next_job: 0 }
     }
 
     fn stopped(&self) -> bool {
@@ -169,8 +172,8 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn dispatch_small(&mut self, batch: Range<usize>) {
-        let bytes = batch.clone().map(|file| self.len_of(file)).sum();
-        let (number, held) = self.take(bytes);
+        // A buffer that comes again has been full some time.
+        let (number, held) = self.take(BATCH_BYTES);
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.readers().spawn_fifo(move || {
             let busy = shared.pools.meter().time(Stage::Read);
@@ -392,7 +395,7 @@ fn read_once(folders: &mut Folders, path: &RepoPath, buffer: &mut Vec<u8>) -> st
 fn read_small(shared: &Shared, sources: &[Source], batch: Range<usize>) -> Raw {
     let mut folders = Folders::new(Arc::clone(&shared.root));
     let expected: u64 = sources.get(batch.clone()).unwrap_or_default().iter().map(|source| source.len).sum();
-    let mut buffer = Vec::with_capacity(expected as usize);
+    let mut buffer = shared.spare.take(usize::try_from(expected).unwrap_or(usize::MAX));
     let mut files = Vec::with_capacity(batch.len());
     for (source, file) in sources.get(batch.clone()).unwrap_or_default().iter().zip(batch) {
         let read = read_whole(&mut folders, &source.path, &mut buffer);

@@ -19,22 +19,22 @@ mod tests;
 mod tuning;
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 
 use serde::Serialize;
 
-use self::dispatch::Dispatcher;
+use self::dispatch::{BATCH_BYTES, Dispatcher};
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
-use self::tuning::tuned;
 use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;
 use crate::base::monitor::Monitor;
-use crate::base::pool::ByteBudget;
+use crate::base::pool::{ByteBudget, Spare};
 use crate::model::path::RepoPath;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::Content;
@@ -111,6 +111,17 @@ pub struct IngestStats {
     pub stored_bytes: u64,
 }
 
+impl AddAssign for IngestStats {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.chunks_new += other.chunks_new;
+        self.chunks_known += other.chunks_known;
+        self.new_bytes += other.new_bytes;
+        self.stored_bytes += other.stored_bytes;
+    }
+}
+
 /// Files on their way, their results in the order of the sources.
 pub struct Ingested {
     /// For each source its content, or a sentence why not.
@@ -124,19 +135,35 @@ pub fn ingest(
     sink: &mut Sink,
     monitor: &dyn Monitor,
 ) -> Result<Ingested> {
-    let count = sources.len();
-    let bytes = sources.iter().map(|source| source.len).sum();
-    if count == 0 {
+    if sources.is_empty() {
         return Ok(Ingested { files: Vec::new() });
     }
-    monitor.begin("storing", Some(count as u64), Some(bytes));
+    begin(monitor, sources.iter().map(|source| source.len));
+    let ingested = ingest_part(repo, sources, sink, monitor);
+    monitor.end();
+    ingested
+}
+
+/// Says that files of these lengths are about to be read.
+pub fn begin(monitor: &dyn Monitor, lens: impl Iterator<Item = u64>) {
+    let (count, bytes) = lens.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
+    monitor.begin("storing", Some(count), Some(bytes));
+}
+
+/// The same as [`ingest`] with some of the files that [`begin`] was told of.
+pub fn ingest_part(
+    repo: &Repository,
+    sources: &Arc<Vec<Source>>,
+    sink: &mut Sink,
+    monitor: &dyn Monitor,
+) -> Result<Ingested> {
     let stop = AtomicBool::new(false);
     let (sender, receiver) = channel::<(u64, Job<Done>)>();
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
-    let mut files = Files::new(Arc::clone(sources), Arc::clone(&sink.objects));
-    let tuned = tuned(repo.settings(), sources);
+    let spare = Arc::new(Spare::new(BATCH_BYTES as usize, repo.settings().in_flight_len / BATCH_BYTES as usize + 1));
+    let mut files = Files::new(Arc::clone(sources), Arc::clone(&sink.objects), Arc::clone(&spare));
     let result = std::thread::scope(|scope| {
-        let dispatcher = Dispatcher::new(repo, Arc::clone(sources), tuned, Arc::clone(&budget), sender, monitor, &stop);
+        let dispatcher = Dispatcher::new(repo, Arc::clone(sources), &budget, spare, sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());
         // Finished jobs that wait for an earlier one. Bounded by the budget.
         let mut waiting = BTreeMap::new();
@@ -158,7 +185,6 @@ pub fn ingest(
         drop(receiver);
         stored
     });
-    monitor.end();
     let (peak, capacity) = budget.peak_and_capacity();
     repo.pools().meter().add_in_flight(peak as u64, capacity as u64);
     result?;

@@ -8,6 +8,7 @@ use super::hashed::{Done, Job, ReadInfo};
 use super::older::Older;
 use super::{Captured, IngestStats, Source};
 use crate::base::monitor::Monitor;
+use crate::base::pool::Spare;
 use crate::format::journal::Op;
 use crate::format::object::encode_recipe;
 use crate::model::id::{ChunkId, ObjectId, ObjectKind, RecipeId};
@@ -76,13 +77,7 @@ impl<'a> Sink<'a> {
 
     /// Is the object in the repository or in one of the new layers?
     fn is_known(&self, id: &ObjectId) -> std::result::Result<bool, StoreError> {
-        if self.is_fresh(id)? {
-            return Ok(true);
-        }
-        match &self.wanted {
-            Some(wanted) => Ok(!wanted.contains(id)),
-            None => self.objects.contains(id),
-        }
+        Ok(self.is_fresh(id)? || self.are_stored(&[*id])?.contains(&true))
     }
 
     /// Which of these are stored, and need not come again?
@@ -291,13 +286,15 @@ pub struct Files {
     open: RecipeBuilder,
     /// What was stored of the file that is arriving.
     older: Option<Older>,
+    /// Where buffers go that are stored.
+    spare: Arc<Spare>,
 }
 
 impl Files {
     /// Room for the results of all sources.
-    pub fn new(sources: Arc<Vec<Source>>, objects: Arc<ObjectStore>) -> Self {
+    pub fn new(sources: Arc<Vec<Source>>, objects: Arc<ObjectStore>, spare: Arc<Spare>) -> Self {
         let results = vec![None; sources.len()];
-        Self { sources, objects, results, open: RecipeBuilder::default(), older: None }
+        Self { sources, objects, results, open: RecipeBuilder::default(), older: None, spare }
     }
 
     fn older_of(&self, file: usize) -> Older {
@@ -345,6 +342,7 @@ impl Files {
                     self.finish_file(file, captured, sink);
                     monitor.advance(1, advanced);
                 }
+                self.spare.give(buffer);
                 grown.into_iter().try_for_each(|file| self.store_work(file, sink, monitor))?;
             }
             Done::Parts { file, parts, end } => {
