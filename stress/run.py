@@ -9,7 +9,8 @@ agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirem
 fixed seed and compares what comes back with it before a time counts. Each leaves numbers, a table and a plot in target/stress/
 (model and versions as `storage`, rates as `requirements` without a plot); `storage` and `bundle` have pages of their own.
 
-With --write-report, docs/benchmarks/README.md is written anew from what is in target/stress/.
+With --write-report, the sections of docs/benchmarks/README.md whose runs are in target/stress/ are written anew; the others stay as
+they are, each with its day.
 """
 
 import argparse
@@ -94,8 +95,15 @@ def as_section(text):
     return "\n".join(deeper + line if line.startswith("#") else line for line in lines)
 
 
+def sections(text):
+    """The sections of the page, by their names."""
+    parts = text.split("\n## ")[1:]
+    return {part.split("\n", 1)[0]: "## " + part.rstrip("\n") for part in parts}
+
+
 def report():
     """The page of all results."""
+    known = sections(REPORT.read_text()) if REPORT.exists() else {}
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parts = [
@@ -104,17 +112,20 @@ def report():
         "Written by `stress/run.py --write-report` from the tables of its runs. Every result was compared with its source, by hash and",
         "count, before its time counts. Machines are noisy: compare within a table.",
         "",
-        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}.",
-        "",
         "What versions cost is in [storage.md](storage.md), checkpoints of disk images are in [bundle.md](bundle.md).",
         "",
     ]
     for name in NAMES:
         page = OUT / f"{RATES_FILE if name == RATES else name}.md"
-        if not page.exists() or (REPORT.parent / f"{name}.md").exists():
+        if (REPORT.parent / f"{name}.md").exists():
+            continue
+        if not page.exists():
+            parts += [known[name], ""] if name in known else []
             continue
         how = " ".join(["stress/run.py", name, "--data", "DIR"])
-        parts += [f"## {name}", "", f"`{how}`", "", as_section(page.read_text().strip()), ""]
+        day = time.strftime("%Y-%m-%d", time.localtime(page.stat().st_mtime))
+        machine = f"{os.cpu_count()} processors ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}"
+        parts += [f"## {name}", "", f"`{how}`, {day}, {machine}.", "", as_section(page.read_text().strip()), ""]
         if (OUT / f"{name}.svg").exists():
             (REPORT.parent / f"{name}.svg").write_bytes((OUT / f"{name}.svg").read_bytes())
             parts += [f"![{name}]({name}.svg)", ""]
