@@ -110,7 +110,7 @@ impl Default for Settings {
             layer_len: 512 * MIB,
             cache_len: 500 * MIB as usize,
             in_flight_len: 48 * MIB as usize,
-            paths_at_once: 256 << 10,
+            paths_at_once: 1_000_000,
             io_threads: 0,
             cpu_threads: 0,
             durability: Durability::Strict,

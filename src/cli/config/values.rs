@@ -26,9 +26,10 @@ const BEST_LEVEL: i32 = 12;
 const CACHE_SHARE: u64 = 4;
 /// and one in this many for content in flight, which exists several times on its way.
 const IN_FLIGHT_SHARE: u64 = 32;
-/// and one in this many for changed paths until they are recorded, of which each takes about so many bytes.
-const PATHS_SHARE: u64 = 8;
-const PATH_LEN: u64 = KIB;
+/// Beyond what everything else needs with a low limit, half is for changed paths until they are recorded. Each takes about 1 KiB:
+/// 8,192 with 64 MB, a million with 2 GB.
+const BESIDE_PATHS: u64 = 48 * MIB;
+const PATH_SHARE: u64 = 2 * KIB;
 
 /// Buffers of one part in this many are kept when they are freed, on several threads: with 64 MB those of 512 KiB, with 2 GB
 /// those of 16 MiB.
@@ -185,7 +186,8 @@ impl Values {
             layer_len: self.layer_len,
             cache_len: len(self.cache.min(self.max_memory / CACHE_SHARE)),
             in_flight_len: len(self.in_flight.min(self.max_memory / IN_FLIGHT_SHARE)),
-            paths_at_once: len(self.max_memory / PATHS_SHARE / PATH_LEN).min(Settings::default().paths_at_once),
+            paths_at_once: len(self.max_memory.saturating_sub(BESIDE_PATHS) / PATH_SHARE)
+                .min(Settings::default().paths_at_once),
             io_threads: len(self.io_threads),
             cpu_threads: len(self.cpu_threads),
             durability: self.durability(),
