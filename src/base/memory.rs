@@ -27,7 +27,8 @@ pub fn hold_less(len: usize, heaps: usize) {
     let _ = (len, heaps);
 }
 
-/// Gives back what is free now: after a part of the work that needed much, when the next needs something else.
+/// Gives back what is free now: after a part of the work that needed much, when the next needs something else. What is taken
+/// anew costs page faults, so this is for work that does not fit otherwise.
 pub fn give_back() {
     // SAFETY: `malloc_trim` may be called at any time by any thread; it touches only memory that nobody has.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -120,7 +120,6 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
         Now::File(len) => Some(len),
         _ => None,
     });
-    memory::give_back();
     ingest::begin(monitor, lens);
     let staged = staging.store_all(lock, changes, monitor);
     monitor.end();
@@ -242,9 +241,14 @@ struct Staging<'a> {
 impl Staging<'_> {
     /// Stores and records changes, no more at a time than the settings say.
     fn store_all(&mut self, lock: &WriteLock, changes: Vec<Change>, monitor: &dyn Monitor) -> Result<()> {
+        let at_once = self.repo.settings().paths_at_once.max(1);
+        let in_pieces = changes.len() > at_once;
         let mut left = changes.into_iter();
         loop {
-            let some = left.by_ref().take(self.repo.settings().paths_at_once.max(1)).collect();
+            if in_pieces {
+                memory::give_back();
+            }
+            let some = left.by_ref().take(at_once).collect();
             let mut sink = Sink::new(self.repo);
             self.store(some, &mut sink, monitor)?;
             let (layers, stats) = sink.finish()?;
@@ -253,7 +257,6 @@ impl Staging<'_> {
             if !ops.is_empty() || !layers.is_empty() {
                 self.repo.commit(lock, &layers, ops)?;
             }
-            memory::give_back();
             if left.len() == 0 {
                 return Ok(());
             }

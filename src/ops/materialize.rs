@@ -97,7 +97,9 @@ pub fn write_files(
     let (objects, meter) = (repo.objects(), repo.pools().meter());
     let bytes = files.iter().map(file_len).sum();
     monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
-    memory::give_back();
+    if files.len() > repo.settings().paths_at_once {
+        memory::give_back();
+    }
     let writer = Writer {
         objects: &objects,
         meter,
