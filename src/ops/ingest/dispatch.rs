@@ -10,7 +10,7 @@ use rayon::ThreadPool;
 
 use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
-use super::tuning::tuned;
+use super::tuning::{BATCH_BYTES, tuned};
 use super::{Cut, Source};
 use crate::base::clock;
 use crate::base::disk::real::{has_user_xattrs, read_soon};
@@ -28,8 +28,6 @@ use crate::transform::cutter::{Cutter, Part};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::read;
 
-/// Bytes of small files read in one task: enough to make the task worth its overhead.
-pub const BATCH_BYTES: u64 = 512 << 10;
 /// One window is at most this share of the budget. Several must fit, or reading would wait for hashing.
 const WINDOW_SHARE: usize = 8;
 /// A huge file may hold this share of the budget, so that its neighbours are read while its end is still hashed.
@@ -172,8 +170,9 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn dispatch_small(&mut self, batch: Range<usize>) {
+        let bytes: u64 = batch.clone().map(|file| self.len_of(file)).sum();
         // A buffer that comes again has been full some time.
-        let (number, held) = self.take(BATCH_BYTES);
+        let (number, held) = self.take(bytes.max(BATCH_BYTES));
         let (shared, sources) = (Arc::clone(&self.shared), Arc::clone(&self.sources));
         self.shared.readers().spawn_fifo(move || {
             let busy = shared.pools.meter().time(Stage::Read);

@@ -26,10 +26,11 @@ use std::sync::mpsc::channel;
 
 use serde::Serialize;
 
-use self::dispatch::{BATCH_BYTES, Dispatcher};
+use self::dispatch::Dispatcher;
 use self::hashed::{Done, Job};
 use self::sink::Files;
 pub use self::sink::Sink;
+use self::tuning::BATCH_BYTES;
 use super::moved::Gone;
 use super::{Error, Result};
 use crate::base::disk::Stat;

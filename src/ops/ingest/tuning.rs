@@ -7,8 +7,8 @@ use super::Source;
 use crate::base::size::MIB;
 use crate::repo::settings::Settings;
 
-/// Bytes of tiny files that make a task worth its overhead, and are little enough that the last tasks end together.
-const BATCH_BYTES: u64 = MIB / 2;
+/// Bytes of small files that make a task worth its overhead, and are little enough that the last tasks end together.
+pub const BATCH_BYTES: u64 = MIB / 2;
 /// A task of more files than this gains nothing.
 const MAX_BATCH_FILES: u64 = 2_000;
 /// The window in which large files are read if they are most of what is read: 1 GiB of weights takes 2.37 s and 3.8 s of
