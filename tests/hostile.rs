@@ -458,17 +458,16 @@ fn all_refs_of(repo: &Repository) -> ops::Result<Vec<(String, CommitId)>> {
 }
 
 fn items_of(repo: &Repository, id: &CommitId) -> ops::Result<Items> {
-    let objects = repo.objects();
     let mut items = Items::new();
-    trees::visit(&objects, repo.root_tree(Some(id))?.as_ref(), &RepoPath::root(), &mut |path, entry| {
+    for entry in trees::Entries::new(repo.objects(), repo.root_tree(Some(id))?) {
+        let (path, entry) = entry?;
         let item = match &entry.node {
             Node::File { len, content } => Item::File(bytes_of(repo, content, *len)?, entry.meta.mode),
             Node::Symlink { target } => Item::Link(target.clone()),
             Node::Dir { .. } => Item::Dir(entry.meta.mode),
         };
         items.insert(path.as_bytes().to_vec(), item);
-        Ok(())
-    })?;
+    }
     Ok(items)
 }
 

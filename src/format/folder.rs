@@ -1,11 +1,12 @@
 //! What a folder of the work tree held when it was last listed.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::FormatError;
 use crate::base::bytes::{ByteReader, put_bytes, put_varint};
-use crate::base::disk::{DirItem, FileKind};
+use crate::base::disk::FileKind;
 use crate::model::path::{MAX_NAME_LEN, RepoPath};
 use crate::model::staging::SeenStat;
 
@@ -23,26 +24,29 @@ pub fn folder_key(path: &RepoPath) -> Vec<u8> {
 }
 
 /// The value of a listing: what the folder looked like before it was listed, and what was in it.
-pub fn encode_folder(seen: &SeenStat, items: &[DirItem]) -> Vec<u8> {
+pub fn encode_folder(seen: &SeenStat, items: &[(Cow<'_, OsStr>, FileKind)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + 16 * items.len());
     out.extend_from_slice(&seen.mtime_ns.to_le_bytes());
     out.extend_from_slice(&seen.ctime_ns.to_le_bytes());
     put_varint(&mut out, seen.ino);
     put_varint(&mut out, seen.len);
-    for item in items {
-        out.push(match item.kind {
+    for (name, kind) in items {
+        out.push(match kind {
             FileKind::File => KIND_FILE,
             FileKind::Dir => KIND_DIR,
             FileKind::Symlink => KIND_SYMLINK,
             FileKind::Other => KIND_OTHER,
         });
-        put_bytes(&mut out, item.name.as_bytes());
+        put_bytes(&mut out, name.as_bytes());
     }
     out
 }
 
 /// Reads a listing if the folder looks the same still; `None` if it does not.
-pub fn decode_folder(value: &[u8], now: &SeenStat) -> Result<Option<Vec<DirItem>>, FormatError> {
+pub fn decode_folder<'a>(
+    value: &'a [u8],
+    now: &SeenStat,
+) -> Result<Option<Vec<(Cow<'a, OsStr>, FileKind)>>, FormatError> {
     let mut reader = ByteReader::new("the listing of a folder", value);
     let (mtime_ns, ctime_ns) = (reader.i64()?, reader.i64()?);
     let seen = SeenStat { mtime_ns, ctime_ns, ino: reader.varint()?, len: reader.varint()? };
@@ -62,7 +66,7 @@ pub fn decode_folder(value: &[u8], now: &SeenStat) -> Result<Option<Vec<DirItem>
         if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
             return Err(reader.invalid("a name is impossible").into());
         }
-        items.push(DirItem { name: OsString::from_vec(name.to_vec()), kind });
+        items.push((Cow::Borrowed(OsStr::from_bytes(name)), kind));
     }
     Ok(Some(items))
 }
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn a_listing_holds_while_the_folder_looks_the_same() {
         let seen = SeenStat { len: 4096, mtime_ns: -1, ctime_ns: 1 << 60, ino: 300 };
-        let item = |name: &[u8], kind| DirItem { name: OsString::from_vec(name.to_vec()), kind };
+        let item = |name: &'static [u8], kind| (Cow::Borrowed(OsStr::from_bytes(name)), kind);
         let items = vec![
             item(b"a", FileKind::File),
             item(b"b\xff", FileKind::Dir),

@@ -3,7 +3,7 @@
 use super::path::RepoPath;
 
 /// Paths and all below them, found in logarithmic time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes {
     /// In tree order; none is within another.
     outermost: Vec<RepoPath>,

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use serde::Serialize;
 
 use super::gc::merge;
 use super::ingest::{self, Captured, IngestStats, Sink, Source, ingest_part};
 use super::moved::Gone;
-use super::scan::{Pair, listed_ops, pair, walk_tree};
+use super::scan::{Pair, pair, walk_along};
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
@@ -146,20 +147,36 @@ fn find_changes(
     let state = repo.journal().read();
     monitor.begin("looking for changes", None, None);
     let scopes = Scopes::new(&options.paths);
-    let walked = walk_tree(repo, &state, &scopes, options.force, monitor);
-    let listed = listed_ops(&walked.listed);
-    for (problem, path) in walked.problems.iter().zip(&walked.unreadable) {
-        if scopes.contains(path) || scopes.lead_below(path) {
-            monitor.problem(problem);
-            outcome.unreadable += 1;
-        }
-    }
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let unreadable = Scopes::new(&walked.unreadable);
-    for path in options.paths.iter().filter(|path| !path.is_root() && !unreadable.contains(path)) {
-        let was_found = walked.entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok()
-            || !staging::entries_within(&state, path)?.is_empty();
-        if !was_found {
+    let mut not_found: HashSet<&RepoPath> = options.paths.iter().filter(|path| !path.is_root()).collect();
+    let mut changes = Vec::new();
+    let listed = walk_along(repo, &state, &scopes, options.force, monitor, |found| {
+        pair(&state, found, &scopes, &mut |pair| {
+            if pair.disk.is_some() {
+                not_found.remove(&pair.path);
+            }
+            let is_new = pair.staged.is_none();
+            let wanted = match scopes.contains(&pair.path) {
+                true => !(options.tracked_only && is_new),
+                // Folders above a named path are recorded with it, so that their modes are known.
+                false => is_new && !options.tracked_only,
+            };
+            if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
+                changes.push(change);
+            }
+            Ok(())
+        })?;
+        for (problem, path) in found.beside.problems.iter().zip(&found.beside.unreadable) {
+            if scopes.contains(path) || scopes.lead_below(path) {
+                monitor.problem(problem);
+                outcome.unreadable += 1;
+            }
+        }
+        not_found.retain(|path| !found.hides(path));
+        Ok(std::mem::take(&mut found.beside.listed))
+    })?;
+    for path in options.paths.iter().filter(|path| not_found.contains(path)) {
+        if staging::entries_within(&state, path)?.is_empty() {
             let name = OsStr::from_bytes(path.file_name());
             let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name));
             return Err(match on_disk {
@@ -168,19 +185,6 @@ fn find_changes(
             });
         }
     }
-    let mut changes = Vec::new();
-    pair(&state, walked.entries, &unreadable, &scopes, &mut |pair| {
-        let is_new = pair.staged.is_none();
-        let wanted = match scopes.contains(&pair.path) {
-            true => !(options.tracked_only && is_new),
-            // Folders above a named path are recorded with it, so that their modes are known.
-            false => is_new && !options.tracked_only,
-        };
-        if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
-            changes.push(change);
-        }
-        Ok(())
-    })?;
     monitor.end();
     changes.shrink_to_fit();
     // What is recorded first may be all that is: a file must not stand above what was in a folder of its name.

@@ -13,11 +13,13 @@ use crate::model::id::{CommitId, ObjectId, ObjectKind, TreeId};
 use crate::model::operation::{Operation, RefStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
-use crate::model::staging::{StagedEntry, StagedNode};
+use crate::model::staging::StagedNode;
 use crate::model::tree::{Content, Entry, Meta, Node, Tree};
 use crate::repo::Repository;
 use crate::store::StoreError;
+use crate::store::journal::State;
 use crate::store::refs::{self, RefKind};
+use crate::store::staging::Encoded;
 use crate::store::{operations, staging};
 
 /// What to commit.
@@ -77,11 +79,14 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     };
     let parent = repo.head_commit()?;
     let base = repo.root_tree(parent.as_ref())?;
-    let changes = staged_changes(repo, generation)?;
-    verify_content(repo, &changes)?;
     let base_id = encode_tree(&base).0;
-    let tree = build(repo, &mut sink, (base_id, &base), &changes, 0)?;
-    if tree == base_id && parent.is_some() && !options.allow_empty || (changes.is_empty() && !options.allow_empty) {
+    let (tree, changed_paths, gone) = {
+        let state = repo.journal().read();
+        let changes = staged_changes(&state, generation)?;
+        let gone = verify_content(repo, &changes)?;
+        (build(repo, &mut sink, (base_id, &base), &changes, 0)?, changes.len() as u64, gone)
+    };
+    if tree == base_id && parent.is_some() && !options.allow_empty || (changed_paths == 0 && !options.allow_empty) {
         return Err(Error::NothingToCommit);
     }
     if parent.is_none() {
@@ -115,14 +120,11 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         }
     };
     ops.push(refs::generation_op(generation + 1));
-    let gone = changes.iter().filter(|(_, entry)| entry.node == StagedNode::Deleted);
-    let gone: Vec<RepoPath> = gone.map(|(path, _)| path.clone()).collect();
     ops.extend(gone.iter().map(staging::delete_op));
     operation.committed = Some(gone);
     ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     repo.commit(&lock, &layers, ops)?;
     merge::maintain(repo, &lock, monitor);
-    let changed_paths = changes.len() as u64;
     Ok(Outcome { id, tree, branch, is_first: parent.is_none(), changed_paths, unreadable, ingest })
 }
 
@@ -141,28 +143,33 @@ fn check_text(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What is staged and not committed, in tree order.
-pub fn staged_changes(repo: &Repository, generation: u64) -> Result<Vec<(RepoPath, StagedEntry)>> {
-    let state = repo.journal().read();
-    let mut entries = staging::entries(&state)?;
+/// What is staged and not committed, in tree order, as it lies there: there may be a million of them.
+fn staged_changes(state: &State, generation: u64) -> Result<Vec<Encoded<'_>>> {
+    let mut entries = staging::entries(state)?;
     let mut changes = Vec::new();
-    while let Some((path, entry)) = entries.next()? {
-        if entry.generation > generation {
-            changes.push((path, entry));
+    while let Some(entry) = entries.next_encoded()? {
+        if entry.decode()?.generation > generation {
+            changes.push(entry);
         }
     }
     Ok(changes)
 }
 
-/// A commit must never refer to what is not stored: an index that wrongly says "present" ends here.
-fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Result<()> {
+/// A commit must never refer to what is not stored: an index that wrongly says "present" ends here. Gives the paths that
+/// are removed.
+fn verify_content(repo: &Repository, changes: &[Encoded<'_>]) -> Result<Vec<RepoPath>> {
     let objects = repo.objects();
-    for (path, entry) in changes {
-        let StagedNode::File { content, .. } = &entry.node else { continue };
-        let (id, kind): (ObjectId, _) = match content {
-            Content::Empty => continue,
-            Content::Chunk(id) => ((*id).into(), ObjectKind::Chunk),
-            Content::Recipe(id) => ((*id).into(), ObjectKind::Recipe),
+    let mut gone = Vec::new();
+    for change in changes {
+        let path = change.path()?;
+        let (id, kind): (ObjectId, _) = match change.decode()?.node {
+            StagedNode::File { content: Content::Chunk(id), .. } => (id.into(), ObjectKind::Chunk),
+            StagedNode::File { content: Content::Recipe(id), .. } => (id.into(), ObjectKind::Recipe),
+            StagedNode::File { content: Content::Empty, .. } | StagedNode::Symlink { .. } | StagedNode::Dir => continue,
+            StagedNode::Deleted => {
+                gone.push(path);
+                continue;
+            }
         };
         objects.locate_sealed(&id, kind).map_err(|error| match error {
             StoreError::Missing { .. } => {
@@ -172,7 +179,7 @@ fn verify_content(repo: &Repository, changes: &[(RepoPath, StagedEntry)]) -> Res
             other => other,
         })?;
     }
-    Ok(())
+    Ok(gone)
 }
 
 fn add_tree(sink: &mut Sink<'_>, tree: &Tree, older: Option<TreeId>) -> Result<TreeId> {
@@ -187,14 +194,14 @@ pub fn build(
     repo: &Repository,
     sink: &mut Sink<'_>,
     (base_id, base): (TreeId, &Tree),
-    mut changes: &[(RepoPath, StagedEntry)],
+    mut changes: &[Encoded<'_>],
     depth: usize,
 ) -> Result<TreeId> {
     let mut old = base.entries().iter().peekable();
     let mut entries = Vec::with_capacity(base.entries().len());
-    while let Some((path, _)) = changes.first() {
-        let name = path.names().nth(depth).unwrap_or_default().to_vec();
-        let here = changes.iter().take_while(|(path, _)| path.names().nth(depth) == Some(name.as_slice())).count();
+    while let Some(change) = changes.first() {
+        let name = change.names().nth(depth).unwrap_or_default().to_vec();
+        let here = changes.iter().take_while(|change| change.names().nth(depth) == Some(name.as_slice())).count();
         let (group, rest) = changes.split_at(here);
         changes = rest;
         while let Some(kept) = old.next_if(|entry| entry.name < name) {
@@ -215,23 +222,21 @@ fn merge(
     sink: &mut Sink<'_>,
     name: Vec<u8>,
     old: Option<&Entry>,
-    group: &[(RepoPath, StagedEntry)],
+    group: &[Encoded<'_>],
     depth: usize,
 ) -> Result<Option<Entry>> {
     let (exact, below) = match group.split_first() {
-        Some(((path, entry), below)) if path.names().count() == depth + 1 => (Some(entry), below),
+        Some((first, below)) if first.names().count() == depth + 1 => (Some(first.decode()?), below),
         _ => (None, group),
     };
-    let meta = match exact.map(|entry| (&entry.node, entry.meta)) {
+    let meta = match exact.map(|entry| (entry.node, entry.meta)) {
         Some((StagedNode::File { len, content }, meta)) => {
-            return Ok(Some(Entry { name, meta, node: Node::File { len: *len, content: *content } }));
+            return Ok(Some(Entry { name, meta, node: Node::File { len, content } }));
         }
         Some((StagedNode::Symlink { target }, meta)) => {
-            return Ok(Some(Entry { name, meta, node: Node::Symlink { target: target.clone() } }));
+            return Ok(Some(Entry { name, meta, node: Node::Symlink { target } }));
         }
-        Some((StagedNode::Deleted, _)) if below.iter().all(|(_, entry)| entry.node == StagedNode::Deleted) => {
-            return Ok(None);
-        }
+        Some((StagedNode::Deleted, _)) if all_gone(below)? => return Ok(None),
         Some((StagedNode::Deleted | StagedNode::Dir, meta)) => Some(meta),
         None => None,
     };
@@ -240,11 +245,19 @@ fn merge(
         _ => (encode_tree(&Tree::default()).0, std::sync::Arc::default()),
     };
     let old_meta = old.filter(|entry| matches!(entry.node, Node::Dir { .. })).map(|entry| entry.meta);
-    let gone = below.iter().all(|(_, entry)| entry.node == StagedNode::Deleted);
-    if meta.is_none() && old_meta.is_none() && gone {
+    if meta.is_none() && old_meta.is_none() && all_gone(below)? {
         return Ok(old.cloned());
     }
     let meta = meta.or(old_meta).unwrap_or(Meta { mode: IMPLIED_DIR_MODE, mtime_ns: 0 });
     let tree = build(repo, sink, (old_id, &old_tree), below, depth + 1)?;
     Ok(Some(Entry { name, meta, node: Node::Dir { tree } }))
+}
+
+fn all_gone(changes: &[Encoded<'_>]) -> Result<bool> {
+    for change in changes {
+        if change.decode()?.node != StagedNode::Deleted {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -102,7 +102,7 @@ pub enum WorkChange {
 }
 
 /// Compares pairs whose looks do not settle it, in parallel.
-pub fn work_changes(repo: &Repository, pairs: &[Pair], monitor: &dyn Monitor) -> Vec<WorkChange> {
+pub fn work_changes(repo: &Repository, pairs: &[&Pair], monitor: &dyn Monitor) -> Vec<WorkChange> {
     let objects = repo.objects();
     repo.pools().cpu().install(|| {
         let compared = pairs.par_iter().with_max_len(1).map(|pair| match work_change(&objects, repo, pair) {

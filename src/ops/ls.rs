@@ -8,7 +8,7 @@ use crate::base::monitor::Monitor;
 use crate::model::path::{RepoPath, escape};
 use crate::model::tree::{Content, Entry, Node};
 use crate::repo::Repository;
-use crate::repo::trees::{lookup, visit};
+use crate::repo::trees::{Entries, lookup};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -82,10 +82,10 @@ pub fn ls(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     }
     let mut entries = Vec::new();
     if options.recursive {
-        visit(&objects, &tree, &options.path, &mut |path, entry| {
-            entries.push(LsEntry::new(path, entry));
-            Ok(())
-        })?;
+        for entry in Entries::below(objects, &options.path, tree) {
+            let (path, entry) = entry?;
+            entries.push(LsEntry::new(path, &entry));
+        }
     } else {
         for entry in tree.entries() {
             entries.push(LsEntry::new(options.path.join(&entry.name)?, entry));

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::base::disk::{IoContext, Stat};
-use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Op;
 use crate::model::bundle::{BANDS_NAME, band_name};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
@@ -20,7 +18,7 @@ use crate::store::journal::State;
 use crate::store::{folders, staging};
 use crate::world::bundle::{Bundle, Inner, Listing, is_unchanged, list};
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::walk::{KnownFolder, Listed, WalkEntry, WalkOptions, Walked, walk};
+use crate::world::walk::{Found, KnownFolder, WalkEntry, WalkOptions, Walked, walk};
 
 /// A path that is on disk, tracked, or both.
 #[derive(Debug, Clone)]
@@ -42,22 +40,33 @@ impl Pair {
     }
 }
 
-/// Walks the scopes in the work tree on the I/O pool.
-pub fn walk_tree(
+/// Walks the scopes in the work tree on the I/O pool, and lets `look` look at what is found meanwhile.
+pub fn walk_along<T>(
     repo: &Repository,
     state: &State,
     scopes: &Scopes,
     include_ignored: bool,
     monitor: &dyn Monitor,
-) -> Walked {
+    look: impl FnOnce(&mut Found) -> Result<T>,
+) -> Result<T> {
     let is_tracked = |path: &RepoPath| staging::is_tracked(state, path).unwrap_or(true);
     // What cannot be read of the list is as good as none.
     let known = |path: &RepoPath, stat: &Stat| folders::get(state, path, stat).unwrap_or(None);
     let known: Option<&KnownFolder<'_>> = if repo.trusts_folder_times() { Some(&known) } else { None };
     let skip = repo.skip();
     let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, monitor };
-    let _busy = repo.pools().meter().time(Stage::Scan);
-    repo.pools().io().install(|| walk(repo.work(), &options))
+    walk(repo.work(), &options, repo.pools().io(), repo.pools().meter(), look).on("walk", repo.work().path())?
+}
+
+/// Walks the scopes in the work tree on the I/O pool, and gives all that was found.
+pub fn walk_tree(
+    repo: &Repository,
+    state: &State,
+    scopes: &Scopes,
+    include_ignored: bool,
+    monitor: &dyn Monitor,
+) -> Result<Walked> {
+    walk_along(repo, state, scopes, include_ignored, monitor, |found| Ok(found.rest()))
 }
 
 /// Opens the bundle at a path of the work tree.
@@ -133,31 +142,24 @@ pub fn walk_bundle(repo: &Repository, path: &RepoPath, listing: &Listing) -> Res
     Ok((walked, foreign))
 }
 
-/// The operations that keep what a walk had to list.
-pub fn listed_ops(listed: &[Listed]) -> Vec<Op> {
-    listed.iter().map(|(path, seen, items)| folders::put_op(path, seen, items)).collect()
-}
-
-/// Puts what a walk of the scopes found beside staging, in tree order. What is outside the scopes is left out, and so are
+/// Puts what a walk of the scopes finds beside staging, in tree order. What is outside the scopes is left out, and so are
 /// tracked paths below something unreadable: nothing is known of them.
 pub fn pair(
     state: &State,
-    found: Vec<WalkEntry>,
-    unreadable: &Scopes,
+    found: &mut Found,
     scopes: &Scopes,
     visit: &mut dyn FnMut(Pair) -> Result<()>,
 ) -> Result<()> {
     let mut entries = staging::entries(state)?;
     let mut staged = entries.next_encoded()?;
-    let mut on_disk = found.into_iter().peekable();
     loop {
-        let order = match (&staged, on_disk.peek()) {
+        let order = match (&staged, found.peek()) {
             (None, None) => return Ok(()),
             (Some(staged), Some(found)) => staged.cmp_path(&found.path),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let disk = if order.is_ge() { on_disk.next() } else { None };
+        let disk = if order.is_ge() { found.pop() } else { None };
         let entry = match staged {
             Some(entry) if order.is_le() => {
                 staged = entries.next_encoded()?;
@@ -168,7 +170,7 @@ pub fn pair(
         match (entry, disk) {
             (Some(entry), None) => {
                 let path = entry.path()?;
-                if scopes.contains(&path) && !unreadable.contains(&path) {
+                if scopes.contains(&path) && !found.hides(&path) {
                     visit(pair_of(path, Some(entry.decode()?), None))?;
                 }
             }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::compare::{WorkChange, work_changes};
-use super::scan::{Pair, listed_ops, pair, walk_tree};
+use super::scan::{Pair, pair, walk_along};
 use super::{Error, Result};
 use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
@@ -16,7 +16,6 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node};
 use crate::repo::{Repository, trees};
 use crate::store::{refs, staging};
-use crate::world::walk::Listed;
 
 /// What to look at.
 #[derive(Debug, Clone, Default)]
@@ -84,16 +83,10 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     }
     outcome.head = refs::head_commit(&state)?;
     let scopes = Scopes::or_everything(&options.paths);
-    let mut walked = walk_tree(repo, &state, &scopes, false, monitor);
-    for (problem, _) in walked.problems.iter().zip(&walked.unreadable).filter(|(_, path)| scopes.contains(path)) {
-        monitor.problem(problem);
-        outcome.unreadable += 1;
-    }
     let head = repo.root_tree(outcome.head.as_ref())?;
     let objects = repo.objects();
     let mut doubtful: Vec<Pair> = Vec::new();
-    let unreadable = Scopes::new(&walked.unreadable);
-    pair(&state, std::mem::take(&mut walked.entries), &unreadable, &scopes, &mut |pair| {
+    let mut visit = |pair: Pair| {
         if !scopes.contains(&pair.path) {
             return Ok(());
         }
@@ -110,9 +103,19 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
             _ => {}
         }
         Ok(())
+    };
+    let listed = walk_along(repo, &state, &scopes, false, monitor, |found| {
+        pair(&state, found, &scopes, &mut visit)?;
+        for (problem, _) in
+            found.beside.problems.iter().zip(&found.beside.unreadable).filter(|(_, path)| scopes.contains(path))
+        {
+            monitor.problem(problem);
+            outcome.unreadable += 1;
+        }
+        Ok(std::mem::take(&mut found.beside.listed))
     })?;
     drop(state);
-    let changes = work_changes(repo, &doubtful, monitor);
+    let changes = work_changes(repo, &doubtful.iter().collect::<Vec<_>>(), monitor);
     let mut same = Vec::new();
     for (pair, change) in doubtful.into_iter().zip(changes) {
         match change {
@@ -124,7 +127,7 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
-    remember(repo, same, &walked.listed, before);
+    remember(repo, same, listed, before);
     Ok(outcome)
 }
 
@@ -132,7 +135,7 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
 /// not read them.
 ///
 /// Nobody waits for this: where another process is writing or nothing may be written, the next call reads them again.
-fn remember(repo: &Repository, same: Vec<Pair>, listed: &[Listed], before: UnixNanos) {
+fn remember(repo: &Repository, same: Vec<Pair>, listed: Vec<Op>, before: UnixNanos) {
     let proven = |pair: &Pair| pair.disk.is_some_and(|stat| !is_racy(&stat, before));
     let same: Vec<Pair> = same.into_iter().filter(proven).collect();
     if same.is_empty() && listed.is_empty() {
@@ -148,7 +151,7 @@ fn remember(repo: &Repository, same: Vec<Pair>, listed: &[Listed], before: UnixN
         (now == old && entry != old).then(|| staging::put_op(&pair.path, &entry))
     };
     let mut ops: Vec<Op> = same.into_iter().filter_map(fresh).collect();
-    ops.extend(listed_ops(listed));
+    ops.extend(listed);
     drop(state);
     if !ops.is_empty() {
         let _ = repo.commit_looks(&lock, ops);

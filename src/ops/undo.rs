@@ -172,9 +172,9 @@ fn move_back(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let commit = commit_before(repo, operation)?;
-    let target = tree_entries(repo, commit.as_ref())?;
+    let mut target = tree_entries(repo, commit.as_ref())?.map(|entry| Ok(entry?));
     let scope = Scope { paths: Scopes::everything(), force, moves_head: true };
-    let plan = plan::make(repo, target, &scope, monitor)?;
+    let plan = plan::make(repo, &mut target, &scope, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "undo", paths: plan.conflicts });
     }

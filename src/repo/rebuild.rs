@@ -18,7 +18,6 @@ use crate::format::journal::Op;
 use crate::format::staging::LayerRecord;
 use crate::model::commit::Commit;
 use crate::model::id::{CommitId, LayerId, ObjectKind};
-use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node};
@@ -80,7 +79,7 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Option<Rebuilt
     let set = LayerSet::new(backend, manifest.id, layers);
     let index = ChunkIndex::open(None, &set)?;
     let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::default()));
-    let objects = ObjectStore::new(set, index, cache, Pending::load(&state)?);
+    let objects = Arc::new(ObjectStore::new(set, index, cache, Pending::load(&state)?));
     name_commits(&objects, &state, &mut ops, &mut outcome)?;
     journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, ops)?;
     Ok(Some(outcome))
@@ -127,7 +126,7 @@ fn find_layers(
 
 /// Gives names to commits that none leads to.
 fn name_commits(
-    objects: &ObjectStore,
+    objects: &Arc<ObjectStore>,
     state: &State,
     ops: &mut Vec<Op>,
     outcome: &mut Rebuilt,
@@ -177,21 +176,22 @@ fn all_commits(objects: &ObjectStore) -> Result<HashMap<CommitId, Commit>, RepoE
 }
 
 /// Staging as it is after a checkout of a commit; nothing is known of the looks of files.
-fn stage(objects: &ObjectStore, id: &CommitId, generation: u64, ops: &mut Vec<Op>) -> Result<(), RepoError> {
+fn stage(objects: &Arc<ObjectStore>, id: &CommitId, generation: u64, ops: &mut Vec<Op>) -> Result<(), RepoError> {
     let Ok(root) = objects.commit(id).and_then(|commit| objects.tree(&commit.tree)) else { return Ok(()) };
-    let mut put = |path: RepoPath, entry: &Entry| {
-        let node = match &entry.node {
-            Node::Dir { .. } => StagedNode::Dir,
-            Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
-            Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+    for entry in trees::Entries::new(Arc::clone(objects), root) {
+        let (path, Entry { meta, node, .. }) = match entry {
+            Ok(entry) => entry,
+            Err(RepoError::Disk(error)) => return Err(error.into()),
+            // What cannot be read of the tree is not staged; the check that follows says what it is.
+            Err(_) => return Ok(()),
         };
-        let staged = StagedEntry { node, meta: entry.meta, seen: SeenStat::default(), racy: true, generation };
+        let node = match node {
+            Node::Dir { .. } => StagedNode::Dir,
+            Node::Symlink { target } => StagedNode::Symlink { target },
+            Node::File { len, content } => StagedNode::File { len, content },
+        };
+        let staged = StagedEntry { node, meta, seen: SeenStat::default(), racy: true, generation };
         ops.push(staging::put_op(&path, &staged));
-        Ok(())
-    };
-    // What cannot be read of the tree is not staged; the check that follows says what it is.
-    match trees::visit(objects, &root, &RepoPath::root(), &mut put) {
-        Err(RepoError::Disk(error)) => Err(error.into()),
-        _ => Ok(()),
     }
+    Ok(())
 }

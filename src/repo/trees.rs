@@ -50,34 +50,52 @@ pub fn lookup(objects: &ObjectStore, root: &Arc<Tree>, path: &RepoPath) -> Resul
     Ok(None)
 }
 
-/// Calls `visit` with every entry of a tree in tree order; a folder comes before its content.
-pub fn visit(
-    objects: &ObjectStore,
-    root: &Tree,
-    at: &RepoPath,
-    visit_entry: &mut dyn FnMut(RepoPath, &Entry) -> Result<(), RepoError>,
-) -> Result<(), RepoError> {
-    visit_level(objects, root, at, 0, visit_entry)
+/// Entries of a tree in tree order, read as they are reached; a folder comes before its content.
+#[derive(Debug)]
+pub struct Entries {
+    objects: Arc<ObjectStore>,
+    /// Folders on the way to the next entry, and how far they have been gone through.
+    open: Vec<(RepoPath, Arc<Tree>, usize)>,
 }
 
-fn visit_level(
-    objects: &ObjectStore,
-    tree: &Tree,
-    at: &RepoPath,
-    depth: usize,
-    visit_entry: &mut dyn FnMut(RepoPath, &Entry) -> Result<(), RepoError>,
-) -> Result<(), RepoError> {
-    if depth > MAX_DEPTH {
-        return Err(RepoError::TooDeep(at.to_string()));
+impl Entries {
+    /// Starts at the first entry.
+    pub fn new(objects: Arc<ObjectStore>, root: Arc<Tree>) -> Self {
+        Self::below(objects, &RepoPath::root(), root)
     }
-    for entry in tree.entries() {
-        let path = at.join(&entry.name).map_err(|_| RepoError::TooDeep(at.to_string()))?;
-        visit_entry(path.clone(), entry)?;
-        if let Node::Dir { tree: id } = entry.node {
-            visit_level(objects, objects.tree(&id)?.as_ref(), &path, depth + 1, visit_entry)?;
+
+    /// The same of a tree that stands at a path.
+    pub fn below(objects: Arc<ObjectStore>, at: &RepoPath, tree: Arc<Tree>) -> Self {
+        Self { objects, open: vec![(at.clone(), tree, 0)] }
+    }
+
+    fn step(&mut self) -> Result<Option<(RepoPath, Entry)>, RepoError> {
+        while let Some((at, tree, next)) = self.open.last_mut() {
+            let Some(entry) = tree.entries().get(*next).cloned() else {
+                self.open.pop();
+                continue;
+            };
+            *next += 1;
+            let too_deep = |at: &RepoPath| RepoError::TooDeep(at.to_string());
+            let path = at.join(&entry.name).map_err(|_| too_deep(at))?;
+            if let Node::Dir { tree: id } = entry.node {
+                if self.open.len() > MAX_DEPTH {
+                    return Err(too_deep(&path));
+                }
+                self.open.push((path.clone(), self.objects.tree(&id)?, 0));
+            }
+            return Ok(Some((path, entry)));
         }
+        Ok(None)
     }
-    Ok(())
+}
+
+impl Iterator for Entries {
+    type Item = Result<(RepoPath, Entry), RepoError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
 }
 
 /// What differs between two trees, in tree order. Equal subtrees are not read. Times do not count as a difference.

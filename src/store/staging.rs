@@ -95,7 +95,12 @@ pub struct Encoded<'a> {
     value: &'a [u8],
 }
 
-impl Encoded<'_> {
+impl<'a> Encoded<'a> {
+    /// The names on the way to the entry, its own last.
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.path.split(|&b| b == 0).filter(|name| !name.is_empty())
+    }
+
     /// Where the entry's path stands beside that of another one, of this table or another.
     pub fn cmp_entry(&self, other: &Encoded<'_>) -> Ordering {
         self.path.cmp(other.path)
@@ -114,5 +119,37 @@ impl Encoded<'_> {
     /// What is recorded.
     pub fn decode(&self) -> Result<StagedEntry, StoreError> {
         decode_staged(self.value).map_err(StoreError::in_journal)
+    }
+}
+
+/// Entries on their way into a tree, encoded one behind the other: half the memory that they take decoded.
+#[derive(Debug, Default)]
+pub struct Packed {
+    bytes: Vec<u8>,
+    /// Where each entry's key and value end.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Packed {
+    /// Adds an entry.
+    pub fn push(&mut self, path: &RepoPath, entry: &StagedEntry) {
+        self.bytes.extend_from_slice(&path.sort_key());
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(&encode_staged(entry));
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The entries in order of arrival.
+    pub fn entries(&self) -> impl Iterator<Item = Encoded<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        starts.zip(&self.ends).map(|(start, (key_end, end))| Encoded {
+            path: self.bytes.get(start..*key_end).unwrap_or_default(),
+            value: self.bytes.get(*key_end..*end).unwrap_or_default(),
+        })
     }
 }

@@ -1,18 +1,29 @@
 //! The work tree as it is: every name with its stat, in tree order, found by many threads.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::io;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::vec::IntoIter;
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use super::dirs::{Folders, IfAbsent};
 use super::ignore::{FILE_NAME, Rules};
 use crate::base::clock;
-use crate::base::disk::{Dir, DirItem, FileKind, Stat, is_temp_name};
+use crate::base::disk::{Dir, FileKind, Stat, is_temp_name};
+use crate::base::meter::{Meter, Stage};
 use crate::base::monitor::Monitor;
+use crate::format::folder::{encode_folder, folder_key};
+use crate::format::journal::Op;
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::model::scopes::Scopes;
-use crate::model::staging::is_racy;
+use crate::model::staging::{SeenStat, is_racy};
 
 /// A name in the work tree.
 #[derive(Debug, Clone)]
@@ -23,7 +34,7 @@ pub struct WalkEntry {
     pub stat: Stat,
 }
 
-/// What a walk found.
+/// What a walk found, or a part of it.
 #[derive(Debug, Default)]
 pub struct Walked {
     /// Everything that is neither ignored nor the repository, in tree order. A folder comes before its content.
@@ -34,16 +45,16 @@ pub struct Walked {
     pub unreadable: Vec<RepoPath>,
     /// Unfinished files and links of stopped processes. They are no entries.
     pub leftovers: Vec<(RepoPath, FileKind)>,
-    /// Folders that had to be listed, what they looked like before, and what was in them; only those whose looks prove
-    /// something, and only if [`WalkOptions::known`] is given.
-    pub listed: Vec<Listed>,
+    /// The operations that keep what folders hold that had to be listed; only of those whose looks prove something, and
+    /// only if [`WalkOptions::known`] is given.
+    pub listed: Vec<Op>,
 }
 
-/// A folder that was listed.
-pub type Listed = (RepoPath, Stat, Vec<DirItem>);
+/// A name in a folder, and what it is.
+pub type Name<'a> = (Cow<'a, OsStr>, FileKind);
 
-/// Gives the names in a folder that looks like this, if they are known.
-pub type KnownFolder<'a> = dyn Fn(&RepoPath, &Stat) -> Option<Vec<DirItem>> + Sync + 'a;
+/// Gives the names in a folder that looks like this, sorted, if they are known.
+pub type KnownFolder<'a> = dyn Fn(&RepoPath, &Stat) -> Option<Vec<Name<'a>>> + Sync + 'a;
 
 /// What to leave out.
 pub struct WalkOptions<'a> {
@@ -63,153 +74,395 @@ pub struct WalkOptions<'a> {
 
 /// Names of one folder that a thread looks at in one go; a `lstat` takes about a microsecond.
 const NAMES_PER_TASK: usize = 512;
+/// Names that are looked at before what was found is handed over: some megabytes.
+const NAMES_AT_ONCE: usize = 16 << 10;
+/// Folders listed before what was found is handed over. Fewer leave threads idle at the end of each round, which shows on far
+/// file systems first; more are kept in memory where folders are long.
+const FOLDERS_AT_ONCE: RangeInclusive<usize> = 32..=1024;
+/// Rounds that wait to be looked at, while one is looked at and one is made.
+const ROUNDS_WAITING: usize = 1;
+/// Folders kept open for those in them that are still to be listed; beyond, a folder is opened once more by its path.
+const MAX_OPEN: usize = 256;
 
-/// What a name turned out to be and whether it is ignored, or where and why it could not be looked at.
-type Look = Result<(WalkEntry, bool), (RepoPath, String)>;
-
-struct Node {
-    entry: WalkEntry,
-    /// Only folders have one.
-    inside: Option<Box<Listing>>,
+/// Walks everything below `root`, and lets `look` look at what is found meanwhile: no more than some ten thousand names of
+/// it are in memory. Lists on `pool`.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn walk<T>(
+    root: &Arc<dyn Dir>,
+    options: &WalkOptions<'_>,
+    pool: &ThreadPool,
+    meter: &Meter,
+    look: impl FnOnce(&mut Found) -> T,
+) -> io::Result<T> {
+    let (sender, receiver) = sync_channel(ROUNDS_WAITING);
+    std::thread::scope(|scope| {
+        let walk =
+            Walk { root, options, open: Arc::default(), names: AtomicUsize::new(0), folders: AtomicUsize::new(0) };
+        let thread = std::thread::Builder::new().name("digstore-walk".to_owned());
+        thread.spawn_scoped(scope, move || walk.run(pool, meter, &sender))?;
+        Ok(look(&mut Found { rounds: Some(receiver), ..Found::default() }))
+    })
 }
 
-#[derive(Default)]
-struct Listing {
-    nodes: Vec<Node>,
-    problems: Vec<(RepoPath, String)>,
-    leftovers: Vec<(RepoPath, FileKind)>,
-    listed: Option<Listed>,
+/// What a walk finds, in tree order, and what it has to say of that so far.
+#[derive(Debug, Default)]
+pub struct Found {
+    rounds: Option<Receiver<Vec<Part>>>,
+    parts: IntoIter<Part>,
+    /// What is left of a folder, within what is left of the folder that it is in.
+    open: Vec<(IntoIter<WalkEntry>, bool)>,
+    next: Option<WalkEntry>,
+    /// Paths that the walk leaves out, to be found all the same.
+    also: IntoIter<WalkEntry>,
+    hidden: Scopes,
+    /// All but entries.
+    pub beside: Walked,
 }
 
-/// Walks everything below `root`. Runs on the current rayon pool.
-pub fn walk(root: &Arc<dyn Dir>, options: &WalkOptions<'_>) -> Walked {
-    let listing = list(root.as_ref(), &RepoPath::root(), None, &Rules::default(), false, options);
-    let mut walked = Walked::default();
-    flatten(listing, &mut walked);
-    walked
-}
-
-fn flatten(listing: Listing, into: &mut Walked) {
-    for (path, problem) in listing.problems {
-        into.problems.push(problem);
-        into.unreadable.push(path);
+impl From<Walked> for Found {
+    fn from(mut walked: Walked) -> Self {
+        let entries = std::mem::take(&mut walked.entries);
+        let hidden = Scopes::new(&walked.unreadable);
+        let mut found = Self { beside: walked, hidden, open: vec![(entries.into_iter(), false)], ..Self::default() };
+        found.go_on();
+        found
     }
-    into.leftovers.extend(listing.leftovers);
-    into.listed.extend(listing.listed);
-    for node in listing.nodes {
-        into.entries.push(node.entry);
-        if let Some(inside) = node.inside {
-            flatten(*inside, into);
+}
+
+impl Found {
+    /// Finds further paths, which are in tree order.
+    pub fn and(&mut self, also: Vec<WalkEntry>) {
+        self.also = also.into_iter();
+    }
+
+    /// The next path. What could not be looked at before it is known then.
+    pub fn peek(&mut self) -> Option<&WalkEntry> {
+        if self.is_also_next() { self.also.as_slice().first() } else { self.next.as_ref() }
+    }
+
+    /// Goes on to the next path.
+    pub fn pop(&mut self) -> Option<WalkEntry> {
+        if self.is_also_next() { self.also.next() } else { self.next.take() }
+    }
+
+    /// All that is left.
+    pub fn rest(&mut self) -> Walked {
+        let entries = std::iter::from_fn(|| self.pop()).collect();
+        Walked { entries, ..std::mem::take(&mut self.beside) }
+    }
+
+    /// Could a path not be looked at, so that nothing is known of it?
+    pub fn hides(&self, path: &RepoPath) -> bool {
+        self.hidden.contains(path)
+    }
+
+    fn is_also_next(&mut self) -> bool {
+        if self.next.is_none() {
+            self.go_on();
+        }
+        let Some(also) = self.also.as_slice().first() else { return false };
+        match self.next.as_ref().map(|next| also.path.cmp(&next.path)) {
+            Some(std::cmp::Ordering::Equal) => {
+                self.also.next();
+                false
+            }
+            order => order.is_none_or(std::cmp::Ordering::is_lt),
         }
     }
+
+    fn go_on(&mut self) {
+        if self.open.is_empty() && self.rounds.is_some() {
+            // The folder that the walk begins in.
+            self.enter();
+        }
+        while let Some((entries, goes_on)) = self.open.last_mut() {
+            let Some(entry) = entries.next() else {
+                let goes_on = *goes_on;
+                self.open.pop();
+                if goes_on {
+                    self.enter();
+                }
+                continue;
+            };
+            if self.rounds.is_none() || entry.stat.kind != FileKind::Dir || self.enter() {
+                self.next = Some(entry);
+                return;
+            }
+        }
+    }
+
+    /// Takes the next part, which is that of the folder come to; `false` if the folder is gone.
+    fn enter(&mut self) -> bool {
+        while self.parts.as_slice().is_empty() {
+            let Some(round) = self.rounds.as_ref().and_then(|rounds| rounds.recv().ok()) else {
+                // The end, or the walk was cancelled.
+                self.open.clear();
+                self.rounds = None;
+                return false;
+            };
+            self.parts = round.into_iter();
+        }
+        let Some(Part { found, goes_on, is_gone }) = self.parts.next() else { return false };
+        if is_gone {
+            return false;
+        }
+        if !found.unreadable.is_empty() {
+            self.beside.unreadable.extend(found.unreadable);
+            self.hidden = Scopes::new(&self.beside.unreadable);
+        }
+        self.beside.problems.extend(found.problems);
+        self.beside.leftovers.extend(found.leftovers);
+        self.beside.listed.extend(found.listed);
+        self.open.push((found.entries.into_iter(), goes_on));
+        true
+    }
 }
 
-/// Lists one folder. `all_ignored`: the folder itself is ignored, and is visited only for what is tracked in it.
-fn list(
-    dir: &dyn Dir,
-    path: &RepoPath,
-    stat: Option<&Stat>,
-    above: &Rules,
-    all_ignored: bool,
-    options: &WalkOptions<'_>,
-) -> Listing {
-    let failed = |message: String| Listing { problems: vec![(path.clone(), message)], ..Listing::default() };
-    if options.monitor.cancelled() {
-        return Listing::default();
+/// What is in one folder. The parts of the folders in it follow, each where its folder's entry stands.
+#[derive(Debug, Default)]
+struct Part {
+    found: Walked,
+    /// After those, another part has more of the folder.
+    goes_on: bool,
+    /// The folder went away since it was seen.
+    is_gone: bool,
+}
+
+impl Part {
+    fn problem(path: RepoPath, problem: String) -> Self {
+        let found = Walked { problems: vec![problem], unreadable: vec![path], ..Walked::default() };
+        Self { found, ..Self::default() }
     }
-    let (items, is_news) = match names(dir, path, stat, options) {
-        Ok(found) => found,
-        Err(error) => return failed(format!("cannot read the folder {}: {error}", shown(path))),
-    };
-    let has_rules = items.iter().any(|item| item.name == FILE_NAME && item.kind == FileKind::File);
-    let rules = match above.enter(dir, path, has_rules && !options.include_ignored) {
-        Ok(rules) => rules,
-        Err(message) => return failed(message),
-    };
-    // Threads that look at names of one folder at once get in each other's way: its reference count is one cache line.
-    let look = |item: &DirItem| look(dir, path, item, &rules, all_ignored, options);
-    let looks: Vec<Option<Look>> = if items.len() > NAMES_PER_TASK {
-        items.par_iter().with_min_len(NAMES_PER_TASK / 2).map(look).collect()
-    } else {
-        items.iter().map(look).collect()
-    };
-    let folders: Vec<(&DirItem, &WalkEntry, bool)> = items.iter().zip(&looks).filter_map(folder_to_enter).collect();
-    let enter = |(item, entry, ignored): &(&DirItem, &WalkEntry, bool)| {
-        enter(dir, &item.name, entry, &rules, *ignored, options)
-    };
-    let entered: Vec<Option<Listing>> = match folders.len() {
-        0 => Vec::new(),
-        _ => folders.par_iter().with_max_len(1).map(enter).collect(),
-    };
-    let mut entered = entered.into_iter();
-    let unfinished = items.iter().filter(|item| item.kind != FileKind::Dir && is_temp_name(&item.name));
-    let unfinished = unfinished.filter_map(|item| Some((path.join(item.name.as_bytes()).ok()?, item.kind)));
-    let mut listing = Listing { leftovers: unfinished.collect(), ..Listing::default() };
-    for look in looks.into_iter().flatten() {
-        match look {
-            Err(problem) => listing.problems.push(problem),
-            Ok((entry, _)) if entry.stat.kind == FileKind::Dir => {
-                // A folder that went away since it was listed is left out.
-                if let Some(inside) = entered.next().flatten() {
-                    listing.nodes.push(Node { entry, inside: Some(Box::new(inside)) });
+
+    fn cannot_open(path: RepoPath, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Self { is_gone: true, ..Self::default() };
+        }
+        let problem = format!("cannot open the folder {path}: {error}");
+        Self::problem(path, problem)
+    }
+}
+
+/// A stretch of the tree.
+enum Item<'a> {
+    /// It is known.
+    Found(Part),
+    /// Names of a folder that are to be looked at.
+    Names(Arc<Folder>, Arc<Vec<Name<'a>>>, Range<usize>),
+    /// A folder to be listed, the folder that it is in, and whether it is ignored.
+    Unlisted(RepoPath, Stat, Arc<Folder>, bool),
+}
+
+/// A folder whose names are known.
+struct Folder {
+    path: RepoPath,
+    rules: Rules,
+    /// The folder itself is ignored, and is visited only for what is tracked in it.
+    ignored: bool,
+    /// None if too many are open.
+    handle: Option<Handle>,
+}
+
+/// An open folder, counted.
+struct Handle {
+    dir: Arc<dyn Dir>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Walk<'w, 'a> {
+    root: &'w Arc<dyn Dir>,
+    options: &'w WalkOptions<'a>,
+    /// Folders that are kept open.
+    open: Arc<AtomicUsize>,
+    /// Names in folders listed so far.
+    names: AtomicUsize,
+    folders: AtomicUsize,
+}
+
+impl<'a> Walk<'_, 'a> {
+    fn run(&self, pool: &ThreadPool, meter: &Meter, rounds: &SyncSender<Vec<Part>>) {
+        let busy = meter.time(Stage::Scan);
+        // The end of this list is the next in the tree.
+        let mut ahead = pool.install(|| self.list(self.root, RepoPath::root(), None, &Rules::default(), false));
+        drop(busy);
+        while !ahead.is_empty() && !self.options.monitor.cancelled() {
+            let mut round = Vec::new();
+            while let Some(Item::Found(part)) = ahead.pop_if(|item| matches!(item, Item::Found(_))) {
+                round.push(part);
+            }
+            // Nobody receives any more if looking failed.
+            if rounds.send(round).is_err() {
+                return;
+            }
+            let _busy = meter.time(Stage::Scan);
+            let (mut first, mut tasks, at_once) = (ahead.len(), 0, self.folders_at_once());
+            while first > 0 && tasks < at_once {
+                first -= 1;
+                tasks += usize::from(!matches!(ahead.get(first), Some(Item::Found(_))));
+            }
+            let next = ahead.split_off(first);
+            let found: Vec<Vec<Item<'_>>> =
+                pool.install(|| next.into_par_iter().with_max_len(1).map(|item| self.look_into(item)).collect());
+            for mut items in found {
+                ahead.append(&mut items);
+            }
+        }
+    }
+
+    /// As many folders as have [`NAMES_AT_ONCE`] names, if they are like those before.
+    fn folders_at_once(&self) -> usize {
+        let (names, folders) = (self.names.load(Ordering::Relaxed), self.folders.load(Ordering::Relaxed));
+        let average = names / folders.max(1);
+        (NAMES_AT_ONCE / average.max(1)).clamp(*FOLDERS_AT_ONCE.start(), *FOLDERS_AT_ONCE.end())
+    }
+
+    /// What is known then, from its end.
+    fn look_into(&self, item: Item<'a>) -> Vec<Item<'a>> {
+        match item {
+            Item::Found(_) => vec![item],
+            Item::Names(folder, items, range) => {
+                let goes_on = range.end < items.len();
+                match self.dir(&folder) {
+                    Ok(dir) => {
+                        let part = Part { goes_on, ..Part::default() };
+                        self.look_at(dir.as_ref(), &folder, items.get(range).unwrap_or_default(), part)
+                    }
+                    Err(error) => vec![Item::Found(Part { goes_on, ..Part::cannot_open(folder.path.clone(), &error) })],
                 }
             }
-            Ok((entry, _)) => listing.nodes.push(Node { entry, inside: None }),
+            Item::Unlisted(path, stat, parent, ignored) => {
+                let name = OsStr::from_bytes(path.file_name());
+                match self.dir(&parent).and_then(|dir| dir.open_dir(name)) {
+                    Ok(dir) => self.list(&dir, path, Some(&stat), &parent.rules, ignored),
+                    Err(error) => vec![Item::Found(Part::cannot_open(path, &error))],
+                }
+            }
         }
     }
-    listing.listed = stat.filter(|_| is_news).map(|stat| (path.clone(), *stat, items));
-    listing
+
+    fn dir(&self, folder: &Folder) -> io::Result<Arc<dyn Dir>> {
+        match &folder.handle {
+            Some(handle) => Ok(Arc::clone(&handle.dir)),
+            None => Folders::new(Arc::clone(self.root)).open(&folder.path, IfAbsent::Fail),
+        }
+    }
+
+    /// Lists an open folder, and looks at its names unless there are many.
+    fn list(
+        &self,
+        dir: &Arc<dyn Dir>,
+        path: RepoPath,
+        stat: Option<&Stat>,
+        above: &Rules,
+        ignored: bool,
+    ) -> Vec<Item<'a>> {
+        let options = self.options;
+        if options.monitor.cancelled() {
+            return vec![Item::Found(Part::default())];
+        }
+        let failed = |path, problem: String| vec![Item::Found(Part::problem(path, problem))];
+        let (names, is_news) = match names(dir.as_ref(), &path, stat, options) {
+            Ok(found) => found,
+            Err(error) => {
+                let problem = format!("cannot read the folder {}: {error}", shown(&path));
+                return failed(path, problem);
+            }
+        };
+        self.folders.fetch_add(1, Ordering::Relaxed);
+        self.names.fetch_add(names.len(), Ordering::Relaxed);
+        let has_rules = names.iter().any(|(name, kind)| **name == *FILE_NAME && *kind == FileKind::File);
+        let rules = match above.enter(dir.as_ref(), &path, has_rules && !options.include_ignored) {
+            Ok(rules) => rules,
+            Err(message) => return failed(path, message),
+        };
+        let unfinished = names.iter().filter(|(name, kind)| *kind != FileKind::Dir && is_temp_name(name));
+        let unfinished = unfinished.filter_map(|(name, kind)| Some((path.join(name.as_bytes()).ok()?, *kind)));
+        let mut part = Part::default();
+        part.found.leftovers.extend(unfinished);
+        if let Some(stat) = stat.filter(|_| is_news) {
+            part.found.listed.push(Op::Put(folder_key(&path), encode_folder(&SeenStat::from(stat), &names)));
+        }
+        let has_folders = names.iter().any(|(_, kind)| *kind == FileKind::Dir);
+        let handle = if has_folders || names.len() > NAMES_PER_TASK { self.keep_open(dir) } else { None };
+        let folder = Arc::new(Folder { path, rules, ignored, handle });
+        if names.len() <= NAMES_PER_TASK {
+            return self.look_at(dir.as_ref(), &folder, &names, part);
+        }
+        part.goes_on = true;
+        let names = Arc::new(names);
+        let starts = (0..names.len()).step_by(NAMES_PER_TASK).rev();
+        let stretch = |start| {
+            let end = names.len().min(start + NAMES_PER_TASK);
+            Item::Names(Arc::clone(&folder), Arc::clone(&names), start..end)
+        };
+        starts.map(stretch).chain([Item::Found(part)]).collect()
+    }
+
+    fn keep_open(&self, dir: &Arc<dyn Dir>) -> Option<Handle> {
+        let count = self.open.fetch_add(1, Ordering::Relaxed);
+        let handle = Handle { dir: Arc::clone(dir), open: Arc::clone(&self.open) };
+        (count < MAX_OPEN).then_some(handle)
+    }
+
+    /// Looks at names of an open folder, and adds what is found to a part of it.
+    fn look_at(&self, dir: &dyn Dir, folder: &Arc<Folder>, names: &[Name<'_>], mut part: Part) -> Vec<Item<'a>> {
+        let found = &mut part.found;
+        found.entries.reserve_exact(names.len());
+        let mut items = Vec::new();
+        for (name, kind) in names {
+            match look(dir, &folder.path, name, *kind, &folder.rules, folder.ignored, self.options) {
+                None => {}
+                Some(Err((path, problem))) => {
+                    found.unreadable.push(path);
+                    found.problems.push(problem);
+                }
+                Some(Ok((entry, ignored))) => {
+                    if entry.stat.kind == FileKind::Dir {
+                        items.push(Item::Unlisted(entry.path.clone(), entry.stat, Arc::clone(folder), ignored));
+                    }
+                    found.entries.push(entry);
+                }
+            }
+        }
+        items.reverse();
+        items.push(Item::Found(part));
+        items
+    }
 }
 
 /// The names in a folder, sorted, and whether they should be remembered.
 ///
 /// A folder whose listing is known and that looks the same is not read. This spares a walk of the kernel's tree, 5,100
 /// folders, a third of its system time.
-fn names(
+fn names<'a>(
     dir: &dyn Dir,
     path: &RepoPath,
     stat: Option<&Stat>,
-    options: &WalkOptions<'_>,
-) -> std::io::Result<(Vec<DirItem>, bool)> {
+    options: &WalkOptions<'a>,
+) -> io::Result<(Vec<Name<'a>>, bool)> {
     let stat = stat.filter(|_| options.known.is_some());
     if let (Some(known), Some(stat)) = (options.known, stat)
-        && let Some(items) = known(path, stat)
+        && let Some(names) = known(path, stat)
     {
-        return Ok((items, false));
+        return Ok((names, false));
     }
     // A change right after the listing must not look like the folder before it.
     let proves = stat.is_some_and(|stat| !is_racy(stat, clock::now()));
     let mut items = dir.list()?;
     items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok((items, proves))
+    Ok((items.into_iter().map(|item| (Cow::Owned(item.name), item.kind)).collect(), proves))
 }
 
-fn folder_to_enter<'a>((item, look): (&'a DirItem, &'a Option<Look>)) -> Option<(&'a DirItem, &'a WalkEntry, bool)> {
-    match look {
-        Some(Ok((entry, ignored))) if entry.stat.kind == FileKind::Dir => Some((item, entry, *ignored)),
-        _ => None,
-    }
-}
-
-/// Lists a folder that was seen in `dir`; `None` if it went away since.
-fn enter(
-    dir: &dyn Dir,
-    name: &OsStr,
-    entry: &WalkEntry,
-    rules: &Rules,
-    ignored: bool,
-    options: &WalkOptions<'_>,
-) -> Option<Listing> {
-    let path = &entry.path;
-    match dir.open_dir(name) {
-        Ok(open) => Some(list(open.as_ref(), path, Some(&entry.stat), rules, ignored, options)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => {
-            let problem = (path.clone(), format!("cannot open the folder {path}: {error}"));
-            Some(Listing { problems: vec![problem], ..Listing::default() })
-        }
-    }
-}
+/// What a name turned out to be and whether it is ignored, or where and why it could not be looked at.
+type Look = Result<(WalkEntry, bool), (RepoPath, String)>;
 
 fn shown(path: &RepoPath) -> String {
     if path.is_root() { ".".to_owned() } else { path.to_string() }
@@ -219,12 +472,12 @@ fn shown(path: &RepoPath) -> String {
 fn look(
     dir: &dyn Dir,
     folder: &RepoPath,
-    item: &DirItem,
+    name: &OsStr,
+    kind: FileKind,
     rules: &Rules,
     all_ignored: bool,
     options: &WalkOptions<'_>,
 ) -> Option<Look> {
-    let name: &OsStr = &item.name;
     // The repository, and those of folders below, which are theirs alone.
     if name == CONTROL_DIR || is_temp_name(name) {
         return None;
@@ -236,12 +489,12 @@ fn look(
     if options.skip == Some(&path) || !(options.scopes.contains(&path) || options.scopes.lead_below(&path)) {
         return None;
     }
-    let is_dir = item.kind == FileKind::Dir;
+    let is_dir = kind == FileKind::Dir;
     let ignored = !options.include_ignored && (all_ignored || rules.ignores(&path, is_dir));
     if ignored && !(options.is_tracked)(&path) {
         return None;
     }
-    let problem = |error: std::io::Error| Some(Err((path.clone(), format!("cannot look at {path}: {error}"))));
+    let problem = |error: io::Error| Some(Err((path.clone(), format!("cannot look at {path}: {error}"))));
     let stat = match dir.stat(name) {
         Ok(Some(stat)) => stat,
         // It went away since the folder was listed.
@@ -259,17 +512,28 @@ mod tests {
     use crate::base::disk::open_root;
     use crate::base::monitor::Silent;
 
-    fn walk_at(folder: &std::path::Path, tracked: &[&str], include_ignored: bool) -> Vec<String> {
-        let is_tracked = |path: &RepoPath| tracked.iter().any(|t| t.as_bytes() == path.as_bytes());
-        let options = WalkOptions {
-            is_tracked: &is_tracked,
-            include_ignored,
+    fn walk_with<T>(folder: &std::path::Path, options: &WalkOptions<'_>, look: impl FnOnce(&mut Found) -> T) -> T {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        walk(&open_root(folder).unwrap(), options, &pool, &Meter::default(), look).unwrap()
+    }
+
+    /// Leaves out nothing.
+    fn all(scopes: &Scopes) -> WalkOptions<'_> {
+        WalkOptions {
+            is_tracked: &|_| false,
+            include_ignored: false,
             skip: None,
-            scopes: &Scopes::everything(),
+            scopes,
             known: None,
             monitor: &Silent,
-        };
-        let walked = walk(&open_root(folder).unwrap(), &options);
+        }
+    }
+
+    fn walk_at(folder: &std::path::Path, tracked: &[&str], include_ignored: bool) -> Vec<String> {
+        let is_tracked = |path: &RepoPath| tracked.iter().any(|t| t.as_bytes() == path.as_bytes());
+        let scopes = Scopes::everything();
+        let options = WalkOptions { is_tracked: &is_tracked, include_ignored, ..all(&scopes) };
+        let walked = walk_with(folder, &options, Found::rest);
         assert!(walked.entries.is_sorted_by(|a, b| a.path < b.path), "tree order");
         walked.entries.iter().map(|entry| entry.path.to_string()).collect()
     }
@@ -292,6 +556,88 @@ mod tests {
         let found = walk_at(folder.path(), &[], false);
         assert_eq!(found[..5], ["a", "a/b", "a.c", "a0", "many"]);
         assert_eq!(found.len(), 5 + 300 + 3);
+    }
+
+    /// Everything below a folder in tree order, found the plain way.
+    fn model(folder: &std::path::Path, at: &RepoPath, found: &mut Vec<String>) {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        for name in names {
+            let path = at.join(name.as_bytes()).unwrap();
+            found.push(path.to_string());
+            if folder.join(&name).is_dir() {
+                model(&folder.join(&name), &path, found);
+            }
+        }
+    }
+
+    #[test]
+    fn long_wide_and_deep_folders_come_in_tree_order() {
+        let folder = tempfile::tempdir().unwrap();
+        // More names than one task looks at, with folders among them, at the ends of tasks too.
+        for number in 0..2 * NAMES_PER_TASK + 3 {
+            let inside = if number % 100 == 0 || number % NAMES_PER_TASK == 0 { "/in/side" } else { "" };
+            make(folder.path(), &[(&format!("long/{number:05}{inside}"), "")]);
+        }
+        // More open folders with something still to be listed than are kept open.
+        for number in 0..MAX_OPEN + 50 {
+            make(folder.path(), &[(&format!("wide/{number:04}/a/b/c"), ""), (&format!("wide/{number:04}/a0"), "")]);
+        }
+        make(folder.path(), &[(&format!("{}end", "deep/".repeat(400)), "")]);
+        let mut expected = Vec::new();
+        model(folder.path(), &RepoPath::root(), &mut expected);
+        assert_eq!(walk_at(folder.path(), &[], false), expected);
+    }
+
+    #[test]
+    fn no_more_is_listed_ahead_than_a_few_rounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let rounds = ROUNDS_WAITING + 2;
+        let count = 2 * rounds * FOLDERS_AT_ONCE.end();
+        for number in 0..count {
+            fs::create_dir_all(folder.path().join(format!("{:02}/{number:05}", number / 1000))).unwrap();
+        }
+        let listed = AtomicUsize::new(0);
+        let known = |_: &RepoPath, _: &Stat| {
+            listed.fetch_add(1, Ordering::Relaxed);
+            None
+        };
+        let scopes = Scopes::everything();
+        let options = WalkOptions { known: Some(&known), ..all(&scopes) };
+        let first = walk_with(folder.path(), &options, |found| {
+            let first = found.pop().unwrap().path.to_string();
+            // Whoever looks no further lets it end.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            first
+        });
+        assert_eq!(first, "00");
+        assert!(listed.into_inner() <= rounds * FOLDERS_AT_ONCE.end(), "{count} folders in all");
+    }
+
+    #[test]
+    fn what_goes_away_is_left_out_and_what_cannot_be_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &[("a/x", ""), ("b/x", ""), ("c/.digignore", "{a"), ("c/x", ""), ("d", "")]);
+        // Of two folders, the one that is come to later goes away before.
+        let known = |path: &RepoPath, _: &Stat| {
+            match path.as_bytes() {
+                b"a" => drop(fs::remove_dir_all(folder.path().join("b"))),
+                b"b" => drop(fs::remove_dir_all(folder.path().join("a"))),
+                _ => {}
+            }
+            None
+        };
+        let scopes = Scopes::everything();
+        let options = WalkOptions { known: Some(&known), ..all(&scopes) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let (paths, problems) = walk(&open_root(folder.path()).unwrap(), &options, &pool, &Meter::default(), |found| {
+            let paths: Vec<String> = std::iter::from_fn(|| found.pop()).map(|entry| entry.path.to_string()).collect();
+            assert!(found.hides(&RepoPath::parse(b"c/x").unwrap()) && !found.hides(&RepoPath::parse(b"d").unwrap()));
+            (paths, found.rest().problems)
+        })
+        .unwrap();
+        assert!(paths == ["a", "a/x", "c", "d"] || paths == ["b", "b/x", "c", "d"], "{paths:?}");
+        assert!(problems.len() == 1 && problems.iter().all(|problem| problem.contains("c/.digignore")), "{problems:?}");
     }
 
     #[test]

@@ -233,19 +233,18 @@ pub fn stored_items(repo: &Repository, id: &CommitId) -> Items {
 }
 
 /// Everything in a tree.
-pub fn items_of_tree(repo: &Repository, tree: &Tree) -> Items {
+pub fn items_of_tree(repo: &Repository, tree: &Arc<Tree>) -> Items {
     let objects = repo.objects();
     let mut items = Items::new();
-    trees::visit(&objects, tree, &RepoPath::root(), &mut |path, entry| {
+    for entry in trees::Entries::new(Arc::clone(&objects), Arc::clone(tree)) {
+        let (path, entry) = entry.unwrap();
         let item = match &entry.node {
             Node::File { len, content } => Item::File(stored_bytes(&objects, content, *len), entry.meta.mode),
             Node::Symlink { target } => Item::Link(target.clone()),
             Node::Dir { .. } => Item::Dir(entry.meta.mode),
         };
         items.insert(path.as_bytes().to_vec(), item);
-        Ok(())
-    })
-    .unwrap();
+    }
     items
 }
 

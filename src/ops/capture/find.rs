@@ -11,40 +11,36 @@ use crate::base::disk::{FileKind, Stat};
 use crate::format::journal::Op;
 use crate::model::checkpoint::Area;
 use crate::model::path::RepoPath;
-use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::Meta;
 use crate::ops::Result;
 use crate::ops::ingest::Captured;
 use crate::store::journal::State;
-use crate::store::staging::{self, Encoded};
+use crate::store::staging::{self, Encoded, Packed};
 use crate::store::{folders, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::walk::WalkEntry;
+use crate::world::walk::{Found, WalkEntry};
 
-/// A path and what it is to be in the new tree.
-pub type Entry = (RepoPath, StagedEntry);
-
-/// A path that is not plainly as it was, or, without a base, any path.
+/// A path that is not plainly as it was, or, without a base, any path. There may be a million of them.
 pub struct Row {
     pub path: RepoPath,
     /// What it was when last stored.
-    pub old: Option<StagedEntry>,
+    pub old: Option<Box<StagedEntry>>,
     /// What the work table says; kept while it is right.
-    pub work: Option<StagedEntry>,
+    pub work: Option<Box<StagedEntry>>,
     /// What staging says, if it is not a removal.
-    pub staged: Option<StagedEntry>,
+    pub staged: Option<Box<StagedEntry>>,
     pub now: Now,
 }
 
 /// What a path is now.
 pub enum Now {
     /// Known by its looks.
-    Known(StagedEntry),
-    /// A file to be read.
-    Read(Stat),
+    Known(Box<StagedEntry>),
+    /// A file of this length, to be read.
+    Read(u64),
     /// A link or folder.
-    Node(StagedNode, Stat),
+    Node(Box<(StagedNode, Stat)>),
     /// Nothing.
     Gone,
     /// It cannot be looked at.
@@ -58,7 +54,6 @@ pub struct Finder<'a> {
     /// What was read in an earlier attempt.
     pub read: &'a HashMap<RepoPath, StagedEntry>,
     pub folders: Folders,
-    pub hidden: Scopes,
     pub all: bool,
     pub rows: Vec<Row>,
     pub capture: Capture,
@@ -66,11 +61,10 @@ pub struct Finder<'a> {
 
 impl Finder<'_> {
     /// Fills `rows` and `capture`, given what is on disk in tree order.
-    pub fn find(&mut self, state: &State, entries: Vec<WalkEntry>) -> Result<()> {
+    pub fn find(&mut self, state: &State, found: &mut Found) -> Result<()> {
         let mut all_work = worktable::entries(state, self.area)?;
         let mut all_staged = staging::entries_below(state, &self.area.root())?;
         let (mut work, mut staged) = (all_work.next_encoded()?, all_staged.next_encoded()?);
-        let mut on_disk = entries.into_iter().peekable();
         loop {
             // The lower of the two recorded entries, or both if they are of one path.
             let order = match (&work, &staged) {
@@ -79,13 +73,13 @@ impl Finder<'_> {
                 _ => std::cmp::Ordering::Greater,
             };
             let recorded = if order.is_lt() { work } else { staged };
-            let beside = match (recorded, on_disk.peek()) {
+            let beside = match (recorded, found.peek()) {
                 (None, None) => return Ok(()),
                 (Some(recorded), Some(found)) => recorded.cmp_path(&found.path),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
             };
-            let disk = if beside.is_ge() { on_disk.next() } else { None };
+            let disk = if beside.is_ge() { found.pop() } else { None };
             let (mut in_table, mut in_staging) = (None, None);
             if beside.is_le() && order.is_le() {
                 in_table = std::mem::replace(&mut work, all_work.next_encoded()?);
@@ -93,20 +87,26 @@ impl Finder<'_> {
             if beside.is_le() && order.is_ge() {
                 in_staging = std::mem::replace(&mut staged, all_staged.next_encoded()?);
             }
-            self.look(in_table, in_staging, disk)?;
+            self.look(in_table, in_staging, disk, found)?;
         }
     }
 
-    fn look(&mut self, work: Option<Encoded<'_>>, staged: Option<Encoded<'_>>, disk: Option<WalkEntry>) -> Result<()> {
+    fn look(
+        &mut self,
+        work: Option<Encoded<'_>>,
+        staged: Option<Encoded<'_>>,
+        disk: Option<WalkEntry>,
+        found: &Found,
+    ) -> Result<()> {
         let path = |disk: Option<WalkEntry>| match (disk, &work, &staged) {
             (Some(found), ..) => Ok(found.path),
             (None, Some(entry), _) | (None, None, Some(entry)) => entry.path(),
             (None, None, None) => Ok(RepoPath::root()),
         };
         let stat = disk.as_ref().map(|found| found.stat);
-        let work_entry = work.map(|entry| entry.decode()).transpose()?;
+        let work_entry = work.map(|entry| entry.decode()).transpose()?.map(Box::new);
         let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
-        let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted);
+        let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new);
         let beside = staged_entry.as_ref().filter(|_| *self.area == Area::WorkTree);
         let stored = work_entry.as_ref().or(beside).filter(|entry| entry.node != StagedNode::Deleted);
         let proves = |entry: &StagedEntry, stat: &Stat| {
@@ -127,10 +127,10 @@ impl Finder<'_> {
         }
         let (old, path) = (stored.cloned(), path(disk)?);
         let now = match stat {
-            None if self.hidden.contains(&path) => Now::Unreadable,
+            None if found.hides(&path) => Now::Unreadable,
             None => Now::Gone,
             Some(stat) => match (self.read.get(&path), &staged_entry) {
-                (Some(read), _) if read.looks_like(&stat) => Now::Known(read.clone()),
+                (Some(read), _) if read.looks_like(&stat) => Now::Known(Box::new(read.clone())),
                 (_, Some(staged)) if proves(staged, &stat) => Now::Known(staged.clone()),
                 _ => self.kind_now(&path, stat),
             },
@@ -141,12 +141,12 @@ impl Finder<'_> {
 
     fn kind_now(&mut self, path: &RepoPath, stat: Stat) -> Now {
         match stat.kind {
-            FileKind::File => Now::Read(stat),
-            FileKind::Dir => Now::Node(StagedNode::Dir, stat),
+            FileKind::File => Now::Read(stat.len),
+            FileKind::Dir => Now::Node(Box::new((StagedNode::Dir, stat))),
             FileKind::Symlink => {
                 let name = OsStr::from_bytes(path.file_name());
                 match self.folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
-                    Ok(target) => Now::Node(StagedNode::Symlink { target: target.into_vec() }, stat),
+                    Ok(target) => Now::Node(Box::new((StagedNode::Symlink { target: target.into_vec() }, stat))),
                     Err(error) => {
                         self.capture.problems.push(format!("cannot read the link {path}: {error}"));
                         self.capture.unreadable.push(path.clone());
@@ -180,19 +180,22 @@ pub fn settle(
     read: Option<std::result::Result<Captured, String>>,
     all: bool,
     capture: &mut Capture,
-    changes: &mut Vec<Entry>,
+    changes: &mut Packed,
 ) {
     let Row { path, old, work, staged, now } = row;
     let new = match (now, read) {
-        (Now::Known(entry), _) => Some(entry),
-        (Now::Node(node, stat), _) => Some(entry(node, &stat, is_racy(&stat, clock::now()))),
+        (Now::Known(entry), _) => Some(*entry),
+        (Now::Node(node), _) => {
+            let (node, stat) = *node;
+            Some(entry(node, &stat, is_racy(&stat, clock::now())))
+        }
         (_, Some(Ok(captured))) => Some(file_entry(&captured)),
         (_, Some(Err(why))) => {
             capture.problems.push(why);
             capture.unreadable.push(path.clone());
-            old.clone()
+            old.as_deref().cloned()
         }
-        (Now::Unreadable | Now::Read(_), None) => old.clone(),
+        (Now::Unreadable | Now::Read(_), None) => old.as_deref().cloned(),
         (Now::Gone, None) => None,
     };
     // Where only times differ, the recorded time stays: it is that of the content.
@@ -204,8 +207,8 @@ pub fn settle(
     if was_folder && new.as_ref().is_none_or(|new| new.node != StagedNode::Dir) {
         capture.ops.push(folders::delete_op(&path));
     }
-    capture.ops.extend(record(area, &path, new.as_ref(), work.as_ref(), staged.as_ref()));
-    let change = match (&old, &new) {
+    capture.ops.extend(record(area, &path, new.as_ref(), work.as_deref(), staged.as_deref()));
+    let change = match (old.as_deref(), &new) {
         (None, None) => return,
         (None, Some(_)) => Change::Added,
         (Some(_), None) => Change::Removed,
@@ -214,7 +217,7 @@ pub fn settle(
         (Some(_), Some(_)) => Change::Modified,
     };
     if !(all && new.is_none()) {
-        changes.push((path.clone(), new.unwrap_or_else(nothing)));
+        changes.push(&path, &new.unwrap_or_else(nothing));
         capture.changed.push((path, change));
     }
 }

@@ -16,15 +16,16 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use self::find::{Entry, Finder, Now, Row, file_entry, settle};
+use self::find::{Finder, Now, Row, file_entry, settle};
 pub use self::find::{nothing, record};
-use super::ingest::{Sink, Source, ingest};
+use super::ingest::{self, Sink, Source, ingest_part};
 use super::moved::Gone;
-use super::scan::{bundle_held_still, list_bundle, listed_ops, walk_bundle, walk_tree};
+use super::scan::{bundle_held_still, list_bundle, walk_along, walk_bundle};
 use super::status::is_version;
 use super::{Error, Result, commit};
 use crate::base::clock;
 use crate::base::disk::FileKind;
+use crate::base::memory;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::format::object::encode_tree;
@@ -37,10 +38,11 @@ use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
+use crate::store::staging::Packed;
 use crate::store::worktable;
 use crate::world::bundle::{BandPaths, Listing};
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::walk::{WalkEntry, Walked};
+use crate::world::walk::{Found, WalkEntry};
 
 /// How a path differs from when the work tree was last stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -130,9 +132,13 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
     let (mut read, mut times, mut start) = (HashMap::new(), Times::default(), Instant::now());
     let Area::Bundle(path) = what.area else {
         monitor.begin("looking for changes", None, None);
-        let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor);
+        let state = repo.journal().read();
+        let looked = walk_along(repo, &state, &Scopes::everything(), false, monitor, |found| {
+            look(repo, &state, what, found, &read)
+        })?;
+        drop(state);
         times.look_ns += lap(&mut start);
-        let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
+        let captured = store(repo, sink, what, looked, &mut read, &mut times, monitor)?;
         tell(&captured.problems);
         return Ok(Capture { times, ..captured });
     };
@@ -151,8 +157,9 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
             }
         }
         let (walked, foreign) = walk_bundle(repo, path, &before)?;
+        let looked = look(repo, &repo.journal().read(), what, &mut walked.into(), &read)?;
         times.look_ns += lap(&mut start);
-        let captured = store(repo, sink, what, walked, &mut read, &mut times, monitor)?;
+        let captured = store(repo, sink, what, looked, &mut read, &mut times, monitor)?;
         if captured.changed.is_empty() && captured.unreadable.is_empty() && read.is_empty() {
             // Everything was as it was last stored when the first look began.
             tell(&captured.problems);
@@ -184,28 +191,31 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
     Some(Duration::from_nanos(end.abs_diff(now) + 1))
 }
 
-/// Stores what a walk found. `read` has what was read already, and gets what is read now.
-fn store(
+/// What was found by looking only.
+struct Looked {
+    /// The tree that the area was last stored as, if staging and the area's table say so.
+    base: Option<TreeId>,
+    rows: Vec<Row>,
+    capture: Capture,
+}
+
+/// Finds out what of the area is not as it was last stored. `read` has what was read already.
+fn look(
     repo: &Repository,
-    sink: &mut Sink<'_>,
+    state: &State,
     what: What<'_>,
-    walked: Walked,
-    read: &mut HashMap<RepoPath, StagedEntry>,
-    times: &mut Times,
-    monitor: &dyn Monitor,
-) -> Result<Capture> {
+    found: &mut Found,
+    read: &HashMap<RepoPath, StagedEntry>,
+) -> Result<Looked> {
     let What { area, paranoid, also } = what;
-    let mut start = Instant::now();
-    let state = repo.journal().read();
-    let base = worktable::base(&state, area)?;
-    let before = base.map_or_else(|| last_tree(&state, area), |base| Ok(Some(base)))?;
-    let entries = with_extra(repo, walked.entries, also);
+    let base = worktable::base(state, area)?;
+    let before = base.map_or_else(|| last_tree(state, area), |base| Ok(Some(base)))?;
+    found.and(left_out(repo, also));
     let mut finder = Finder {
         area,
         paranoid,
         read,
         folders: Folders::new(Arc::clone(repo.work())),
-        hidden: Scopes::new(&walked.unreadable),
         all: base.is_none(),
         rows: Vec::new(),
         capture: Capture {
@@ -213,55 +223,59 @@ fn store(
             before,
             changed: Vec::new(),
             unchanged: 0,
-            unreadable: walked.unreadable,
-            problems: walked.problems,
+            unreadable: Vec::new(),
+            problems: Vec::new(),
             special_files: 0,
             foreign: Vec::new(),
-            leftovers: walked.leftovers,
+            leftovers: Vec::new(),
             times: Times::default(),
-            ops: listed_ops(&walked.listed),
+            ops: Vec::new(),
         },
     };
-    finder.find(&state, entries)?;
-    drop(state);
+    finder.find(state, found)?;
+    let Finder { rows, mut capture, .. } = finder;
+    capture.unreadable.append(&mut found.beside.unreadable);
+    capture.problems.append(&mut found.beside.problems);
+    capture.leftovers.append(&mut found.beside.leftovers);
+    capture.ops.append(&mut found.beside.listed);
+    Ok(Looked { base, rows, capture })
+}
+
+/// Stores what was found. `read` gets what is read.
+fn store(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    what: What<'_>,
+    looked: Looked,
+    read: &mut HashMap<RepoPath, StagedEntry>,
+    times: &mut Times,
+    monitor: &dyn Monitor,
+) -> Result<Capture> {
+    let area = what.area;
+    let mut start = Instant::now();
     monitor.end();
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
-    let Finder { rows, mut capture, .. } = finder;
-    times.look_ns += lap(&mut start);
+    let Looked { base, rows, mut capture } = looked;
+    let before = capture.before;
     if rows.is_empty() && base.is_some() {
         return Ok(capture);
     }
-    let mut bands = BandPaths::new(repo.work());
-    let mut source = |row: &Row| match &row.now {
-        Now::Read(stat) => Some(Source::new(row.path.clone(), stat.len, row.old.as_ref(), &mut bands)),
-        _ => None,
-    };
-    let mut gone = Gone::default();
-    for row in rows.iter().filter(|row| matches!(row.now, Now::Gone)) {
-        gone.add(&row.path, row.old.as_ref());
-    }
-    let sources = rows.iter().filter_map(&mut source).map(|source| source.or_like(&gone)).collect();
-    let mut contents = ingest(repo, &Arc::new(sources), sink, monitor)?.files.into_iter();
-    let mut changes = Vec::new();
-    for row in rows {
-        let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
-        if let (Area::Bundle(_), Some(Ok(captured))) = (area, &content) {
-            read.insert(row.path.clone(), file_entry(captured));
-        }
-        settle(area, row, content, base.is_none(), &mut capture, &mut changes);
-    }
+    let settled = settle_all(repo, sink, what, rows, read, base.is_none(), &mut capture, monitor);
+    monitor.end();
+    let mut changes = settled?;
     let old = before.map_or_else(|| Ok(Arc::default()), |id| repo.objects().tree(&id))?;
     if base.is_none() && before.is_some() {
-        (changes, capture.changed) = differing(repo, area, &old, changes)?;
+        (changes, capture.changed) = differing(repo, area, &old, &changes, capture.changed)?;
     }
     if changes.is_empty() && before.is_none() {
         let (id, bytes) = encode_tree(&Tree::default());
         sink.add(id.into(), ObjectKind::Tree, &bytes, None)?;
         capture.tree = id;
     } else if !changes.is_empty() {
-        capture.tree = commit::build(repo, sink, (before.unwrap_or_else(|| encode_tree(&old).0), &old), &changes, 0)?;
+        let (id, changes) = (before.unwrap_or_else(|| encode_tree(&old).0), changes.entries().collect::<Vec<_>>());
+        capture.tree = commit::build(repo, sink, (id, &old), &changes, 0)?;
     }
     if base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(area, &capture.tree));
@@ -270,58 +284,109 @@ fn store(
     Ok(capture)
 }
 
+/// Reads what has to be read, no more files at a time than the settings say, and settles what each path is now. Gives what
+/// changes in the tree.
+#[expect(clippy::too_many_arguments, reason = "they are the parts of one long step")]
+fn settle_all(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    what: What<'_>,
+    rows: Vec<Row>,
+    read: &mut HashMap<RepoPath, StagedEntry>,
+    all: bool,
+    capture: &mut Capture,
+    monitor: &dyn Monitor,
+) -> Result<Packed> {
+    let mut gone = Gone::default();
+    for row in rows.iter().filter(|row| matches!(row.now, Now::Gone)) {
+        gone.add(&row.path, row.old.as_deref());
+    }
+    let len = |row: &Row| if let Now::Read(len) = row.now { Some(len) } else { None };
+    ingest::begin(monitor, rows.iter().filter_map(len));
+    let at_once = repo.settings().paths_at_once.max(1);
+    let in_pieces = rows.len() > at_once;
+    let (mut left, mut changes) = (rows.into_iter(), Packed::default());
+    let mut bands = BandPaths::new(repo.work());
+    while left.len() > 0 {
+        if in_pieces {
+            memory::give_back();
+        }
+        let some: Vec<Row> = left.by_ref().take(at_once).collect();
+        let mut source = |row: &Row| {
+            let source = Source::new(row.path.clone(), len(row)?, row.old.as_deref(), &mut bands);
+            Some(source.or_like(&gone))
+        };
+        let sources: Vec<Source> = some.iter().filter_map(&mut source).collect();
+        let mut contents = match sources.is_empty() {
+            true => Vec::new(),
+            false => ingest_part(repo, &Arc::new(sources), sink, monitor)?.files,
+        }
+        .into_iter();
+        for row in some {
+            let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
+            if let (Area::Bundle(_), Some(Ok(captured))) = (what.area, &content) {
+                read.insert(row.path.clone(), file_entry(captured));
+            }
+            settle(what.area, row, content, all, capture, &mut changes);
+        }
+    }
+    Ok(changes)
+}
+
 /// The tree of the checkpoint that the area was last equal to.
 fn last_tree(state: &State, area: &Area) -> Result<Option<TreeId>> {
     let Some(number) = worktable::parent(state, area)? else { return Ok(None) };
     Ok(checkpoints::get(state, number)?.and_then(|checkpoint| checkpoint.tree()))
 }
 
-/// What of all entries differs from a tree, and what is in the tree and not among them.
+/// What of all entries, given with their paths, differs from a tree, and what is in the tree and not among them.
 fn differing(
     repo: &Repository,
     area: &Area,
-    old: &Tree,
-    all: Vec<Entry>,
-) -> Result<(Vec<Entry>, Vec<(RepoPath, Change)>)> {
-    let (mut entries, mut changed) = (Vec::new(), Vec::new());
+    old: &Arc<Tree>,
+    all: &Packed,
+    paths: Vec<(RepoPath, Change)>,
+) -> Result<(Packed, Vec<(RepoPath, Change)>)> {
+    let (mut entries, mut changed) = (Packed::default(), Vec::new());
     let root = area.root();
-    let mut note = |path: RepoPath, entry: StagedEntry, change: Change| {
-        changed.push((path.clone(), change));
-        entries.push((path, entry));
+    let mut note = |path: RepoPath, entry: &StagedEntry, change: Change| {
+        entries.push(&path, entry);
+        changed.push((path, change));
     };
-    let mut all = all.into_iter().peekable();
-    trees::visit(&repo.objects(), old, &RepoPath::root(), &mut |path, entry| {
+    let mut all = paths.into_iter().map(|(path, _)| path).zip(all.entries()).peekable();
+    for entry in trees::Entries::new(repo.objects(), Arc::clone(old)) {
+        let (path, entry) = entry?;
         while let Some((path, new)) = all.next_if(|(new, _)| *new < path) {
-            note(path, new, Change::Added);
+            note(path, &new.decode()?, Change::Added);
         }
         match all.next_if(|(new, _)| *new == path) {
-            Some((_, new)) if is_version(entry, &new) => {}
-            Some((path, new)) => note(path, new, Change::Modified),
+            Some((path, new)) => {
+                let new = new.decode()?;
+                if !is_version(&entry, &new) {
+                    note(path, &new, Change::Modified);
+                }
+            }
             // Folders that lead to a bundle are no part of it.
             None if !path.is_within(&root) => {}
-            None => note(path, nothing(), Change::Removed),
+            None => note(path, &nothing(), Change::Removed),
         }
-        Ok(())
-    })?;
-    all.for_each(|(path, new)| note(path, new, Change::Added));
+    }
+    for (path, new) in all {
+        note(path, &new.decode()?, Change::Added);
+    }
     Ok((entries, changed))
 }
 
-/// The walk's entries and the paths `also`, which it left out.
-fn with_extra(repo: &Repository, mut entries: Vec<WalkEntry>, also: &[RepoPath]) -> Vec<WalkEntry> {
+/// The paths `also`, which the walk leaves out, as they are on disk.
+fn left_out(repo: &Repository, also: &[RepoPath]) -> Vec<WalkEntry> {
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut extra = Vec::new();
-    for path in also {
-        let stat = folders
-            .open_parent(path, IfAbsent::Fail)
-            .and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name())))
-            .unwrap_or(None);
-        extra.extend(stat.map(|stat| WalkEntry { path: path.clone(), stat }));
-    }
-    if !extra.is_empty() {
-        entries.append(&mut extra);
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries.dedup_by(|a, b| a.path == b.path);
-    }
-    entries
+    let mut stat = |path: &RepoPath| {
+        let dir = folders.open_parent(path, IfAbsent::Fail).ok()?;
+        dir.stat(OsStr::from_bytes(path.file_name())).unwrap_or(None)
+    };
+    let found = also.iter().filter_map(|path| Some(WalkEntry { path: path.clone(), stat: stat(path)? }));
+    let mut found: Vec<WalkEntry> = found.collect();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.dedup_by(|a, b| a.path == b.path);
+    found
 }

@@ -34,8 +34,8 @@ pub fn apply(
     let generation = refs::generation(&repo.journal().read())?;
     let (mut outcome, written) = carry_out(repo, &plan, set_times, monitor)?;
     let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: Vec::new() };
-    for (file, written) in plan.writes.iter().zip(&written) {
-        recorder.written(file, written);
+    for (file, written) in plan.writes.into_iter().zip(written) {
+        recorder.written(file, &written);
     }
     for (path, entry) in &plan.folder_meta {
         recorder.record(path, entry, None);
@@ -47,7 +47,7 @@ pub fn apply(
     if plan.moves_head {
         recorder.ops.extend(plan.forgotten.iter().map(staging::delete_op));
     }
-    ops.extend(recorder.ops);
+    ops.append(&mut recorder.ops);
     outcome.kept = plan.kept;
     outcome.lost = plan.lost;
     if !ops.is_empty() {
@@ -165,9 +165,10 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn written(&mut self, file: &FileWrite, written: &Written) {
-        let entry = Entry { name: file.path.file_name().to_vec(), meta: file.meta, node: file.node.clone() };
-        self.record(&file.path, &entry, written.as_ref().ok());
+    fn written(&mut self, file: FileWrite, written: &Written) {
+        let FileWrite { path, meta, node, .. } = file;
+        let entry = Entry { name: path.file_name().to_vec(), meta, node };
+        self.record(&path, &entry, written.as_ref().ok());
     }
 
     /// A file that could not be written gets an entry that matches nothing, so that `status` shows it.

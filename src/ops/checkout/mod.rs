@@ -76,9 +76,9 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
     let _timer = repo.metrics().start("checkout");
     let lock = repo.lock("checkout")?;
     let (commit, head) = destination(repo, options)?;
-    let target = tree_entries(repo, Some(&commit))?;
+    let mut target = tree_entries(repo, Some(&commit))?.map(|entry| Ok(entry?));
     let scope = Scope { paths: Scopes::everything(), force: options.force, moves_head: true };
-    let plan = plan::make(repo, target, &scope, monitor)?;
+    let plan = plan::make(repo, &mut target, &scope, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts });
     }
@@ -99,13 +99,8 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
 }
 
 /// Everything in a commit's tree; nothing for no commit.
-pub fn tree_entries(repo: &Repository, commit: Option<&CommitId>) -> Result<Vec<(RepoPath, Entry)>> {
-    let mut entries = Vec::new();
-    trees::visit(&repo.objects(), repo.root_tree(commit)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
-        entries.push((path, entry.clone()));
-        Ok(())
-    })?;
-    Ok(entries)
+pub fn tree_entries(repo: &Repository, commit: Option<&CommitId>) -> Result<trees::Entries> {
+    Ok(trees::Entries::new(repo.objects(), repo.root_tree(commit)?))
 }
 
 /// What changes beside the work tree, and how it can be taken back.
@@ -203,7 +198,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     if options.staged {
         return apply::unstage(repo, &lock, target, &scope);
     }
-    let plan = plan::make(repo, target, &scope, monitor)?;
+    let plan = plan::make(repo, &mut target.into_iter().map(Ok), &scope, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
@@ -226,12 +221,12 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
         Some("HEAD") if repo.head_commit()?.is_none() => {}
         Some(revision) => {
             let tree = repo.tree_of(&repo.resolve_point(revision)?)?;
-            trees::visit(&repo.objects(), &tree, &RepoPath::root(), &mut |path, entry| {
+            for entry in trees::Entries::new(repo.objects(), tree) {
+                let (path, entry) = entry?;
                 if scopes.contains(&path) {
-                    target.push((path, entry.clone()));
+                    target.push((path, entry));
                 }
-                Ok(())
-            })?;
+            }
         }
         None => {
             let state = repo.journal().read();

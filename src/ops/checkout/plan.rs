@@ -17,7 +17,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node, Tree};
 use crate::ops::compare::{WorkChange, same_content, work_changes};
 use crate::ops::materialize::{Clones, FileWrite, restored_mode};
-use crate::ops::scan::{Pair, pair, walk_tree};
+use crate::ops::scan::{Pair, pair, walk_along};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, trees};
@@ -90,6 +90,18 @@ impl Plan {
         }
     }
 
+    /// Puts everything in tree order, and gives back what memory is not needed.
+    fn sort(&mut self) {
+        self.removals.sort_by(|a, b| a.0.cmp(&b.0));
+        self.folders.sort();
+        self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
+        self.writes.sort_by(|a, b| a.path.cmp(&b.path));
+        self.writes.shrink_to_fit();
+        for paths in [&mut self.forgotten, &mut self.kept, &mut self.conflicts, &mut self.lost] {
+            paths.sort();
+        }
+    }
+
     /// What applying the plan would report.
     pub fn preview(self, commit: Option<CommitId>) -> Outcome {
         Outcome {
@@ -116,36 +128,41 @@ pub fn as_tree_entry(path: &RepoPath, staged: &StagedEntry) -> Option<Entry> {
     Some(Entry { name: path.file_name().to_vec(), meta: staged.meta, node })
 }
 
-/// A path that is wanted, tracked or on disk, and is not plainly right.
-struct Row {
-    target: Option<Entry>,
-    pair: Pair,
-}
+/// What is wanted, in tree order.
+pub type Target<'a> = dyn Iterator<Item = Result<(RepoPath, Entry)>> + 'a;
+
+/// What is on disk and not plainly right, and what is wanted there.
+type Doubtful = (Option<Entry>, Pair);
 
 /// Compares target, staging and disk.
-pub fn make(repo: &Repository, target: Vec<(RepoPath, Entry)>, scope: &Scope, monitor: &dyn Monitor) -> Result<Plan> {
+pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: &dyn Monitor) -> Result<Plan> {
     monitor.begin("comparing with the work tree", None, None);
-    let mut plan = Plan { moves_head: scope.moves_head, ..Plan::default() };
-    let rows = rows(repo, target, scope, &mut plan, monitor)?;
-    let changes = {
-        let pairs: Vec<Pair> = rows.iter().map(|row| row.pair.clone()).collect();
-        work_changes(repo, &pairs, monitor)
-    };
     let objects = repo.objects();
+    let mut planner = Planner {
+        objects: &objects,
+        head: repo.root_tree(repo.head_commit()?.as_ref())?,
+        generation: refs::generation(&repo.journal().read())?,
+        scope,
+        plan: Plan { moves_head: scope.moves_head, ..Plan::default() },
+        not_folders: Vec::new(),
+        replaced: Vec::new(),
+    };
+    let doubtful = look(repo, target, &mut planner, monitor)?;
+    let changes = work_changes(repo, &doubtful.iter().map(|(_, pair)| pair).collect::<Vec<_>>(), monitor);
     let equals: Vec<bool> = repo.pools().cpu().install(|| {
-        rows.par_iter().zip(&changes).map(|(row, change)| equals_target(&objects, repo, row, *change)).collect()
+        let equals = |((target, pair), change): (&Doubtful, &WorkChange)| {
+            target.as_ref().is_some_and(|target| equals_target(&objects, repo, target, pair, *change))
+        };
+        doubtful.par_iter().zip(&changes).map(equals).collect()
     });
     monitor.end();
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
-    let head = repo.root_tree(repo.head_commit()?.as_ref())?;
-    let generation = refs::generation(&repo.journal().read())?;
-    let mut planner =
-        Planner { objects: &objects, head, generation, scope, plan, not_folders: Vec::new(), replaced: Vec::new() };
-    for ((row, change), equal) in rows.into_iter().zip(changes).zip(equals) {
-        planner.decide(row, change, equal)?;
+    for (((target, pair), change), equal) in doubtful.into_iter().zip(changes).zip(equals) {
+        planner.decide(target, pair, change, equal)?;
     }
+    planner.plan.sort();
     clear_replaced(repo, &mut planner)?;
     let Planner { mut plan, not_folders, .. } = planner;
     plan.removals.reverse();
@@ -201,65 +218,89 @@ fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<(RepoPath, FileKind)>
     Ok(())
 }
 
-/// Joins target with staging and disk, leaving out what is right already.
-fn rows(
+/// Joins target with staging and disk, and decides at once on what is not on disk: there may be a million such paths. Gives
+/// what is on disk and not plainly right.
+fn look(
     repo: &Repository,
-    target: Vec<(RepoPath, Entry)>,
-    scope: &Scope,
-    plan: &mut Plan,
+    target: &mut Target<'_>,
+    planner: &mut Planner<'_>,
     monitor: &dyn Monitor,
-) -> Result<Vec<Row>> {
-    let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, &scope.paths, false, monitor);
-    walked.problems.iter().for_each(|problem| monitor.problem(problem));
-    plan.leftovers.extend(walked.leftovers.iter().filter(|(path, _)| scope.paths.contains(path)).cloned());
-    let mut rows = Vec::new();
-    let mut wanted = target.into_iter().peekable();
-    let absent = |path: RepoPath, target: Entry| Row {
-        target: Some(target),
-        pair: Pair { path, staged: None, deleted: false, disk: None },
+) -> Result<Vec<Doubtful>> {
+    let (state, scope) = (repo.journal().read(), planner.scope);
+    let mut ignored = Ignored { folders: Folders::new(Arc::clone(repo.work())), missing: None };
+    let mut doubtful = Vec::new();
+    let mut sort_out = |target: Option<Entry>, mut pair: Pair| {
+        if target.is_some() && pair.disk.is_none() {
+            pair.disk = ignored.stat(&pair.path);
+        }
+        match (&target, &pair.staged) {
+            (Some(target), Some(staged)) if is_version(target, staged) && pair.looks_unchanged() => {
+                planner.plan.unchanged += 1;
+                Ok(())
+            }
+            (_, staged) if pair.disk.is_none() => {
+                let change = if staged.is_some() { WorkChange::Deleted } else { WorkChange::Same };
+                planner.decide(target, pair, change, false)
+            }
+            _ => {
+                doubtful.push((target, pair));
+                Ok(())
+            }
+        }
     };
-    let unreadable = Scopes::new(&walked.unreadable);
-    pair(&state, walked.entries, &unreadable, &scope.paths, &mut |pair| {
+    let absent = |path| Pair { path, staged: None, deleted: false, disk: None };
+    let mut wanted = target.next().transpose()?;
+    let mut visit = |pair: Pair| {
         if !scope.paths.contains(&pair.path) {
             return Ok(());
         }
-        while let Some((path, entry)) = wanted.next_if(|(path, _)| *path < pair.path) {
-            rows.push(absent(path, entry));
+        while let Some((path, entry)) = wanted.take_if(|(path, _)| *path < pair.path) {
+            sort_out(Some(entry), absent(path))?;
+            wanted = target.next().transpose()?;
         }
-        let target = wanted.next_if(|(path, _)| *path == pair.path).map(|(_, entry)| entry);
-        let right = match (&target, &pair.staged) {
-            (Some(target), Some(staged)) => is_version(target, staged) && pair.looks_unchanged(),
-            _ => false,
-        };
-        if right {
-            plan.unchanged += 1;
-        } else {
-            rows.push(Row { target, pair });
+        let entry = wanted.take_if(|(path, _)| *path == pair.path).map(|(_, entry)| entry);
+        if entry.is_some() {
+            wanted = target.next().transpose()?;
         }
-        Ok(())
+        sort_out(entry, pair)
+    };
+    let leftovers = walk_along(repo, &state, &scope.paths, false, monitor, |found| {
+        pair(&state, found, &scope.paths, &mut visit)?;
+        found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        Ok(std::mem::take(&mut found.beside.leftovers))
     })?;
-    rows.extend(wanted.map(|(path, entry)| absent(path, entry)));
-    // An ignored file that is in the way is not in the walk.
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut missing = None;
-    for row in rows.iter_mut().filter(|row| row.target.is_some() && row.pair.disk.is_none()) {
-        let name = OsStr::from_bytes(row.pair.path.file_name());
-        let parent = row.pair.path.parent();
-        if missing.is_some() && missing == parent {
-            continue;
-        }
-        let dir = folders.open_parent(&row.pair.path, IfAbsent::Fail);
-        missing = if dir.is_err() { parent } else { None };
-        row.pair.disk = dir.and_then(|dir| dir.stat(name)).unwrap_or(None);
+    while let Some((path, entry)) = wanted {
+        sort_out(Some(entry), absent(path))?;
+        wanted = target.next().transpose()?;
     }
-    Ok(rows)
+    let in_scope = |(path, _): &(RepoPath, FileKind)| scope.paths.contains(path);
+    planner.plan.leftovers.extend(leftovers.into_iter().filter(in_scope));
+    Ok(doubtful)
+}
+
+/// Looks for ignored files, which are not in the walk and may be in the way.
+struct Ignored {
+    folders: Folders,
+    /// A folder that is not there.
+    missing: Option<RepoPath>,
+}
+
+impl Ignored {
+    fn stat(&mut self, path: &RepoPath) -> Option<Stat> {
+        let parent = path.parent();
+        if self.missing.is_some() && self.missing == parent {
+            return None;
+        }
+        let dir = self.folders.open_parent(path, IfAbsent::Fail);
+        self.missing = if dir.is_err() { parent } else { None };
+        dir.and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name()))).unwrap_or(None)
+    }
 }
 
 /// Is what is on disk, though not known to staging, what is wanted?
-fn equals_target(objects: &ObjectStore, repo: &Repository, row: &Row, change: WorkChange) -> bool {
-    let (Some(target), Some(disk)) = (&row.target, &row.pair.disk) else { return false };
-    if change == WorkChange::Same && row.pair.staged.as_ref().is_some_and(|staged| !is_version(target, staged)) {
+fn equals_target(objects: &ObjectStore, repo: &Repository, target: &Entry, pair: &Pair, change: WorkChange) -> bool {
+    let Some(disk) = &pair.disk else { return false };
+    if change == WorkChange::Same && pair.staged.as_ref().is_some_and(|staged| !is_version(target, staged)) {
         return false;
     }
     match &target.node {
@@ -268,12 +309,12 @@ fn equals_target(objects: &ObjectStore, repo: &Repository, row: &Row, change: Wo
             disk.kind == FileKind::File
                 && disk.len == *len
                 && disk.mode == restored_mode(target.meta.mode)
-                && same_content(objects, repo.work(), &row.pair.path, content, *len).unwrap_or(false)
+                && same_content(objects, repo.work(), &pair.path, content, *len).unwrap_or(false)
         }
         Node::Symlink { target: link } => {
             let mut folders = Folders::new(Arc::clone(repo.work()));
-            let dir = folders.open_parent(&row.pair.path, IfAbsent::Fail);
-            let name = OsStr::from_bytes(row.pair.path.file_name());
+            let dir = folders.open_parent(&pair.path, IfAbsent::Fail);
+            let name = OsStr::from_bytes(pair.path.file_name());
             disk.kind == FileKind::Symlink
                 && dir.and_then(|dir| dir.read_link(name)).is_ok_and(|found| found.as_bytes() == link)
         }
@@ -293,8 +334,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn decide(&mut self, row: Row, change: WorkChange, equals_target: bool) -> Result<()> {
-        let Row { target, pair } = row;
+    fn decide(&mut self, target: Option<Entry>, pair: Pair, change: WorkChange, equals_target: bool) -> Result<()> {
         let head = trees::lookup(self.objects, &self.head, &pair.path)?;
         let staged_only = pair.staged.as_ref().is_some_and(|staged| {
             staged.generation > self.generation && !head.as_ref().is_some_and(|head| is_version(head, staged))

@@ -67,18 +67,18 @@ fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &
     let scopes = Scopes::or_everything(&options.paths);
     on_disk.retain(|path, _| scopes.contains(path));
     let mut outcome = Outcome { number: options.number, dry_run: true, ..Outcome::default() };
-    trees::visit(&objects, objects.tree(tree)?.as_ref(), &RepoPath::root(), &mut |path, entry| {
+    for entry in trees::Entries::new(Arc::clone(&objects), objects.tree(tree)?) {
+        let (path, entry) = entry?;
         if path.is_within(bundle) && scopes.contains(&path) {
             let stat = on_disk.remove(&path);
             let known = worktable::known(&state, &area, &path)?;
-            let is_same = |stat: &Stat, known: &StagedEntry| known.looks_like(stat) && is_version(entry, known);
+            let is_same = |stat: &Stat, known: &StagedEntry| known.looks_like(stat) && is_version(&entry, known);
             let stays = stat.zip(known).is_some_and(|(stat, known)| is_same(&stat, &known));
             // Modes of folders are set without being counted, as when it is done.
             let is_folder = matches!(entry.node, Node::Dir { .. });
             outcome.written += u64::from(!stays && !is_folder);
         }
-        Ok(())
-    })?;
+    }
     outcome.removed = on_disk.len() as u64;
     Ok(outcome)
 }

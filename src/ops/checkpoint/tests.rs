@@ -3,6 +3,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -54,7 +55,8 @@ fn stored(repo: &Repository, number: u64) -> Found {
     let tree = super::get(&repo.journal().read(), number).unwrap().tree().unwrap();
     let objects = repo.objects();
     let mut found = Found::new();
-    trees::visit(&objects, objects.tree(&tree).unwrap().as_ref(), &RepoPath::root(), &mut |path, entry| {
+    for entry in trees::Entries::new(Arc::clone(&objects), objects.tree(&tree).unwrap()) {
+        let (path, entry) = entry.unwrap();
         let value = match &entry.node {
             Node::Dir { .. } => ('d', entry.meta.mode, Vec::new()),
             Node::Symlink { target } => ('l', 0, target.clone()),
@@ -75,9 +77,7 @@ fn stored(repo: &Repository, number: u64) -> Found {
             }
         };
         found.insert(path.to_string(), value);
-        Ok(())
-    })
-    .unwrap();
+    }
     found
 }
 

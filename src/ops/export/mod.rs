@@ -14,7 +14,7 @@ use crate::base::monitor::Monitor;
 use crate::model::path::{RepoPath, escape};
 use crate::model::tree::{Entry, Node};
 use crate::repo::Repository;
-use crate::repo::trees::{lookup, visit};
+use crate::repo::trees::{self, lookup};
 
 /// What to export, and where to.
 #[derive(Debug, Clone)]
@@ -104,12 +104,7 @@ fn collect(repo: &Repository, options: &Options) -> Result<Entries> {
         };
         tree = objects.tree(&id)?;
     }
-    let mut entries = Vec::new();
-    visit(&objects, &tree, &RepoPath::root(), &mut |path, entry| {
-        entries.push((path, entry.clone()));
-        Ok(())
-    })?;
-    Ok(entries)
+    Ok(trees::Entries::new(objects, tree).collect::<std::result::Result<_, _>>()?)
 }
 
 #[cfg(test)]
