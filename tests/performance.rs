@@ -104,6 +104,18 @@ fn memory_stays_below_its_limit() {
             ("export", peak(&["export", "HEAD", "--to", &out])),
             ("fsck", peak(&["fsck", "--full"])),
             ("gc", peak(&["gc", "--aggressive"])),
+            ("status", peak(&["status"])),
+            ("checkout", {
+                fs::remove_dir_all(place.tree.join("small")).unwrap();
+                fs::remove_file(place.tree.join("noise")).unwrap();
+                peak(&["checkout", "--force", "HEAD"])
+            }),
+            ("checkpoint", {
+                let fresh = format!("store-fresh-{limit}");
+                place.ok(&["--store", &fresh, "init"]);
+                let made = place.json(&["--store", &fresh, "--stats", "checkpoint", "create"]);
+                made["performance"]["memory_peak_bytes"].as_u64().unwrap()
+            }),
         ] {
             assert!(peak <= limit * MIB, "{what} took {} MiB of {limit}", peak / MIB);
         }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use super::compare::holds;
@@ -104,6 +105,7 @@ pub fn write_files(
         objects: &objects,
         meter,
         shared: BlockCache::new(SHARED_LEN.min(repo.settings().cache_len / SHARED_SHARE), Arc::default()),
+        folders: Mutex::default(),
         root,
         options,
         monitor,
@@ -192,39 +194,78 @@ struct Writer<'a> {
     meter: &'a Meter,
     /// Blocks that a file of one task reaches into and that another task begins with.
     shared: BlockCache,
+    /// Open folders of tasks that are done: the next task's are not far.
+    folders: Mutex<Vec<Folders>>,
     root: &'a Arc<dyn Dir>,
     options: WriteOptions<'a>,
     monitor: &'a dyn Monitor,
 }
 
-/// The block that a task is working through.
-type Memo = Option<((u32, u32), Arc<Vec<u8>>)>;
+/// What a task knows.
+#[derive(Default)]
+struct Task {
+    /// The block that it is working through.
+    memo: Option<((u32, u32), Arc<Vec<u8>>)>,
+    /// Chunks that are verified.
+    sound: HashMap<ChunkId, Located>,
+}
 
-/// Consecutive bytes of a block that go to consecutive bytes of a file, verified and not yet written.
+/// Consecutive bytes of a block that go to consecutive bytes of a file, not yet written.
 struct Run {
     block: Arc<Vec<u8>>,
     range: std::ops::Range<usize>,
     at: u64,
+    /// Chunks among them that are not verified.
+    doubtful: Vec<Located>,
 }
 
 impl Writer<'_> {
     fn write_task(&self, files: &[FileWrite], task: &[usize]) -> Vec<(usize, Written)> {
-        let mut folders = Folders::new(Arc::clone(self.root));
-        let mut memo = None;
+        let open = lock(&self.folders).pop();
+        let mut folders = open.unwrap_or_else(|| Folders::new(Arc::clone(self.root)));
+        let mut state = self.look_ahead(task.iter().filter_map(|at| files.get(*at)));
         let mut written = Vec::with_capacity(task.len());
         for (file, at) in task.iter().filter_map(|at| Some((files.get(*at)?, *at))) {
             if self.monitor.cancelled() {
                 break;
             }
-            let result = self.write_small(file, &mut folders, &mut memo);
+            let result = self.write_small(file, &mut folders, &mut state);
             self.monitor.advance(1, file_len(file));
             self.meter.add_files(1, file_len(file));
             written.push((at, result.map_err(|error| failure(file, &error))));
         }
+        lock(&self.folders).push(folders);
         written
     }
 
-    fn write_small(&self, file: &FileWrite, folders: &mut Folders, memo: &mut Memo) -> Result<Stat> {
+    /// Verifies, several at once, the chunks of files that have only one, if they are in the block that the first one is in.
+    /// Whatever is wrong with one is told when it is written.
+    fn look_ahead<'a>(&self, files: impl Iterator<Item = &'a FileWrite>) -> Task {
+        let mut task = Task::default();
+        if self.options.clones.is_some() {
+            return task;
+        }
+        let locate = |file: &FileWrite| match file.node {
+            Node::File { content: Content::Chunk(id), .. } => {
+                Some((id, self.objects.locate(&id.into(), ObjectKind::Chunk).ok()?))
+            }
+            _ => None,
+        };
+        let key = |located: &Located| (located.layer, located.object.place.block);
+        let mut chunks: Vec<(ChunkId, Located)> = files.filter_map(locate).collect();
+        let Some(first) = chunks.first().map(|(_, located)| key(located)) else { return task };
+        chunks.retain(|(_, located)| key(located) == first);
+        let Ok(block) = self.block(first, false) else { return task };
+        let located: Vec<Located> = chunks.iter().map(|(_, located)| *located).collect();
+        let _busy = self.meter.time(Stage::Hash);
+        if self.objects.verify(&located, &block).is_ok() {
+            task.sound.extend(chunks);
+        }
+        task.memo = Some((first, block));
+        task
+    }
+
+    fn write_small(&self, file: &FileWrite, folders: &mut Folders, task: &mut Task) -> Result<Stat> {
         use crate::base::disk::IoContext;
         let shown = || self.root.path().join(file.path.as_os_str());
         let dir = folders.open_parent(&file.path, IfAbsent::Create).on("open the folder of", shown())?;
@@ -245,7 +286,7 @@ impl Writer<'_> {
                 let mut at = 0u64;
                 let mut run = None;
                 self.objects
-                    .pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, memo, &mut run))?;
+                    .pieces(content, *len, &mut |piece| self.write_piece(new.file(), piece, &mut at, task, &mut run))?;
                 self.flush(new.file(), &mut run)?;
                 let _busy = self.meter.time(Stage::Restore);
                 self.set_hole_at_end(new.file(), content, *len)?;
@@ -284,40 +325,41 @@ impl Writer<'_> {
         file: &dyn DiskFile,
         piece: Piece,
         at: &mut u64,
-        memo: &mut Memo,
+        task: &mut Task,
         run: &mut Option<Run>,
     ) -> std::result::Result<(), StoreError> {
         let start = *at;
         *at += piece.len();
         let Piece::Chunk { id, len } = piece else { return Ok(()) };
-        let located = self.objects.locate(&id.into(), ObjectKind::Chunk)?;
+        let (located, is_sound) = match task.sound.get(&id) {
+            Some(located) => (*located, true),
+            None => (self.objects.locate(&id.into(), ObjectKind::Chunk)?, false),
+        };
         let place = located.object.place;
         let key = (located.layer, place.block);
-        let block = match memo {
+        let block = match &task.memo {
             Some((known, block)) if *known == key => Arc::clone(block),
             Some(_) => self.block(key, true)?,
             None => self.block(key, false)?,
         };
-        *memo = Some((key, Arc::clone(&block)));
-        let sound = {
-            let _busy = self.meter.time(Stage::Hash);
-            self.objects.verified(&located, &block)?
-        };
-        if sound.len() != len as usize {
+        task.memo = Some((key, Arc::clone(&block)));
+        if place.len != len {
             let why = "its length is not that in the recipe".to_owned();
             return Err(StoreError::Corrupt { kind: ObjectKind::Chunk, id: id.into(), why });
         }
         let range = place.offset as usize..place.offset as usize + len as usize;
+        let doubtful = (!is_sound).then_some(located);
         if let Some(open) = run
             && Arc::ptr_eq(&open.block, &block)
             && open.range.end == range.start
             && open.at + open.range.len() as u64 == start
         {
             open.range.end = range.end;
+            open.doubtful.extend(doubtful);
             return Ok(());
         }
         self.flush(file, run)?;
-        *run = Some(Run { block, range, at: start });
+        *run = Some(Run { block, range, at: start, doubtful: Vec::from_iter(doubtful) });
         Ok(())
     }
 
@@ -336,6 +378,10 @@ impl Writer<'_> {
     fn flush(&self, file: &dyn DiskFile, run: &mut Option<Run>) -> std::result::Result<(), StoreError> {
         use crate::base::disk::IoContext;
         let Some(run) = run.take() else { return Ok(()) };
+        {
+            let _busy = self.meter.time(Stage::Hash);
+            self.objects.verify(&run.doubtful, &run.block)?;
+        }
         let _busy = self.meter.time(Stage::Restore);
         Ok(file.write_at(run.block.get(run.range).unwrap_or_default(), run.at).on("write", "a file")?)
     }
@@ -366,9 +412,9 @@ impl Writer<'_> {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
-            let (mut at, mut memo, mut run) = (*start, None, None);
+            let (mut at, mut task, mut run) = (*start, Task::default(), None);
             self.objects.pieces(content, *len, &mut |piece| {
-                self.write_piece(new.file(), piece, &mut at, &mut memo, &mut run)?;
+                self.write_piece(new.file(), piece, &mut at, &mut task, &mut run)?;
                 self.monitor.advance(0, piece.len());
                 Ok(())
             })?;

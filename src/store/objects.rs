@@ -21,6 +21,7 @@ use crate::model::recipe::{Piece, Recipe};
 use crate::model::tree::{Content, Tree};
 use crate::transform::compress::Opposite;
 use crate::transform::hash::sha256;
+use crate::transform::lanes::sha256_each;
 
 /// All objects of a repository, as of one moment.
 #[derive(Debug)]
@@ -309,11 +310,16 @@ impl ObjectStore {
 
     /// An object's bytes within its decoded block, compared with its id.
     pub fn verified<'a>(&self, located: &Located, block: &'a [u8]) -> Result<&'a [u8], StoreError> {
-        let Place { offset, len, kind, .. } = located.object.place;
-        let bytes = block.get(offset as usize..).and_then(|rest| rest.get(..len as usize));
-        let sound = bytes.filter(|bytes| sha256(&[bytes]) == *located.object.id.digest());
-        let why = || "its bytes do not have its id".to_owned();
-        sound.ok_or_else(|| StoreError::Corrupt { kind, id: located.object.id, why: why() })
+        let sound = within(located, block).filter(|bytes| sha256(&[bytes]) == *located.object.id.digest());
+        sound.ok_or_else(|| corrupt(located))
+    }
+
+    /// Compares the bytes of several objects within a decoded block with their ids.
+    pub fn verify(&self, located: &[Located], block: &[u8]) -> Result<(), StoreError> {
+        let bytes = located.iter().map(|located| within(located, block).ok_or_else(|| corrupt(located)));
+        let digests = sha256_each(&bytes.collect::<Result<Vec<_>, _>>()?);
+        let wrong = located.iter().zip(digests).find(|(located, digest)| digest != located.object.id.digest());
+        wrong.map_or(Ok(()), |(located, _)| Err(corrupt(located)))
     }
 
     /// An object at a known place, its bytes compared with its id.
@@ -470,4 +476,15 @@ impl ObjectStore {
         found.dedup();
         Ok(found)
     }
+}
+
+/// Where an object should be in its decoded block.
+fn within<'a>(located: &Located, block: &'a [u8]) -> Option<&'a [u8]> {
+    let Place { offset, len, .. } = located.object.place;
+    block.get(offset as usize..)?.get(..len as usize)
+}
+
+fn corrupt(located: &Located) -> StoreError {
+    let why = "its bytes do not have its id".to_owned();
+    StoreError::Corrupt { kind: located.object.place.kind, id: located.object.id, why }
 }

@@ -67,9 +67,8 @@ pub fn carry_out(
     let mut folders = Folders::new(Arc::clone(repo.work()));
     remove_all(plan, &mut folders, &mut outcome, monitor)?;
     for path in &plan.folders {
-        // A folder's handle is opened for its parent only, so removed ones never linger.
         let shown = || repo.work().path().join(path.as_os_str());
-        Folders::new(Arc::clone(repo.work())).open(path, IfAbsent::Create).on("create", shown())?;
+        folders.open(path, IfAbsent::Create).on("create", shown())?;
     }
     let written = write_files(
         repo,

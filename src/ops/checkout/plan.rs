@@ -281,19 +281,19 @@ fn look(
 /// Looks for ignored files, which are not in the walk and may be in the way.
 struct Ignored {
     folders: Folders,
-    /// A folder that is not there.
+    /// A path at which there is nothing, so that there is nothing below it.
     missing: Option<RepoPath>,
 }
 
 impl Ignored {
     fn stat(&mut self, path: &RepoPath) -> Option<Stat> {
-        let parent = path.parent();
-        if self.missing.is_some() && self.missing == parent {
+        if self.missing.as_ref().is_some_and(|missing| path.is_within(missing)) {
             return None;
         }
         let dir = self.folders.open_parent(path, IfAbsent::Fail);
-        self.missing = if dir.is_err() { parent } else { None };
-        dir.and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name()))).unwrap_or(None)
+        let stat = dir.and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name()))).unwrap_or(None);
+        self.missing = if stat.is_none() { Some(path.clone()) } else { None };
+        stat
     }
 }
 
