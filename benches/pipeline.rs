@@ -219,7 +219,7 @@ fn verbs(c: &mut Criterion) {
     let repo = create(folder.path(), Settings::default());
     group.bench_function("walk", |b| {
         b.iter(|| {
-            let walked = walk_tree(&repo, &repo.journal().read(), &Scopes::everything(), false, &Silent).unwrap();
+            let walked = walk_tree(&repo, &repo.journal().read(), &Scopes::everything(), &Silent).unwrap();
             assert_eq!(walked.entries.len(), FILES + FILES / 100);
         });
     });

@@ -236,7 +236,7 @@ fn storage(table: &mut Table) {
         || (),
         |()| {
             assert_eq!(
-                walk_tree(&repo, &repo.journal().read(), &Scopes::everything(), false, &Silent).unwrap().entries.len(),
+                walk_tree(&repo, &repo.journal().read(), &Scopes::everything(), &Silent).unwrap().entries.len(),
                 FILES + FILES / 100
             );
         },

@@ -24,6 +24,16 @@ impl Scopes {
         Self { outermost }
     }
 
+    /// Adds a path and all below it.
+    pub fn insert(&mut self, path: RepoPath) {
+        if self.contains(&path) {
+            return;
+        }
+        let at = self.outermost.partition_point(|scope| *scope < path);
+        let below = self.outermost.iter().skip(at).take_while(|scope| scope.is_within(&path)).count();
+        self.outermost.splice(at..at + below, [path]);
+    }
+
     /// Everything.
     pub fn everything() -> Self {
         Self { outermost: vec![RepoPath::root()] }
@@ -73,6 +83,9 @@ mod tests {
             prop_assert_eq!(scopes.contains(&asked), paths.iter().any(|scope| asked.is_within(scope)));
             let below = paths.iter().any(|scope| scope.is_within(&asked) && *scope != asked);
             prop_assert!(scopes.contains(&asked) || scopes.lead_below(&asked) == below);
+            let mut grown = Scopes::default();
+            paths.iter().for_each(|path| grown.insert(path.clone()));
+            prop_assert_eq!(grown, scopes);
         }
     }
 

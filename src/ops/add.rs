@@ -150,8 +150,8 @@ fn find_changes(
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut not_found: HashSet<&RepoPath> = options.paths.iter().filter(|path| !path.is_root()).collect();
     let mut changes = Vec::new();
-    let listed = walk_along(repo, &state, &scopes, options.force, monitor, |found| {
-        pair(&state, found, &scopes, &mut |pair| {
+    let listed = walk_along(repo, &state, &scopes, options.force, !options.dry_run, monitor, |found| {
+        let paired = pair(&state, found, &scopes, &mut |pair| {
             if pair.disk.is_some() {
                 not_found.remove(&pair.path);
             }
@@ -165,13 +165,14 @@ fn find_changes(
                 changes.push(change);
             }
             Ok(())
-        })?;
+        });
         for (problem, path) in found.beside.problems.iter().zip(&found.beside.unreadable) {
             if scopes.contains(path) || scopes.lead_below(path) {
                 monitor.problem(problem);
                 outcome.unreadable += 1;
             }
         }
+        paired?;
         not_found.retain(|path| !found.hides(path));
         Ok(std::mem::take(&mut found.beside.listed))
     })?;

@@ -201,13 +201,18 @@ struct Writer<'a> {
     monitor: &'a dyn Monitor,
 }
 
+/// A decoded block, and where it is from: layer and block.
+type Block = ((u32, u32), Arc<Vec<u8>>);
+
 /// What a task knows.
 #[derive(Default)]
 struct Task {
-    /// The block that it is working through.
-    memo: Option<((u32, u32), Arc<Vec<u8>>)>,
-    /// Chunks that are verified.
+    /// The block that it begins with.
+    first: Option<Block>,
+    /// Chunks in it that are verified.
     sound: HashMap<ChunkId, Located>,
+    /// The block that it came to last.
+    last: Option<Block>,
 }
 
 /// Consecutive bytes of a block that go to consecutive bytes of a file, not yet written.
@@ -221,6 +226,9 @@ struct Run {
 
 impl Writer<'_> {
     fn write_task(&self, files: &[FileWrite], task: &[usize]) -> Vec<(usize, Written)> {
+        if self.monitor.cancelled() {
+            return Vec::new();
+        }
         let open = lock(&self.folders).pop();
         let mut folders = open.unwrap_or_else(|| Folders::new(Arc::clone(self.root)));
         let mut state = self.look_ahead(task.iter().filter_map(|at| files.get(*at)));
@@ -261,7 +269,7 @@ impl Writer<'_> {
         if self.objects.verify(&located, &block).is_ok() {
             task.sound.extend(chunks);
         }
-        task.memo = Some((first, block));
+        task.first = Some((first, block));
         task
     }
 
@@ -337,12 +345,16 @@ impl Writer<'_> {
         };
         let place = located.object.place;
         let key = (located.layer, place.block);
-        let block = match &task.memo {
-            Some((known, block)) if *known == key => Arc::clone(block),
-            Some(_) => self.block(key, true)?,
-            None => self.block(key, false)?,
+        let known = task.first.iter().chain(&task.last).find(|(known, _)| *known == key);
+        let block = match known {
+            Some((_, block)) => Arc::clone(block),
+            None => {
+                let block = self.block(key, task.first.is_some())?;
+                let place = if task.first.is_none() { &mut task.first } else { &mut task.last };
+                *place = Some((key, Arc::clone(&block)));
+                block
+            }
         };
-        task.memo = Some((key, Arc::clone(&block)));
         if place.len != len {
             let why = "its length is not that in the recipe".to_owned();
             return Err(StoreError::Corrupt { kind: ObjectKind::Chunk, id: id.into(), why });

@@ -40,12 +40,14 @@ impl Pair {
     }
 }
 
-/// Walks the scopes in the work tree on the I/O pool, and lets `look` look at what is found meanwhile.
+/// Walks the scopes in the work tree on the I/O pool, and lets `look` look at what is found meanwhile. With `keeps_listings`,
+/// the operations come along that spare listing the same folders the next time.
 pub fn walk_along<T>(
     repo: &Repository,
     state: &State,
     scopes: &Scopes,
     include_ignored: bool,
+    keeps_listings: bool,
     monitor: &dyn Monitor,
     look: impl FnOnce(&mut Found) -> Result<T>,
 ) -> Result<T> {
@@ -54,19 +56,14 @@ pub fn walk_along<T>(
     let known = |path: &RepoPath, stat: &Stat| folders::get(state, path, stat).unwrap_or(None);
     let known: Option<&KnownFolder<'_>> = if repo.trusts_folder_times() { Some(&known) } else { None };
     let skip = repo.skip();
-    let options = WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, monitor };
+    let options =
+        WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, keeps_listings, monitor };
     walk(repo.work(), &options, repo.pools().io(), repo.pools().meter(), look).on("walk", repo.work().path())?
 }
 
 /// Walks the scopes in the work tree on the I/O pool, and gives all that was found.
-pub fn walk_tree(
-    repo: &Repository,
-    state: &State,
-    scopes: &Scopes,
-    include_ignored: bool,
-    monitor: &dyn Monitor,
-) -> Result<Walked> {
-    walk_along(repo, state, scopes, include_ignored, monitor, |found| Ok(found.rest()))
+pub fn walk_tree(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Walked> {
+    walk_along(repo, state, scopes, false, false, monitor, |found| Ok(found.rest()))
 }
 
 /// Opens the bundle at a path of the work tree.

@@ -104,14 +104,15 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         }
         Ok(())
     };
-    let listed = walk_along(repo, &state, &scopes, false, monitor, |found| {
-        pair(&state, found, &scopes, &mut visit)?;
+    let listed = walk_along(repo, &state, &scopes, false, true, monitor, |found| {
+        let paired = pair(&state, found, &scopes, &mut visit);
         for (problem, _) in
             found.beside.problems.iter().zip(&found.beside.unreadable).filter(|(_, path)| scopes.contains(path))
         {
             monitor.problem(problem);
             outcome.unreadable += 1;
         }
+        paired?;
         Ok(std::mem::take(&mut found.beside.listed))
     })?;
     drop(state);

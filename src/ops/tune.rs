@@ -168,7 +168,7 @@ fn rate(bytes: usize, started: Instant) -> f64 {
 
 /// Bytes from all over the work tree, in path order; and how many files and bytes there are.
 fn sample(repo: &Repository, monitor: &dyn Monitor) -> Result<(Vec<u8>, u64, u64)> {
-    let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), false, monitor)?;
+    let walked = walk_tree(repo, &repo.journal().read(), &Scopes::everything(), monitor)?;
     let files: Vec<_> = walked.entries.into_iter().filter(|entry| entry.stat.kind == FileKind::File).collect();
     let bytes: u64 = files.iter().map(|file| file.stat.len).sum();
     let wanted: u64 = files.iter().map(|file| file.stat.len.min(FILE_SHARE)).sum();

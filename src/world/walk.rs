@@ -46,7 +46,7 @@ pub struct Walked {
     /// Unfinished files and links of stopped processes. They are no entries.
     pub leftovers: Vec<(RepoPath, FileKind)>,
     /// The operations that keep what folders hold that had to be listed; only of those whose looks prove something, and
-    /// only if [`WalkOptions::known`] is given.
+    /// only if [`WalkOptions::keeps_listings`].
     pub listed: Vec<Op>,
 }
 
@@ -68,24 +68,30 @@ pub struct WalkOptions<'a> {
     pub skip: Option<&'a RepoPath>,
     /// What is known of folders that look as they did; without it, every folder is listed.
     pub known: Option<&'a KnownFolder<'a>>,
+    /// What is in other folders is to be known the next time.
+    pub keeps_listings: bool,
     /// Asked whether to stop.
     pub monitor: &'a dyn Monitor,
 }
 
 /// Names of one folder that a thread looks at in one go; a `lstat` takes about a microsecond.
 const NAMES_PER_TASK: usize = 512;
-/// Names that are looked at before what was found is handed over: some megabytes.
-const NAMES_AT_ONCE: usize = 16 << 10;
-/// Folders listed before what was found is handed over. Fewer leave threads idle at the end of each round, which shows on far
-/// file systems first; more are kept in memory where folders are long.
-const FOLDERS_AT_ONCE: RangeInclusive<usize> = 32..=1024;
+/// How far ahead of what was handed over names are looked at: some megabytes.
+const NAMES_AHEAD: usize = 16 << 10;
+/// Folders listed in one round, which ends when all are. Fewer would leave threads idle where folders are short, more keep too
+/// much in memory where they are long.
+const FOLDERS_AT_ONCE: RangeInclusive<usize> = 4..=1024;
 /// Rounds that wait to be looked at, while one is looked at and one is made.
 const ROUNDS_WAITING: usize = 1;
 /// Folders kept open for those in them that are still to be listed; beyond, a folder is opened once more by its path.
-const MAX_OPEN: usize = 256;
+#[cfg(not(test))]
+const MAX_OPEN: usize = 128;
+/// So that tests get there.
+#[cfg(test)]
+const MAX_OPEN: usize = 8;
 
 /// Walks everything below `root`, and lets `look` look at what is found meanwhile: no more than some ten thousand names of
-/// it are in memory. Lists on `pool`.
+/// it are in memory, and all of a few folders. Lists on `pool`.
 ///
 /// # Errors
 /// The system gives no thread.
@@ -208,10 +214,8 @@ impl Found {
         if is_gone {
             return false;
         }
-        if !found.unreadable.is_empty() {
-            self.beside.unreadable.extend(found.unreadable);
-            self.hidden = Scopes::new(&self.beside.unreadable);
-        }
+        found.unreadable.iter().for_each(|path| self.hidden.insert(path.clone()));
+        self.beside.unreadable.extend(found.unreadable);
         self.beside.problems.extend(found.problems);
         self.beside.leftovers.extend(found.leftovers);
         self.beside.listed.extend(found.listed);
@@ -303,12 +307,7 @@ impl<'a> Walk<'_, 'a> {
                 return;
             }
             let _busy = meter.time(Stage::Scan);
-            let (mut first, mut tasks, at_once) = (ahead.len(), 0, self.folders_at_once());
-            while first > 0 && tasks < at_once {
-                first -= 1;
-                tasks += usize::from(!matches!(ahead.get(first), Some(Item::Found(_))));
-            }
-            let next = ahead.split_off(first);
+            let next = ahead.split_off(ahead.len() - self.next_round(&ahead));
             let found: Vec<Vec<Item<'_>>> =
                 pool.install(|| next.into_par_iter().with_max_len(1).map(|item| self.look_into(item)).collect());
             for mut items in found {
@@ -317,11 +316,23 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// As many folders as have [`NAMES_AT_ONCE`] names, if they are like those before.
-    fn folders_at_once(&self) -> usize {
-        let (names, folders) = (self.names.load(Ordering::Relaxed), self.folders.load(Ordering::Relaxed));
-        let average = names / folders.max(1);
-        (NAMES_AT_ONCE / average.max(1)).clamp(*FOLDERS_AT_ONCE.start(), *FOLDERS_AT_ONCE.end())
+    /// How many items from the end are looked into next: as many as have [`NAMES_AHEAD`] names with those that wait there
+    /// already, if folders are like those before. What is at the end is not known yet, so each round leads on.
+    fn next_round(&self, ahead: &[Item<'_>]) -> usize {
+        let (listed, folders) = (self.names.load(Ordering::Relaxed), self.folders.load(Ordering::Relaxed));
+        let average = listed / folders.max(1) + 1;
+        let (mut names, mut tasks) = (0, 0);
+        let is_within = |item: &&Item<'_>| {
+            let goes_on = names < NAMES_AHEAD && tasks < *FOLDERS_AT_ONCE.end() || tasks < *FOLDERS_AT_ONCE.start();
+            names += match item {
+                Item::Found(part) => part.found.entries.len() + 1,
+                Item::Names(_, _, range) => range.len(),
+                Item::Unlisted(..) => average,
+            };
+            tasks += usize::from(!matches!(item, Item::Found(_)));
+            goes_on
+        };
+        ahead.iter().rev().take_while(is_within).count()
     }
 
     /// What is known then, from its end.
@@ -335,7 +346,11 @@ impl<'a> Walk<'_, 'a> {
                         let part = Part { goes_on, ..Part::default() };
                         self.look_at(dir.as_ref(), &folder, items.get(range).unwrap_or_default(), part)
                     }
-                    Err(error) => vec![Item::Found(Part { goes_on, ..Part::cannot_open(folder.path.clone(), &error) })],
+                    // It was come to already, so it is not left out; what is gone of it is not found.
+                    Err(error) => {
+                        let part = Part::cannot_open(folder.path.clone(), &error);
+                        vec![Item::Found(Part { goes_on, is_gone: false, ..part })]
+                    }
                 }
             }
             Item::Unlisted(path, stat, parent, ignored) => {
@@ -387,7 +402,7 @@ impl<'a> Walk<'_, 'a> {
         let unfinished = unfinished.filter_map(|(name, kind)| Some((path.join(name.as_bytes()).ok()?, *kind)));
         let mut part = Part::default();
         part.found.leftovers.extend(unfinished);
-        if let Some(stat) = stat.filter(|_| is_news) {
+        if let Some(stat) = stat.filter(|_| is_news && options.keeps_listings) {
             part.found.listed.push(Op::Put(folder_key(&path), encode_folder(&SeenStat::from(stat), &names)));
         }
         let has_folders = names.iter().any(|(_, kind)| *kind == FileKind::Dir);
@@ -525,6 +540,7 @@ mod tests {
             skip: None,
             scopes,
             known: None,
+            keeps_listings: false,
             monitor: &Silent,
         }
     }
@@ -638,6 +654,57 @@ mod tests {
         .unwrap();
         assert!(paths == ["a", "a/x", "c", "d"] || paths == ["b", "b/x", "c", "d"], "{paths:?}");
         assert!(problems.len() == 1 && problems.iter().all(|problem| problem.contains("c/.digignore")), "{problems:?}");
+    }
+
+    #[test]
+    fn a_long_folder_that_goes_away_takes_nothing_else_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut expected = vec!["0".to_owned()];
+        for number in 0..3 * NAMES_PER_TASK {
+            make(folder.path(), &[(&format!("0/{number:05}"), "")]);
+        }
+        for number in 0..2 * MAX_OPEN {
+            let path = format!("a{number:02}/in/side");
+            make(folder.path(), &[(&path, "")]);
+            expected.extend([path[..3].to_owned(), path[..6].to_owned(), path]);
+        }
+        // One thread comes to the long folder when too many others are kept open, and then into those before it again.
+        let known = |path: &RepoPath, _: &Stat| {
+            if path.as_bytes().ends_with(b"/in") {
+                let _ = fs::remove_dir_all(folder.path().join("0"));
+            }
+            None
+        };
+        let scopes = Scopes::everything();
+        let options = WalkOptions { known: Some(&known), ..all(&scopes) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let found = walk(&open_root(folder.path()).unwrap(), &options, &pool, &Meter::default(), Found::rest).unwrap();
+        let paths: Vec<String> = found.entries.iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn behind_a_deep_folder_no_more_is_listed_than_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &[(&format!("0/{}end", "deep/".repeat(100)), "")]);
+        for number in 0..4 * FOLDERS_AT_ONCE.end() {
+            make(folder.path(), &[(&format!("a/{:02}/{number:05}/x", number / 100), "")]);
+        }
+        let (listed, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let known = |path: &RepoPath, _: &Stat| {
+            if path.as_bytes().starts_with(b"a") {
+                listed.fetch_add(1, Ordering::Relaxed);
+            } else {
+                most.fetch_max(listed.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            None
+        };
+        let scopes = Scopes::everything();
+        let options = WalkOptions { known: Some(&known), ..all(&scopes) };
+        let found = walk_with(folder.path(), &options, Found::rest);
+        assert_eq!(found.entries.len(), 1 + 100 + 1 + 1 + 41 + 2 * 4 * FOLDERS_AT_ONCE.end());
+        // Each of them counts as two names and more.
+        assert!(most.into_inner() <= NAMES_AHEAD / 2);
     }
 
     #[test]

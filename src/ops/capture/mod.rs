@@ -133,7 +133,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
     let Area::Bundle(path) = what.area else {
         monitor.begin("looking for changes", None, None);
         let state = repo.journal().read();
-        let looked = walk_along(repo, &state, &Scopes::everything(), false, monitor, |found| {
+        let looked = walk_along(repo, &state, &Scopes::everything(), false, true, monitor, |found| {
             look(repo, &state, what, found, &read)
         })?;
         drop(state);

@@ -264,9 +264,10 @@ fn look(
         }
         sort_out(entry, pair)
     };
-    let leftovers = walk_along(repo, &state, &scope.paths, false, monitor, |found| {
-        pair(&state, found, &scope.paths, &mut visit)?;
+    let leftovers = walk_along(repo, &state, &scope.paths, false, false, monitor, |found| {
+        let paired = pair(&state, found, &scope.paths, &mut visit);
         found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        paired?;
         Ok(std::mem::take(&mut found.beside.leftovers))
     })?;
     while let Some((path, entry)) = wanted {

@@ -76,7 +76,7 @@ fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result
     let state = repo.journal().read();
     let walked = match area {
         Some(Area::Bundle(path)) => walk_bundle(repo, path, &list_bundle(repo, path)?)?.0,
-        _ => walk_tree(repo, &state, &Scopes::everything(), false, monitor)?,
+        _ => walk_tree(repo, &state, &Scopes::everything(), monitor)?,
     };
     let mut hasher = crc32fast::Hasher::new();
     for entry in &walked.entries {

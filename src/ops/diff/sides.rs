@@ -228,7 +228,7 @@ fn list(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor
 /// Tracked paths as they are on disk. What looks as when it was last read keeps its stored content.
 fn list_work(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
     let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, scopes, false, monitor)?;
+    let walked = walk_tree(repo, &state, scopes, monitor)?;
     walked.problems.iter().for_each(|problem| monitor.problem(problem));
     let unreadable = Scopes::new(&walked.unreadable);
     let mut on_disk = walked.entries.iter().peekable();
@@ -254,7 +254,7 @@ fn list_work(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Resul
 /// Everything on disk that a checkpoint would hold, tracked or not.
 fn list_disk(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
     let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, scopes, false, monitor)?;
+    let walked = walk_tree(repo, &state, scopes, monitor)?;
     walked.problems.iter().for_each(|problem| monitor.problem(problem));
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut listing = Vec::new();

@@ -1,7 +1,8 @@
 //! Sizes and threads that suit the files, chosen from their lengths before the first is read.
 //!
 //! The length of blocks is not among them: with 2 MiB for long files a wheel takes 168 MB instead of 176, but its next
-//! release 74 MB more instead of 36, and a database with every tenth page changed 20 MB instead of 0.6.
+//! release 74 MB more instead of 36, and a database with every tenth page changed 20 MB instead of 0.6; with 1 MiB for small
+//! files a source tree takes 3 % less, but what changes in it a seventh more time, and writing it out a quarter more.
 
 use super::Source;
 use crate::base::size::MIB;
