@@ -2,8 +2,8 @@
 """Does the same work with digstore and with its rivals, in one run, and compares times, memory and sizes.
 
 Every step is done by all programs in turn before the next step begins, so that what the machine does meanwhile meets
-all of them. The page cache is warm and nothing is dirty when a step starts. What a program writes back is compared with
-the source before its time is believed. Data are made once in the folder given with --data, and kept.
+all of them. The page cache is warm, memory is full of it, and nothing is dirty when a step starts. What a program writes back
+is compared with the source before its time is believed. Data are made once in the folder given with --data, and kept.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import datasets
 import report
 from datasets import Missing
-from measure import Failed, Runner, compare_trees, harness_rss_bytes, size_of, sync, warm
+from measure import Failed, FreeMemory, Runner, compare_trees, harness_rss_bytes, size_of, sync, warm
 from scenarios import SCENARIOS
 from tools import RIVALS, Digstore, Floor
 
@@ -41,8 +41,9 @@ class Contestant:
 class Run:
     """One run of one scenario: takes all contestants through the steps and collects what was measured."""
 
-    def __init__(self, name, number, scenario, contestants):
+    def __init__(self, name, number, scenario, contestants, free_memory):
         self.name = name
+        self.free_memory = free_memory
         self.number = number
         self.scenario = scenario
         self.contestants = contestants
@@ -78,6 +79,7 @@ class Run:
             if source and not self.scenario.sparse:
                 warm(source)
             sync()
+            self.free_memory.fill()
             try:
                 action(one)
             except (Failed, OSError) as error:
@@ -151,12 +153,13 @@ def edit(tree, number):
 def run_scenario(name, args, tool_classes, results, keep):
     """Adds all runs of one scenario to the results. The work folders go when a run is over: deleting slows down what follows."""
     scenario = SCENARIOS[name](args.data, args)
+    free_memory = FreeMemory(args.data)
     for number in range(args.runs):
         print(f"{name}, run {number + 1} of {args.runs}", file=sys.stderr, flush=True)
         work = args.data / "work"
         shutil.rmtree(work, ignore_errors=True)
         classes = [scenario.floor if tool is Floor else tool for tool in tool_classes]
-        run = Run(name, number, scenario, [Contestant(tool, work / tool.name) for tool in classes])
+        run = Run(name, number, scenario, [Contestant(tool, work / tool.name) for tool in classes], free_memory)
         try:
             run.all_steps()
         finally:

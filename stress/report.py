@@ -71,7 +71,7 @@ def heading(tools, runs):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors, {memory:.0f} GiB"
     lines = [f"- {tool.name}: {tool.version()} ({tool.settings})" for tool in tools]
-    note = f"Median of {runs}; in brackets digstore's share of the other's. Page cache warm. 1 MB = 10^6 bytes."
+    note = f"Median of {runs}; in brackets digstore's share of the other's. Page cache warm, memory full of it. 1 MB = 10^6 bytes."
     return "\n".join(["# digstore beside its rivals", "", note, f"{machine}.", "", *lines])
 
 

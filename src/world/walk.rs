@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,9 +78,8 @@ pub struct WalkOptions<'a> {
 const NAMES_PER_TASK: usize = 512;
 /// How far ahead of what was handed over names are looked at: some megabytes.
 const NAMES_AHEAD: usize = 16 << 10;
-/// Folders listed in one round, which ends when all are. Fewer would leave threads idle where folders are short, more keep too
-/// much in memory where they are long.
-const FOLDERS_AT_ONCE: RangeInclusive<usize> = 4..=1024;
+/// Folders listed in one round, which ends when all are, at most: they may be longer than those before.
+const FOLDERS_AT_ONCE: usize = 1024;
 /// Rounds that wait to be looked at, while one is looked at and one is made.
 const ROUNDS_WAITING: usize = 1;
 /// Folders kept open for those in them that are still to be listed; beyond, a folder is opened once more by its path.
@@ -323,7 +322,7 @@ impl<'a> Walk<'_, 'a> {
         let average = listed / folders.max(1) + 1;
         let (mut names, mut tasks) = (0, 0);
         let is_within = |item: &&Item<'_>| {
-            let goes_on = names < NAMES_AHEAD && tasks < *FOLDERS_AT_ONCE.end() || tasks < *FOLDERS_AT_ONCE.start();
+            let goes_on = tasks == 0 || names < NAMES_AHEAD && tasks < FOLDERS_AT_ONCE;
             names += match item {
                 Item::Found(part) => part.found.entries.len() + 1,
                 Item::Names(_, _, range) => range.len(),
@@ -609,7 +608,7 @@ mod tests {
     fn no_more_is_listed_ahead_than_a_few_rounds() {
         let folder = tempfile::tempdir().unwrap();
         let rounds = ROUNDS_WAITING + 2;
-        let count = 2 * rounds * FOLDERS_AT_ONCE.end();
+        let count = 2 * rounds * FOLDERS_AT_ONCE;
         for number in 0..count {
             fs::create_dir_all(folder.path().join(format!("{:02}/{number:05}", number / 1000))).unwrap();
         }
@@ -627,7 +626,7 @@ mod tests {
             first
         });
         assert_eq!(first, "00");
-        assert!(listed.into_inner() <= rounds * FOLDERS_AT_ONCE.end(), "{count} folders in all");
+        assert!(listed.into_inner() <= rounds * FOLDERS_AT_ONCE, "{count} folders in all");
     }
 
     #[test]
@@ -687,7 +686,7 @@ mod tests {
     fn behind_a_deep_folder_no_more_is_listed_than_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         make(folder.path(), &[(&format!("0/{}end", "deep/".repeat(100)), "")]);
-        for number in 0..4 * FOLDERS_AT_ONCE.end() {
+        for number in 0..4 * FOLDERS_AT_ONCE {
             make(folder.path(), &[(&format!("a/{:02}/{number:05}/x", number / 100), "")]);
         }
         let (listed, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -702,7 +701,7 @@ mod tests {
         let scopes = Scopes::everything();
         let options = WalkOptions { known: Some(&known), ..all(&scopes) };
         let found = walk_with(folder.path(), &options, Found::rest);
-        assert_eq!(found.entries.len(), 1 + 100 + 1 + 1 + 41 + 2 * 4 * FOLDERS_AT_ONCE.end());
+        assert_eq!(found.entries.len(), 1 + 100 + 1 + 1 + 41 + 2 * 4 * FOLDERS_AT_ONCE);
         // Each of them counts as two names and more.
         assert!(most.into_inner() <= NAMES_AHEAD / 2);
     }
