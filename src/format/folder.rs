@@ -10,6 +10,9 @@ use crate::base::disk::FileKind;
 use crate::model::path::{MAX_NAME_LEN, RepoPath};
 use crate::model::staging::SeenStat;
 
+/// A name in a folder, and what it is.
+pub type Name<'a> = (Cow<'a, OsStr>, FileKind);
+
 /// Prefix of listings, by path.
 pub const FOLDER_PREFIX: &[u8] = b"d";
 
@@ -24,7 +27,7 @@ pub fn folder_key(path: &RepoPath) -> Vec<u8> {
 }
 
 /// The value of a listing: what the folder looked like before it was listed, and what was in it.
-pub fn encode_folder(seen: &SeenStat, items: &[(Cow<'_, OsStr>, FileKind)]) -> Vec<u8> {
+pub fn encode_folder(seen: &SeenStat, items: &[Name<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + 16 * items.len());
     out.extend_from_slice(&seen.mtime_ns.to_le_bytes());
     out.extend_from_slice(&seen.ctime_ns.to_le_bytes());
@@ -43,10 +46,7 @@ pub fn encode_folder(seen: &SeenStat, items: &[(Cow<'_, OsStr>, FileKind)]) -> V
 }
 
 /// Reads a listing if the folder looks the same still; `None` if it does not.
-pub fn decode_folder<'a>(
-    value: &'a [u8],
-    now: &SeenStat,
-) -> Result<Option<Vec<(Cow<'a, OsStr>, FileKind)>>, FormatError> {
+pub fn decode_folder<'a>(value: &'a [u8], now: &SeenStat) -> Result<Option<Vec<Name<'a>>>, FormatError> {
     let mut reader = ByteReader::new("the listing of a folder", value);
     let (mtime_ns, ctime_ns) = (reader.i64()?, reader.i64()?);
     let seen = SeenStat { mtime_ns, ctime_ns, ino: reader.varint()?, len: reader.varint()? };

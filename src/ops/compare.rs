@@ -1,5 +1,6 @@
 //! Is a file on disk what is stored? Reads the file, stores nothing.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,16 +103,17 @@ pub enum WorkChange {
 }
 
 /// Compares pairs whose looks do not settle it, in parallel.
-pub fn work_changes(repo: &Repository, pairs: &[&Pair], monitor: &dyn Monitor) -> Vec<WorkChange> {
+pub fn work_changes<P: Borrow<Pair> + Sync>(repo: &Repository, pairs: &[P], monitor: &dyn Monitor) -> Vec<WorkChange> {
     let objects = repo.objects();
     repo.pools().cpu().install(|| {
-        let compared = pairs.par_iter().with_max_len(1).map(|pair| match work_change(&objects, repo, pair) {
-            Ok(change) => change,
-            Err(error) => {
-                monitor.problem(&format!("cannot compare {}: {error}", pair.path));
-                WorkChange::Unreadable
-            }
-        });
+        let compared =
+            pairs.par_iter().with_max_len(1).map(Borrow::borrow).map(|pair| match work_change(&objects, repo, pair) {
+                Ok(change) => change,
+                Err(error) => {
+                    monitor.problem(&format!("cannot compare {}: {error}", pair.path));
+                    WorkChange::Unreadable
+                }
+            });
         compared.collect()
     })
 }

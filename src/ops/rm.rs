@@ -109,7 +109,7 @@ fn tracked_pairs(repo: &Repository, options: &Options) -> Result<Vec<Pair>> {
 /// Paths whose content on disk, or in staging, is in no commit.
 fn only_here(repo: &Repository, pairs: &[Pair], monitor: &dyn Monitor) -> Result<Vec<RepoPath>> {
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
-    let changes = work_changes(repo, &pairs.iter().collect::<Vec<_>>(), monitor);
+    let changes = work_changes(repo, pairs, monitor);
     let mut lost = Vec::new();
     for (pair, change) in pairs.iter().zip(changes) {
         let (Some(staged), Some(disk)) = (&pair.staged, pair.disk) else { continue };

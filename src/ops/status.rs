@@ -116,7 +116,7 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         Ok(std::mem::take(&mut found.beside.listed))
     })?;
     drop(state);
-    let changes = work_changes(repo, &doubtful.iter().collect::<Vec<_>>(), monitor);
+    let changes = work_changes(repo, &doubtful, monitor);
     let mut same = Vec::new();
     for (pair, change) in doubtful.into_iter().zip(changes) {
         match change {

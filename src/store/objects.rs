@@ -95,8 +95,7 @@ impl std::ops::Deref for ObjectBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let start = self.place.offset as usize;
-        self.block.get(start..start + self.place.len as usize).unwrap_or_default()
+        self.place.bytes_in(&self.block).unwrap_or_default()
     }
 }
 
@@ -310,13 +309,14 @@ impl ObjectStore {
 
     /// An object's bytes within its decoded block, compared with its id.
     pub fn verified<'a>(&self, located: &Located, block: &'a [u8]) -> Result<&'a [u8], StoreError> {
-        let sound = within(located, block).filter(|bytes| sha256(&[bytes]) == *located.object.id.digest());
+        let sound =
+            located.object.place.bytes_in(block).filter(|bytes| sha256(&[bytes]) == *located.object.id.digest());
         sound.ok_or_else(|| corrupt(located))
     }
 
     /// Compares the bytes of several objects within a decoded block with their ids.
     pub fn verify(&self, located: &[Located], block: &[u8]) -> Result<(), StoreError> {
-        let bytes = located.iter().map(|located| within(located, block).ok_or_else(|| corrupt(located)));
+        let bytes = located.iter().map(|located| located.object.place.bytes_in(block).ok_or_else(|| corrupt(located)));
         let digests = sha256_each(&bytes.collect::<Result<Vec<_>, _>>()?);
         let wrong = located.iter().zip(digests).find(|(located, digest)| digest != located.object.id.digest());
         wrong.map_or(Ok(()), |(located, _)| Err(corrupt(located)))
@@ -476,12 +476,6 @@ impl ObjectStore {
         found.dedup();
         Ok(found)
     }
-}
-
-/// Where an object should be in its decoded block.
-fn within<'a>(located: &Located, block: &'a [u8]) -> Option<&'a [u8]> {
-    let Place { offset, len, .. } = located.object.place;
-    block.get(offset as usize..)?.get(..len as usize)
 }
 
 fn corrupt(located: &Located) -> StoreError {

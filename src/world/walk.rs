@@ -19,7 +19,7 @@ use crate::base::clock;
 use crate::base::disk::{Dir, FileKind, Stat, is_temp_name};
 use crate::base::meter::{Meter, Stage};
 use crate::base::monitor::Monitor;
-use crate::format::folder::{encode_folder, folder_key};
+use crate::format::folder::{Name, encode_folder, folder_key};
 use crate::format::journal::Op;
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::model::scopes::Scopes;
@@ -49,9 +49,6 @@ pub struct Walked {
     /// only if [`WalkOptions::keeps_listings`].
     pub listed: Vec<Op>,
 }
-
-/// A name in a folder, and what it is.
-pub type Name<'a> = (Cow<'a, OsStr>, FileKind);
 
 /// Gives the names in a folder that looks like this, sorted, if they are known.
 pub type KnownFolder<'a> = dyn Fn(&RepoPath, &Stat) -> Option<Vec<Name<'a>>> + Sync + 'a;
@@ -130,9 +127,7 @@ impl From<Walked> for Found {
     fn from(mut walked: Walked) -> Self {
         let entries = std::mem::take(&mut walked.entries);
         let hidden = Scopes::new(&walked.unreadable);
-        let mut found = Self { beside: walked, hidden, open: vec![(entries.into_iter(), false)], ..Self::default() };
-        found.go_on();
-        found
+        Self { beside: walked, hidden, open: vec![(entries.into_iter(), false)], ..Self::default() }
     }
 }
 

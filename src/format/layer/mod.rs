@@ -138,6 +138,13 @@ pub struct Place {
     pub kind: ObjectKind,
 }
 
+impl Place {
+    /// The object's bytes in its decoded block; `None` if they do not lie within it.
+    pub fn bytes_in<'a>(&self, block: &'a [u8]) -> Option<&'a [u8]> {
+        block.get(self.offset as usize..)?.get(..self.len as usize)
+    }
+}
+
 /// An object of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectRow {

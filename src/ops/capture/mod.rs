@@ -138,7 +138,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         })?;
         drop(state);
         times.look_ns += lap(&mut start);
-        let captured = store(repo, sink, what, looked, &mut read, &mut times, monitor)?;
+        let captured = store(repo, sink, what.area, looked, &mut read, &mut times, monitor)?;
         tell(&captured.problems);
         return Ok(Capture { times, ..captured });
     };
@@ -159,7 +159,7 @@ pub fn capture(repo: &Repository, sink: &mut Sink<'_>, what: What<'_>, monitor: 
         let (walked, foreign) = walk_bundle(repo, path, &before)?;
         let looked = look(repo, &repo.journal().read(), what, &mut walked.into(), &read)?;
         times.look_ns += lap(&mut start);
-        let captured = store(repo, sink, what, looked, &mut read, &mut times, monitor)?;
+        let captured = store(repo, sink, what.area, looked, &mut read, &mut times, monitor)?;
         if captured.changed.is_empty() && captured.unreadable.is_empty() && read.is_empty() {
             // Everything was as it was last stored when the first look began.
             tell(&captured.problems);
@@ -245,26 +245,25 @@ fn look(
 fn store(
     repo: &Repository,
     sink: &mut Sink<'_>,
-    what: What<'_>,
-    looked: Looked,
+    area: &Area,
+    mut looked: Looked,
     read: &mut HashMap<RepoPath, StagedEntry>,
     times: &mut Times,
     monitor: &dyn Monitor,
 ) -> Result<Capture> {
-    let area = what.area;
     let mut start = Instant::now();
     monitor.end();
     if monitor.cancelled() {
         return Err(Error::Interrupted);
     }
-    let Looked { base, rows, mut capture } = looked;
-    let before = capture.before;
-    if rows.is_empty() && base.is_some() {
-        return Ok(capture);
+    if looked.rows.is_empty() && looked.base.is_some() {
+        return Ok(looked.capture);
     }
-    let settled = settle_all(repo, sink, what, rows, read, base.is_none(), &mut capture, monitor);
+    let settled = settle_all(repo, sink, area, &mut looked, read, monitor);
     monitor.end();
     let mut changes = settled?;
+    let Looked { base, mut capture, .. } = looked;
+    let before = capture.before;
     let old = before.map_or_else(|| Ok(Arc::default()), |id| repo.objects().tree(&id))?;
     if base.is_none() && before.is_some() {
         (changes, capture.changed) = differing(repo, area, &old, &changes, capture.changed)?;
@@ -286,17 +285,15 @@ fn store(
 
 /// Reads what has to be read, no more files at a time than the settings say, and settles what each path is now. Gives what
 /// changes in the tree.
-#[expect(clippy::too_many_arguments, reason = "they are the parts of one long step")]
 fn settle_all(
     repo: &Repository,
     sink: &mut Sink<'_>,
-    what: What<'_>,
-    rows: Vec<Row>,
+    area: &Area,
+    looked: &mut Looked,
     read: &mut HashMap<RepoPath, StagedEntry>,
-    all: bool,
-    capture: &mut Capture,
     monitor: &dyn Monitor,
 ) -> Result<Packed> {
+    let (rows, all) = (std::mem::take(&mut looked.rows), looked.base.is_none());
     let mut gone = Gone::default();
     for row in rows.iter().filter(|row| matches!(row.now, Now::Gone)) {
         gone.add(&row.path, row.old.as_deref());
@@ -324,10 +321,10 @@ fn settle_all(
         .into_iter();
         for row in some {
             let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
-            if let (Area::Bundle(_), Some(Ok(captured))) = (what.area, &content) {
+            if let (Area::Bundle(_), Some(Ok(captured))) = (area, &content) {
                 read.insert(row.path.clone(), file_entry(captured));
             }
-            settle(what.area, row, content, all, capture, &mut changes);
+            settle(area, row, content, all, &mut looked.capture, &mut changes);
         }
     }
     Ok(changes)

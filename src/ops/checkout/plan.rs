@@ -90,16 +90,14 @@ impl Plan {
         }
     }
 
-    /// Puts everything in tree order, and gives back what memory is not needed.
+    /// Puts in tree order what was decided at once and what was compared first, and gives back what memory is not needed.
     fn sort(&mut self) {
-        self.removals.sort_by(|a, b| a.0.cmp(&b.0));
         self.folders.sort();
         self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
         self.writes.sort_by(|a, b| a.path.cmp(&b.path));
         self.writes.shrink_to_fit();
-        for paths in [&mut self.forgotten, &mut self.kept, &mut self.conflicts, &mut self.lost] {
-            paths.sort();
-        }
+        self.forgotten.sort();
+        self.kept.sort();
     }
 
     /// What applying the plan would report.

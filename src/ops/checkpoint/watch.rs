@@ -6,9 +6,10 @@ use super::create::{self, create};
 use crate::base::monitor::Monitor;
 use crate::model::checkpoint::Area;
 use crate::model::scopes::Scopes;
-use crate::ops::scan::{list_bundle, walk_bundle, walk_tree};
+use crate::ops::scan::{list_bundle, walk_along, walk_bundle};
 use crate::ops::{Error, Result};
 use crate::repo::{RepoError, Repository};
+use crate::world::walk::{Found, WalkEntry};
 
 /// How to watch.
 #[derive(Debug, Clone)]
@@ -74,14 +75,16 @@ fn wait(time: Duration, monitor: &dyn Monitor) {
 fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result<u32> {
     repo.journal().catch_up()?;
     let state = repo.journal().read();
-    let walked = match area {
-        Some(Area::Bundle(path)) => walk_bundle(repo, path, &list_bundle(repo, path)?)?.0,
-        _ => walk_tree(repo, &state, &Scopes::everything(), monitor)?,
-    };
+    match area {
+        Some(Area::Bundle(path)) => Ok(sum(&mut walk_bundle(repo, path, &list_bundle(repo, path)?)?.0.into())),
+        _ => walk_along(repo, &state, &Scopes::everything(), false, false, monitor, |found| Ok(sum(found))),
+    }
+}
+
+fn sum(found: &mut Found) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    for entry in &walked.entries {
-        let stat = &entry.stat;
-        hasher.update(entry.path.as_bytes());
+    while let Some(WalkEntry { path, stat }) = found.pop() {
+        hasher.update(path.as_bytes());
         hasher.update(&stat.mode.to_le_bytes());
         // The time and length of a folder say nothing that its entries do not say.
         if stat.kind != crate::base::disk::FileKind::Dir {
@@ -90,5 +93,5 @@ fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result
             }
         }
     }
-    Ok(hasher.finalize())
+    hasher.finalize()
 }

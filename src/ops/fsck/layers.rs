@@ -135,13 +135,12 @@ fn damaged_in(
             return Ok(rows.iter().map(|row| (row.id, why.clone())).collect());
         }
     };
-    let within = |row: &ObjectRow| {
-        let start = row.place.offset as usize;
-        block.get(start..start + row.place.len as usize)
-    };
     // What does not lie within the block is wrong whatever its digest.
-    let digests = sha256_each(&rows.iter().map(|row| within(row).unwrap_or_default()).collect::<Vec<_>>());
-    let is_sound = |(row, digest): &(&ObjectRow, [u8; DIGEST_LEN])| within(row).is_some() && digest == row.id.digest();
+    let digests =
+        sha256_each(&rows.iter().map(|row| row.place.bytes_in(&block).unwrap_or_default()).collect::<Vec<_>>());
+    let is_sound = |(row, digest): &(&ObjectRow, [u8; DIGEST_LEN])| {
+        row.place.bytes_in(&block).is_some() && digest == row.id.digest()
+    };
     let wrong = |(row, _): (&ObjectRow, _)| {
         (row.id, format!("the {} {} is damaged: its bytes do not have its id", row.place.kind, row.id.short()))
     };

@@ -303,8 +303,7 @@ fn decoded(objects: &ObjectStore, layer: u32, block: u32) -> std::result::Result
 /// Adds those of the objects that have their ids.
 fn add_sound(plain: &[u8], rows: &[ObjectRow], writer: &mut LayerWriter) -> Result<()> {
     for object in rows {
-        let start = object.place.offset as usize;
-        let bytes = plain.get(start..start.saturating_add(object.place.len as usize)).unwrap_or_default();
+        let Some(bytes) = object.place.bytes_in(plain) else { continue };
         if sha256(&[bytes]) == *object.id.digest() {
             writer.add(object.id, object.place.kind, bytes, None)?;
         }
