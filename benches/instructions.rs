@@ -79,7 +79,7 @@ const PARTS: [(&str, f64, Make); 14] = [
     }),
     ("journal_get", MICRO, || {
         let journal = journal();
-        let ops = (0..1000u64).map(|number| Op::Put(number.to_le_bytes().to_vec(), vec![7; 100])).collect();
+        let ops = (0..1000u64).map(|number| Op::Put(number.to_le_bytes().to_vec(), vec![7; 100])).collect::<Vec<_>>();
         journal.commit(ops).unwrap();
         Box::new(move || assert!(journal.read().get(&500u64.to_le_bytes()).unwrap().is_some()))
     }),

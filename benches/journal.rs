@@ -92,7 +92,7 @@ fn create(path: &Path, durability: Durability) -> Journal {
 
 fn load(journal: &Journal, keys: u64, value_len: usize) {
     for start in (0..keys).step_by(LOAD_BATCH as usize) {
-        journal.commit((start..keys.min(start + LOAD_BATCH)).map(|n| put(n, value_len)).collect()).unwrap();
+        journal.commit((start..keys.min(start + LOAD_BATCH)).map(|n| put(n, value_len)).collect::<Vec<_>>()).unwrap();
     }
     assert_eq!(journal.read().get(&key(keys - 1)).unwrap().map(<[u8]>::len), Some(value_len));
     assert_eq!(journal.read().get(&key(keys)).unwrap(), None);
@@ -335,7 +335,7 @@ fn durability(c: &mut Criterion) {
         group.bench_function(format!("synced-batch-of-{batch}"), |b| {
             b.iter(|| {
                 n += batch;
-                journal.commit((n..n + batch).map(|n| put(n % KEYS, VALUE_LEN)).collect()).unwrap();
+                journal.commit((n..n + batch).map(|n| put(n % KEYS, VALUE_LEN)).collect::<Vec<_>>()).unwrap();
             });
         });
     }
@@ -344,7 +344,7 @@ fn durability(c: &mut Criterion) {
     let journal = create(folder.path(), Durability::Strict).with_policy(NEVER);
     group.bench_function("log-truncation", |b| {
         b.iter_batched(
-            || (0..100).for_each(|_| journal.commit((0..300).map(|n| put(n, VALUE_LEN)).collect()).unwrap()),
+            || (0..100).for_each(|_| journal.commit((0..300).map(|n| put(n, VALUE_LEN)).collect::<Vec<_>>()).unwrap()),
             |()| journal.snapshot().unwrap(),
             BatchSize::PerIteration,
         );
@@ -378,7 +378,7 @@ fn scenarios(c: &mut Criterion) {
         group.bench_function(format!("burst-of-10000-keys/{name}"), |b| {
             b.iter(|| {
                 run += 1;
-                journal.commit((0..10_000).map(|n| put(mix(run + n) % KEYS, VALUE_LEN)).collect()).unwrap();
+                journal.commit((0..10_000).map(|n| put(mix(run + n) % KEYS, VALUE_LEN)).collect::<Vec<_>>()).unwrap();
             });
         });
     }

@@ -162,7 +162,7 @@ fn tables(c: &mut Criterion) {
     let entries: Vec<(RepoPath, StagedEntry)> = (0..OBJECTS).map(staged_file).collect();
     let save = |repo: &Repository| {
         let lock = repo.lock("bench").unwrap();
-        let ops = entries.iter().map(|(path, entry)| staging::put_op(path, entry)).collect();
+        let ops = entries.iter().map(|(path, entry)| staging::put_op(path, entry)).collect::<Vec<_>>();
         repo.commit(&lock, &[], ops).unwrap();
     };
     group.bench_function("staging save", |b| {

@@ -225,7 +225,7 @@ fn storage(table: &mut Table) {
             let (path, entry) = staged_file(number);
             staging::put_op(&path, &entry)
         };
-        repo.commit(&lock, &[], (0..FILES).map(op).collect()).unwrap();
+        repo.commit(&lock, &[], (0..FILES).map(op).collect::<Vec<_>>()).unwrap();
         assert!(staging::get(&repo.journal().read(), &staged_file(FILES - 1).0).unwrap().is_some());
     });
     table.add("staging written, durable", files / took, "files/s", Bound::AtLeast(5_000.0));

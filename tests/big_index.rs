@@ -162,7 +162,7 @@ fn generate(folder: &Path, count: u32) {
         |number| IndexEntry { prefix: prefix_of_number(number, count), layer: number / rows, row: number % rows };
     let entries: Vec<IndexEntry> = (0..count).map(entry).collect();
     fs::write(control.join("index/1.idx"), encode(&repo.manifest().id, &ids, &entries)).unwrap();
-    let ops = layers.iter().map(|(id, record)| refs::layer_op(id, record)).collect();
+    let ops = layers.iter().map(|(id, record)| refs::layer_op(id, record)).collect::<Vec<_>>();
     repo.commit(&lock, &[], ops).unwrap();
 }
 

@@ -1,7 +1,8 @@
 //! `add`: store content as it is now, and stage it for the next commit.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -11,12 +12,13 @@ use super::gc::merge;
 use super::ingest::{self, Captured, IngestStats, Sink, Source, ingest_part};
 use super::moved::Gone;
 use super::scan::{Pair, pair, walk_along};
+use super::worklist::{Work, Worklist};
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
 use crate::base::memory;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Op;
+use crate::format::journal::{Op, Ops};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
@@ -64,12 +66,21 @@ pub struct Outcome {
     pub dry_run: bool,
 }
 
-/// A path that does not look as it was recorded. There may be a million of them.
+/// Paths that do not look as they were recorded.
+#[derive(Default)]
+struct Changes {
+    /// Paths at which nothing is any more, and what was recorded. They come first: what is recorded first may be all that is, and a
+    /// file must not stand above what was in a folder of its name.
+    gone: Vec<(RepoPath, StagedEntry)>,
+    /// The others.
+    found: Worklist<Box<Change>>,
+}
+
+/// A path that does not look as it was recorded.
 struct Change {
-    /// Where; a file's goes on to its source.
     path: RepoPath,
     /// What was recorded.
-    staged: Option<Box<StagedEntry>>,
+    staged: Option<StagedEntry>,
     /// What it is now.
     now: Now,
 }
@@ -78,9 +89,7 @@ enum Now {
     /// A file of this length, to be read.
     File(u64),
     /// Link or folder: known without reading content.
-    Known(Box<(StagedNode, Stat)>),
-    /// Gone.
-    Gone,
+    Known(StagedNode, Stat),
 }
 
 /// Stages what the paths hold now.
@@ -104,37 +113,38 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
         return Err(Error::Interrupted);
     }
     if options.dry_run {
-        for change in &changes {
-            preview(change, &mut outcome);
-        }
-        return Ok(outcome);
+        return preview(changes, outcome);
     }
     let mut gone = Gone::default();
-    for change in changes.iter().filter(|change| matches!(change.now, Now::Gone)) {
-        gone.add(&change.path, change.staged.as_deref());
+    for (path, staged) in &changes.gone {
+        gone.add(path, Some(staged));
     }
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
     let bands = BandPaths::new(repo.work());
-    let mut staging = Staging { repo, head: &head, generation, bands, gone, ops: listed, outcome };
-    let lens = changes.iter().filter_map(|change| match change.now {
-        Now::File(len) => Some(len),
-        _ => None,
-    });
-    ingest::begin(monitor, lens);
+    let mut staging = Staging { repo, head: &head, generation, bands, gone, ops: listed.into(), outcome };
+    let len = |change: &Change| if let Now::File(len) = change.now { Some(len) } else { None };
+    ingest::begin(
+        monitor,
+        changes.found.new_lens().chain(changes.found.others().iter().filter_map(|change| len(change))),
+    );
     let staged = staging.store_all(lock, changes, monitor);
     monitor.end();
     staged?;
     Ok(staging.outcome)
 }
 
-fn preview(change: &Change, outcome: &mut Outcome) {
-    let list = match change.now {
-        Now::Gone => &mut outcome.deleted,
-        _ if change.staged.is_none() => &mut outcome.added,
-        _ => &mut outcome.modified,
-    };
-    list.push(change.path.clone());
+fn preview(changes: Changes, mut outcome: Outcome) -> Result<Outcome> {
+    outcome.deleted.extend(changes.gone.into_iter().map(|(path, _)| path));
+    let mut parts = changes.found.into_parts(usize::MAX);
+    for work in parts.next()?.into_iter().flatten() {
+        match work {
+            Work::NewFile(path, _) => outcome.added.push(path),
+            Work::Other(change) if change.staged.is_none() => outcome.added.push(change.path),
+            Work::Other(change) => outcome.modified.push(change.path),
+        }
+    }
+    Ok(outcome)
 }
 
 /// Everything in scope that does not look as it was recorded.
@@ -143,13 +153,13 @@ fn find_changes(
     options: &Options,
     outcome: &mut Outcome,
     monitor: &dyn Monitor,
-) -> Result<(Vec<Change>, Vec<Op>)> {
+) -> Result<(Changes, Vec<Op>)> {
     let state = repo.journal().read();
     monitor.begin("looking for changes", None, None);
     let scopes = Scopes::new(&options.paths);
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut not_found: HashSet<&RepoPath> = options.paths.iter().filter(|path| !path.is_root()).collect();
-    let mut changes = Vec::new();
+    let mut changes = Changes::default();
     let listed = walk_along(repo, &state, &scopes, options.force, !options.dry_run, monitor, |found| {
         let paired = pair(&state, found, &scopes, &mut |pair| {
             if pair.disk.is_some() {
@@ -161,8 +171,8 @@ fn find_changes(
                 // Folders above a named path are recorded with it, so that their modes are known.
                 false => is_new && !options.tracked_only,
             };
-            if wanted && let Some(change) = classify(pair, &mut folders, outcome, monitor) {
-                changes.push(change);
+            if wanted {
+                changes.sort_out(pair, &mut folders, outcome, monitor);
             }
             Ok(())
         });
@@ -187,49 +197,51 @@ fn find_changes(
         }
     }
     monitor.end();
-    changes.shrink_to_fit();
-    // What is recorded first may be all that is: a file must not stand above what was in a folder of its name.
-    changes.sort_by_key(|change| !matches!(change.now, Now::Gone));
     Ok((changes, listed))
 }
 
-fn classify(pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Change> {
-    if pair.looks_unchanged() {
-        outcome.unchanged += 1;
-        return None;
-    }
-    let now = now(&pair, folders, outcome, monitor)?;
-    Some(Change { path: pair.path, staged: pair.staged.map(Box::new), now })
-}
-
-fn now(pair: &Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Option<Now> {
-    let Some(stat) = pair.disk else { return pair.staged.is_some().then_some(Now::Gone) };
-    match stat.kind {
-        FileKind::File => {
-            outcome.hard_links += u64::from(stat.links > 1);
-            Some(Now::File(stat.len))
+impl Changes {
+    /// Takes in what does not look as it was recorded.
+    fn sort_out(&mut self, pair: Pair, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) {
+        if pair.looks_unchanged() {
+            outcome.unchanged += 1;
+            return;
         }
-        FileKind::Dir => Some(Now::Known(Box::new((StagedNode::Dir, stat)))),
-        FileKind::Symlink => {
-            let name = OsStr::from_bytes(pair.path.file_name());
-            match folders.open_parent(&pair.path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
-                Ok(target) => {
-                    let target = std::os::unix::ffi::OsStringExt::into_vec(target);
-                    Some(Now::Known(Box::new((StagedNode::Symlink { target }, stat))))
-                }
+        match (pair.disk, pair.staged) {
+            (None, None) => {}
+            (None, Some(staged)) => self.gone.push((pair.path, staged)),
+            (Some(stat), staged) => match now(&pair.path, stat, folders, outcome) {
+                Ok(Some(Now::File(len))) if staged.is_none() => self.found.push_new_file(&pair.path, len),
+                Ok(Some(now)) => self.found.push(Box::new(Change { path: pair.path, staged, now })),
+                // A tracked file that became a device is gone as far as its content goes.
+                Ok(None) => self.gone.extend(staged.map(|staged| (pair.path, staged))),
                 Err(error) => {
                     monitor.problem(&format!("cannot read the link {}: {error}", pair.path));
                     outcome.unreadable += 1;
-                    None
                 }
-            }
+            },
+        }
+    }
+}
+
+/// What is at a path; none if it cannot be stored.
+fn now(path: &RepoPath, stat: Stat, folders: &mut Folders, outcome: &mut Outcome) -> io::Result<Option<Now>> {
+    Ok(Some(match stat.kind {
+        FileKind::File => {
+            outcome.hard_links += u64::from(stat.links > 1);
+            Now::File(stat.len)
+        }
+        FileKind::Dir => Now::Known(StagedNode::Dir, stat),
+        FileKind::Symlink => {
+            let dir = folders.open_parent(path, IfAbsent::Fail)?;
+            let target = dir.read_link(OsStr::from_bytes(path.file_name()))?.into_vec();
+            Now::Known(StagedNode::Symlink { target }, stat)
         }
         FileKind::Other => {
             outcome.special_files += 1;
-            // A tracked file that became a device is gone as far as its content goes.
-            pair.staged.is_some().then_some(Now::Gone)
+            return Ok(None);
         }
-    }
+    }))
 }
 
 /// The batch being made.
@@ -239,59 +251,65 @@ struct Staging<'a> {
     generation: u64,
     bands: BandPaths,
     gone: Gone,
-    ops: Vec<Op>,
+    ops: Ops,
     outcome: Outcome,
 }
 
 impl Staging<'_> {
     /// Stores and records changes, no more at a time than the settings say.
-    fn store_all(&mut self, lock: &WriteLock, changes: Vec<Change>, monitor: &dyn Monitor) -> Result<()> {
-        let at_once = self.repo.settings().paths_at_once.max(1);
-        let in_pieces = changes.len() > at_once;
-        let mut left = changes.into_iter();
-        loop {
-            if in_pieces {
+    fn store_all(&mut self, lock: &WriteLock, changes: Changes, monitor: &dyn Monitor) -> Result<()> {
+        for (path, _) in changes.gone {
+            self.remove(path)?;
+        }
+        let at_once = self.repo.settings().paths_at_once;
+        let in_parts = changes.found.len() > at_once;
+        let mut parts = changes.found.into_parts(at_once);
+        while let Some(part) = parts.next()? {
+            if in_parts {
                 memory::give_back();
             }
-            let some = left.by_ref().take(at_once).collect();
             let mut sink = Sink::new(self.repo);
-            self.store(some, &mut sink, monitor)?;
+            self.store(part, &mut sink, monitor)?;
             let (layers, stats) = sink.finish()?;
             self.outcome.ingest += stats;
-            let ops = std::mem::take(&mut self.ops);
-            if !ops.is_empty() || !layers.is_empty() {
-                self.repo.commit(lock, &layers, ops)?;
-            }
-            if left.len() == 0 {
-                return Ok(());
+            if !self.ops.is_empty() || !layers.is_empty() {
+                self.repo.commit(lock, &layers, std::mem::take(&mut self.ops))?;
             }
         }
+        if !self.ops.is_empty() {
+            self.repo.commit(lock, &[], std::mem::take(&mut self.ops))?;
+        }
+        Ok(())
     }
 
-    /// Stores changes, and puts what is to be recorded into the batch.
-    fn store(&mut self, mut changes: Vec<Change>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
-        let sources = changes.iter_mut().filter_map(|change| match change.now {
-            Now::File(len) => {
-                let path = std::mem::take(&mut change.path);
-                Some(Source::new(path, len, change.staged.as_deref(), &mut self.bands).or_like(&self.gone))
-            }
-            _ => None,
+    /// Stores changes, and puts what is to be recorded into the batch. A file's path goes on to its source.
+    fn store(&mut self, mut part: Vec<Work<Box<Change>>>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        let sources = part.iter_mut().filter_map(|work| {
+            let (path, len, staged) = match work {
+                Work::NewFile(path, len) => (path, *len, None),
+                Work::Other(change) => match change.now {
+                    Now::File(len) => (&mut change.path, len, change.staged.as_ref()),
+                    Now::Known(..) => return None,
+                },
+            };
+            Some(Source::new(std::mem::take(path), len, staged, &mut self.bands).or_like(&self.gone))
         });
         let sources = Arc::new(sources.collect());
         let files = ingest_part(self.repo, &sources, sink, monitor)?.files;
-        let mut contents = Arc::unwrap_or_clone(sources).into_iter().zip(files);
-        for Change { path, staged, now } in changes {
-            match now {
-                Now::File(_) => match contents.next() {
-                    Some((source, Ok(captured))) => self.file(source.path, staged.as_deref(), captured),
-                    Some((_, Err(why))) => self.failed(&why, monitor),
-                    None => {}
-                },
-                Now::Known(known) => {
-                    let (node, stat) = *known;
-                    self.record(path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
+        let mut files = Arc::unwrap_or_clone(sources).into_iter().zip(files);
+        for work in part {
+            let mut staged = None;
+            if let Work::Other(change) = work {
+                staged = change.staged;
+                if let Now::Known(node, stat) = change.now {
+                    self.record(change.path, staged.as_ref(), node, &stat, is_racy(&stat, clock::now()));
+                    continue;
                 }
-                Now::Gone => self.remove(path)?,
+            }
+            match files.next() {
+                Some((source, Ok(captured))) => self.file(source.path, staged.as_ref(), captured),
+                Some((_, Err(why))) => self.failed(&why, monitor),
+                None => {}
             }
         }
         Ok(())

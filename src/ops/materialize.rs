@@ -87,20 +87,18 @@ pub struct Failure {
 /// A stat of the written file, or why it was not written.
 pub type Written = std::result::Result<Stat, Failure>;
 
-/// Writes all files below `root`. The results are in the order of `files`. Folders that are not there are made.
+/// Writes files below `root`, no more at a time than the settings say, and hands each to `done` with what became of it, in the
+/// order in which they come. `total` is how many there are, and their bytes. Folders that are not there are made.
 pub fn write_files(
     repo: &Repository,
     root: &Arc<dyn Dir>,
-    files: &[FileWrite],
+    files: &mut dyn Iterator<Item = Result<FileWrite>>,
+    total: (u64, u64),
     options: WriteOptions<'_>,
     monitor: &dyn Monitor,
-) -> Result<Vec<Written>> {
+    done: &mut dyn FnMut(FileWrite, Written),
+) -> Result<()> {
     let (objects, meter) = (repo.objects(), repo.pools().meter());
-    let bytes = files.iter().map(file_len).sum();
-    monitor.begin("writing files", Some(files.len() as u64), Some(bytes));
-    if files.len() > repo.settings().paths_at_once {
-        memory::give_back();
-    }
     let writer = Writer {
         objects: &objects,
         meter,
@@ -110,42 +108,31 @@ pub fn write_files(
         options,
         monitor,
     };
-    let results: Mutex<Vec<Option<Written>>> = Mutex::new(vec![None; files.len()]);
-    let record = |written: Vec<(usize, Written)>| {
-        let mut results = lock(&results);
-        for (at, written) in written {
-            if let Some(slot) = results.get_mut(at) {
-                *slot = Some(written);
+    let at_once = repo.settings().paths_at_once.max(1);
+    monitor.begin("writing files", Some(total.0), Some(total.1));
+    let result = loop {
+        if total.0 > at_once as u64 {
+            memory::give_back();
+        }
+        let written = files.take(at_once).collect::<Result<Vec<_>>>().and_then(|files| {
+            let written = repo.pools().cpu().install(|| writer.write_all(&files))?;
+            Ok((files, written))
+        });
+        match written {
+            Ok((files, written)) if !files.is_empty() && !monitor.cancelled() => {
+                files.into_iter().zip(written).for_each(|(file, written)| done(file, written));
             }
+            Ok(_) if monitor.cancelled() => break Err(Error::Interrupted),
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
         }
     };
-    let done = repo.pools().cpu().install(|| {
-        let (large, mut small): (Vec<usize>, Vec<usize>) =
-            (0..files.len()).partition(|at| files.get(*at).is_some_and(|file| file_len(file) >= PARALLEL_FROM_LEN));
-        let places = locate_all(&objects, files)?;
-        let place = |at: &usize| places.get(*at).copied().unwrap_or_default();
-        small.sort_by_key(place);
-        let tasks: Vec<&[usize]> = small
-            .chunk_by(|a, b| place(a).block() == place(b).block())
-            .flat_map(|group| group.chunks(FILES_PER_TASK))
-            .collect();
-        tasks.par_iter().with_max_len(1).for_each(|task| record(writer.write_task(files, task)));
-        for at in large {
-            record(files.get(at).map(|file| (at, writer.write_large(file))).into_iter().collect());
-        }
-        Ok::<_, Error>(())
-    });
     monitor.end();
-    done?;
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
-    }
-    let unreached = || Err(Failure { message: "it was not reached".to_owned(), kind: ErrorKind::Failed });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(results.into_iter().map(|written| written.unwrap_or_else(unreached)).collect())
+    result
 }
 
-fn file_len(file: &FileWrite) -> u64 {
+/// Bytes of a file; none of a link.
+pub fn file_len(file: &FileWrite) -> u64 {
     if let Node::File { len, .. } = file.node { len } else { 0 }
 }
 
@@ -225,6 +212,35 @@ struct Run {
 }
 
 impl Writer<'_> {
+    /// Writes files, ordered by where their content lies. The results are in the order of `files`.
+    fn write_all(&self, files: &[FileWrite]) -> Result<Vec<Written>> {
+        let results: Mutex<Vec<Option<Written>>> = Mutex::new(vec![None; files.len()]);
+        let record = |written: Vec<(usize, Written)>| {
+            let mut results = lock(&results);
+            for (at, written) in written {
+                if let Some(slot) = results.get_mut(at) {
+                    *slot = Some(written);
+                }
+            }
+        };
+        let (large, mut small): (Vec<usize>, Vec<usize>) =
+            (0..files.len()).partition(|at| files.get(*at).is_some_and(|file| file_len(file) >= PARALLEL_FROM_LEN));
+        let places = locate_all(self.objects, files)?;
+        let place = |at: &usize| places.get(*at).copied().unwrap_or_default();
+        small.sort_by_key(place);
+        let tasks: Vec<&[usize]> = small
+            .chunk_by(|a, b| place(a).block() == place(b).block())
+            .flat_map(|group| group.chunks(FILES_PER_TASK))
+            .collect();
+        tasks.par_iter().with_max_len(1).for_each(|task| record(self.write_task(files, task)));
+        for at in large {
+            record(files.get(at).map(|file| (at, self.write_large(file))).into_iter().collect());
+        }
+        let unreached = || Err(Failure { message: "it was not reached".to_owned(), kind: ErrorKind::Failed });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(results.into_iter().map(|written| written.unwrap_or_else(unreached)).collect())
+    }
+
     fn write_task(&self, files: &[FileWrite], task: &[usize]) -> Vec<(usize, Written)> {
         if self.monitor.cancelled() {
             return Vec::new();

@@ -38,6 +38,7 @@ pub mod status;
 pub mod testing;
 pub mod tune;
 pub mod undo;
+mod worklist;
 
 pub use error::Error;
 

@@ -81,7 +81,7 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Option<Rebuilt
     let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::default()));
     let objects = Arc::new(ObjectStore::new(set, index, cache, Pending::load(&state)?));
     name_commits(&objects, &state, &mut ops, &mut outcome)?;
-    journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, ops)?;
+    journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, &ops.into())?;
     Ok(Some(outcome))
 }
 

@@ -11,7 +11,7 @@ use crate::base::clock::{self, UnixNanos};
 use crate::base::disk::{Dir, IoContext, ensure_dir, remove_leftovers, write_atomic};
 use crate::base::meter::Stage;
 use crate::base::pool;
-use crate::format::journal::Op;
+use crate::format::journal::{Op, Ops};
 use crate::format::manifest::Manifest;
 use crate::model::checkpoint::Area;
 use crate::model::id::{LayerId, ObjectId};
@@ -70,7 +70,7 @@ impl Repository {
         if !old.is_empty() && retired::oldest(&self.journal.read())?.is_none() {
             ops.push(retired::oldest_op(Some(since)));
         }
-        self.commit_as_is(lock, new, ops)?;
+        self.commit_as_is(lock, new, ops.into())?;
         if new.is_empty() { self.reload() } else { Ok(()) }
     }
 
@@ -105,7 +105,7 @@ impl Repository {
                 freed += retired.file_len;
             }
         }
-        self.commit_as_is(lock, &[], ops)?;
+        self.commit_as_is(lock, &[], ops.into())?;
         Ok(freed)
     }
 
@@ -143,19 +143,20 @@ impl Repository {
     }
 
     /// Commits metadata, together with new layers: the one way in which the repository changes.
-    pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
-        if ops.iter().any(worktable::ends_base) {
+    pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], ops: impl Into<Ops>) -> Result<(), RepoError> {
+        let mut ops = ops.into();
+        if ops.iter().any(|(key, _)| worktable::ends_base(key)) {
             ops.push(worktable::forget_base_op(&Area::WorkTree));
         }
         self.commit_as_is(lock, layers, ops)
     }
 
     /// The same for operations that change only what staging knows of the looks of files.
-    pub fn commit_looks(&self, lock: &WriteLock, ops: Vec<Op>) -> Result<(), RepoError> {
+    pub fn commit_looks(&self, lock: &WriteLock, ops: Ops) -> Result<(), RepoError> {
         self.commit_as_is(lock, &[], ops)
     }
 
-    fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Vec<Op>) -> Result<(), RepoError> {
+    fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Ops) -> Result<(), RepoError> {
         ops.extend(layers.iter().map(SealedLayer::op));
         // A layer may come back while the file of its like waits to be removed.
         for layer in layers {

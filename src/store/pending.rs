@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::journal::State;
 use super::{StoreError, counter, counter_op};
-use crate::format::journal::Op;
+use crate::format::journal::{Op, OpRef};
 use crate::format::layer::{ObjectRow, Place};
 use crate::format::pending::{
     LAST_PENDING_KEY, PENDING_PREFIX, PendingBlock, PendingObject, decode_pending, encode_pending, pending_key,
@@ -175,9 +175,9 @@ impl Batch {
 }
 
 /// The number of the pending block that an operation puts, if it does.
-pub fn pending_put_by(op: &Op) -> Option<u32> {
+pub fn pending_put_by(op: OpRef<'_>) -> Option<u32> {
     match op {
-        Op::Put(key, _) if key.starts_with(PENDING_PREFIX) => pending_number(key).ok(),
+        (key, Some(_)) if key.starts_with(PENDING_PREFIX) => pending_number(key).ok(),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::StoreError;
 use super::journal::Scan;
 use super::journal::State;
+use crate::base::bytes::{ByteReader, put_bytes};
 use crate::format::journal::Op;
 use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, path_of_key, staged_key};
 use crate::model::path::RepoPath;
@@ -126,30 +127,26 @@ impl<'a> Encoded<'a> {
 #[derive(Debug, Default)]
 pub struct Packed {
     bytes: Vec<u8>,
-    /// Where each entry's key and value end.
-    ends: Vec<(usize, usize)>,
+    count: usize,
 }
 
 impl Packed {
     /// Adds an entry.
     pub fn push(&mut self, path: &RepoPath, entry: &StagedEntry) {
-        self.bytes.extend_from_slice(&path.sort_key());
-        let key_end = self.bytes.len();
-        self.bytes.extend_from_slice(&encode_staged(entry));
-        self.ends.push((key_end, self.bytes.len()));
+        self.copy(Encoded { path: &path.sort_key(), value: &encode_staged(entry) });
     }
 
-    /// Is there none?
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+    /// Adds an entry that lies elsewhere.
+    pub fn copy(&mut self, entry: Encoded<'_>) {
+        put_bytes(&mut self.bytes, entry.path);
+        put_bytes(&mut self.bytes, entry.value);
+        self.count += 1;
     }
 
     /// The entries in order of arrival.
     pub fn entries(&self) -> impl Iterator<Item = Encoded<'_>> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        starts.zip(&self.ends).map(|(start, (key_end, end))| Encoded {
-            path: self.bytes.get(start..*key_end).unwrap_or_default(),
-            value: self.bytes.get(*key_end..*end).unwrap_or_default(),
-        })
+        let mut reader = ByteReader::new("entries", &self.bytes);
+        let mut next = move || reader.bytes(usize::MAX).unwrap_or_default();
+        std::iter::repeat_with(move || Encoded { path: next(), value: next() }).take(self.count)
     }
 }

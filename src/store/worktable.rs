@@ -70,9 +70,9 @@ pub fn parent_op(area: &Area, number: u64) -> Op {
     counter_op(&parent_key(area), number)
 }
 
-/// Does the operation change staging, so that the work tree has no base any more?
-pub fn ends_base(op: &Op) -> bool {
-    op.key().starts_with(STAGED_PREFIX)
+/// Does an operation on this key change staging, so that the work tree has no base any more?
+pub fn ends_base(key: &[u8]) -> bool {
+    key.starts_with(STAGED_PREFIX)
 }
 
 /// Sets a path's entry.

@@ -40,7 +40,7 @@ impl Engine for Journal {
         digstore::store::journal::Journal::create(open_root(path).unwrap().as_ref(), &REPO).unwrap();
         let journal = Self::open(path, false);
         for batch in batches() {
-            journal.0.commit(batch.map(|n| Op::Put(key(n).to_vec(), value(n).to_vec())).collect()).unwrap();
+            journal.0.commit(batch.map(|n| Op::Put(key(n).to_vec(), value(n).to_vec())).collect::<Vec<_>>()).unwrap();
         }
     }
 

@@ -3,10 +3,12 @@
 //! [`record`] is the log: a header and one record a batch. [`snapshot`] is the sorted file that is searched where it
 //! lies, with the help of the hash [`slots`] where a file has them.
 
+pub mod ops;
 pub mod record;
 pub mod slots;
 pub mod snapshot;
 
+pub use ops::{OpRef, Ops};
 pub use record::{
     Batch, Found, OpSpan, decode_log_header, decode_record, encode_batch, encode_batch_into, encode_log_header,
     find_later_record, read_record,
@@ -59,12 +61,6 @@ impl Op {
             Self::Put(_, value) => Some(value),
             Self::Delete(_) => None,
         }
-    }
-
-    /// Upper bound of the bytes that this takes in a record.
-    pub fn encoded_len(&self) -> usize {
-        const LENGTHS: usize = 12;
-        self.key().len() + self.value().map_or(0, <[u8]>::len) + LENGTHS
     }
 }
 

@@ -1,7 +1,7 @@
 //! The log: a header, then one record for each batch.
 
 use super::super::{FormatError, RepoId, VERSION, check_features, check_start};
-use super::{LOG_HEADER_LEN, LOG_MAGIC, MAX_KEY_LEN, MAX_PAYLOAD_LEN, MAX_VALUE_LEN, Op, RECORD_OVERHEAD};
+use super::{LOG_HEADER_LEN, LOG_MAGIC, MAX_KEY_LEN, MAX_PAYLOAD_LEN, MAX_VALUE_LEN, Op, Ops, RECORD_OVERHEAD};
 use crate::base::bytes::{ByteReader, DecodeError, put_bytes, put_varint};
 
 const RECORD_BATCH: u8 = 1;
@@ -58,36 +58,37 @@ pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError
 }
 
 /// A batch as a record.
-pub fn encode_batch(lsn: u64, ops: &[Op]) -> Vec<u8> {
+pub fn encode_batch(lsn: u64, ops: &Ops) -> Vec<u8> {
     let mut out = Vec::new();
     encode_batch_into(&mut out, &mut Vec::new(), lsn, ops);
     out
 }
 
 /// Writes a batch as a record over `out`, and where its operations stand in it over `spans`.
-pub fn encode_batch_into(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, ops: &[Op]) {
+pub fn encode_batch_into(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, ops: &Ops) {
     out.clear();
     spans.clear();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&[RECORD_BATCH, RECORD_VERSION]);
     out.extend_from_slice(&lsn.to_le_bytes());
-    put_varint(out, ops.len() as u64);
-    for op in ops {
-        out.push(if op.value().is_some() { OP_PUT } else { OP_DELETE });
-        put_bytes(out, op.key());
-        let key_at = out.len() - op.key().len();
-        let value = op.value().map(|value| {
-            put_bytes(out, value);
-            (out.len() - value.len(), value.len())
-        });
-        spans.push(OpSpan { key_at, key_len: op.key().len(), value });
-    }
+    put_varint(out, ops.count());
+    spans.extend(ops.spans(out.len()));
+    out.extend_from_slice(ops.as_bytes());
     let payload_len = (out.len() - 6) as u32;
     if let Some(head) = out.first_chunk_mut::<4>() {
         *head = payload_len.to_le_bytes();
     }
     let crc = crc32fast::hash(out);
     out.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// Appends an operation.
+pub(super) fn put_op(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    out.push(if value.is_some() { OP_PUT } else { OP_DELETE });
+    put_bytes(out, key);
+    if let Some(value) = value {
+        put_bytes(out, value);
+    }
 }
 
 /// What stands at a position of a log.
@@ -137,22 +138,28 @@ pub fn read_record(rest: &[u8], spans: &mut Vec<OpSpan>) -> Result<Found<u64>, F
 fn read_ops(mut reader: ByteReader<'_>, covered_len: usize, spans: &mut Vec<OpSpan>) -> Result<(), DecodeError> {
     let count = reader.varint_max(reader.remaining() as u64)?;
     for _ in 0..count {
-        let kind = reader.u8()?;
-        if kind != OP_PUT && kind != OP_DELETE {
-            return Err(reader.invalid(format!("unknown operation {kind}")));
-        }
-        let key_len = reader.bytes(MAX_KEY_LEN)?.len();
-        let key_at = covered_len - reader.remaining() - key_len;
-        let value = match kind {
-            OP_PUT => {
-                let value_len = reader.bytes(MAX_VALUE_LEN)?.len();
-                Some((covered_len - reader.remaining() - value_len, value_len))
-            }
-            _ => None,
-        };
-        spans.push(OpSpan { key_at, key_len, value });
+        spans.push(read_op(&mut reader, covered_len, [MAX_KEY_LEN, MAX_VALUE_LEN])?);
     }
     reader.finish()
+}
+
+/// Reads an operation from a reader that ends where `len` bytes end, and says where in these it stands.
+pub(super) fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 2]) -> Result<OpSpan, DecodeError> {
+    let [longest_key, longest_value] = longest;
+    let kind = reader.u8()?;
+    if kind != OP_PUT && kind != OP_DELETE {
+        return Err(reader.invalid(format!("unknown operation {kind}")));
+    }
+    let key_len = reader.bytes(longest_key)?.len();
+    let key_at = len - reader.remaining() - key_len;
+    let value = match kind {
+        OP_PUT => {
+            let value_len = reader.bytes(longest_value)?.len();
+            Some((len - reader.remaining() - value_len, value_len))
+        }
+        _ => None,
+    };
+    Ok(OpSpan { key_at, key_len, value })
 }
 
 /// Reads the record at the start of `rest` into a batch of its own.

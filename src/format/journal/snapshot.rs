@@ -10,6 +10,9 @@ use super::{
 };
 use crate::base::bytes::{ByteReader, DecodeError, put_bytes};
 
+/// Bytes of a snapshot that are checked before its reader is told to let them go; shorter ones are kept.
+const CHECKED_AT_ONCE: usize = 16 << 20;
+
 /// What a snapshot's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotHeader {
@@ -72,12 +75,20 @@ pub struct SnapshotLayout {
 }
 
 impl SnapshotLayout {
-    /// Checks header, checksum and sections of a whole file.
-    pub fn open(repo: &RepoId, file: &[u8]) -> Result<Self, FormatError> {
+    /// Checks header, checksum and sections of a whole file. `passed` is told which bytes of a long one have been read.
+    pub fn open(repo: &RepoId, file: &[u8], passed: &mut dyn FnMut(Range<usize>)) -> Result<Self, FormatError> {
         let header = SnapshotHeader::decode(repo, file)?;
         let body = file.get(SNAPSHOT_HEADER_LEN..).unwrap_or_default();
         let (body, crc) = body.split_last_chunk::<4>().ok_or(DecodeError::Truncated { what: "a snapshot" })?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        let (mut hasher, mut at) = (crc32fast::Hasher::new(), SNAPSHOT_HEADER_LEN);
+        for part in body.chunks(CHECKED_AT_ONCE) {
+            hasher.update(part);
+            if part.len() == CHECKED_AT_ONCE {
+                passed(at..at + part.len());
+            }
+            at += part.len();
+        }
+        if hasher.finalize() != u32::from_le_bytes(*crc) {
             return Err(FormatError::Checksum("journal snapshot"));
         }
         let mut reader = ByteReader::new("a journal snapshot", body);
@@ -96,6 +107,15 @@ impl SnapshotLayout {
         }
         let fits = header.key_count.checked_mul(size_of::<u64>() as u64) == Some(layout.offsets.len() as u64);
         if fits { Ok(layout) } else { Err(reader.invalid("its offsets do not fit its keys").into()) }
+    }
+
+    /// Where some rows stand in the file that this is the layout of: their records, and the offsets of these.
+    pub fn rows(&self, file: &[u8], rows: Range<usize>) -> [Range<usize>; 2] {
+        let offsets: &[[u8; 8]] = file.get(self.offsets.clone()).unwrap_or_default().as_chunks().0;
+        let offset = |row: usize| offsets.get(row).map_or(self.records.len(), |at| u64::from_le_bytes(*at) as usize);
+        let place = |row: usize| self.records.start.saturating_add(offset(row)).min(self.records.end);
+        let entry = |row: usize| (self.offsets.start + row * size_of::<u64>()).min(self.offsets.end);
+        [place(rows.start)..place(rows.end), entry(rows.start)..entry(rows.end)]
     }
 
     /// The snapshot in the file that this is the layout of.
@@ -123,7 +143,7 @@ pub struct SnapshotView<'a> {
 impl<'a> SnapshotView<'a> {
     /// Checks a whole file and opens it.
     pub fn open(repo: &RepoId, file: &'a [u8]) -> Result<Self, FormatError> {
-        Ok(SnapshotLayout::open(repo, file)?.view(file))
+        Ok(SnapshotLayout::open(repo, file, &mut |_| ())?.view(file))
     }
 
     /// Number of keys.

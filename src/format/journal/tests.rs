@@ -24,7 +24,7 @@ fn snapshot(repo: &RepoId, lsn: u64, rows: &[(&[u8], &[u8])]) -> Vec<u8> {
 
 #[test]
 fn golden_records() {
-    let record = encode_batch(7, &ops());
+    let record = encode_batch(7, &ops().into());
     assert_eq!(crc32fast::hash(&record[..record.len() - 4]), 582241831, "golden checksum of a record");
     assert_eq!(crc32fast::hash(&encode_log_header(&[1; 16], 9)[..44]), 1622468634, "golden checksum of a log header");
     assert_eq!(record.len(), RECORD_OVERHEAD + 8 + 1 + 9 + 5 + 304);
@@ -34,7 +34,7 @@ fn golden_records() {
 
 #[test]
 fn a_record_cut_anywhere_is_torn_and_reserved_room_is_the_end() {
-    let record = encode_batch(7, &ops());
+    let record = encode_batch(7, &ops().into());
     for end in 1..record.len() {
         assert_eq!(decode_record(&record[..end]).unwrap(), Found::Torn, "cut at {end}");
     }
@@ -50,7 +50,7 @@ fn a_record_cut_anywhere_is_torn_and_reserved_room_is_the_end() {
 
 #[test]
 fn a_later_record_behind_damage_is_seen() {
-    let (first, second) = (encode_batch(7, &ops()), encode_batch(8, &ops()));
+    let (first, second) = (encode_batch(7, &ops().into()), encode_batch(8, &ops().into()));
     let mut log = [first.clone(), second].concat();
     log[20] ^= 1;
     assert_eq!(find_later_record(&log, 6), Some(first.len()));

@@ -15,13 +15,14 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::Meta;
 use crate::ops::Result;
 use crate::ops::ingest::Captured;
+use crate::ops::worklist::{Work, Worklist};
 use crate::store::journal::State;
-use crate::store::staging::{self, Encoded, Packed};
+use crate::store::staging::{self, Encoded};
 use crate::store::{folders, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{Found, WalkEntry};
 
-/// A path that is not plainly as it was, or, without a base, any path. There may be a million of them.
+/// A path that is not plainly as it was, or, without a base, any path.
 pub struct Row {
     pub path: RepoPath,
     /// What it was when last stored.
@@ -31,6 +32,15 @@ pub struct Row {
     /// What staging says, if it is not a removal.
     pub staged: Option<Box<StagedEntry>>,
     pub now: Now,
+}
+
+impl From<Work<Box<Row>>> for Row {
+    fn from(work: Work<Box<Row>>) -> Self {
+        match work {
+            Work::NewFile(path, len) => Self { path, old: None, work: None, staged: None, now: Now::Read(len) },
+            Work::Other(row) => *row,
+        }
+    }
 }
 
 /// What a path is now.
@@ -55,7 +65,7 @@ pub struct Finder<'a> {
     pub read: &'a HashMap<RepoPath, StagedEntry>,
     pub folders: Folders,
     pub all: bool,
-    pub rows: Vec<Row>,
+    pub rows: Worklist<Box<Row>>,
     pub capture: Capture,
 }
 
@@ -118,7 +128,7 @@ impl Finder<'_> {
             self.capture.unchanged += 1;
             if self.all {
                 let (old, now) = (Some(stored.clone()), Now::Known(stored.clone()));
-                self.rows.push(Row { path: path(disk)?, old, work: work_entry, staged: staged_entry, now });
+                self.rows.push(Box::new(Row { path: path(disk)?, old, work: work_entry, staged: staged_entry, now }));
             }
             return Ok(());
         }
@@ -135,7 +145,10 @@ impl Finder<'_> {
                 _ => self.kind_now(&path, stat),
             },
         };
-        self.rows.push(Row { path, old, work: work_entry, staged: staged_entry, now });
+        match now {
+            Now::Read(len) if work_entry.is_none() && staged_entry.is_none() => self.rows.push_new_file(&path, len),
+            now => self.rows.push(Box::new(Row { path, old, work: work_entry, staged: staged_entry, now })),
+        }
         Ok(())
     }
 
@@ -180,7 +193,6 @@ pub fn settle(
     read: Option<std::result::Result<Captured, String>>,
     all: bool,
     capture: &mut Capture,
-    changes: &mut Packed,
 ) {
     let Row { path, old, work, staged, now } = row;
     let new = match (now, read) {
@@ -217,8 +229,7 @@ pub fn settle(
         (Some(_), Some(_)) => Change::Modified,
     };
     if !(all && new.is_none()) {
-        changes.push(&path, &new.unwrap_or_else(nothing));
-        capture.changed.push((path, change));
+        capture.changed.push(&path, &new.unwrap_or_else(nothing), change);
     }
 }
 

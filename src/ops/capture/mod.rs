@@ -22,12 +22,13 @@ use super::ingest::{self, Sink, Source, ingest_part};
 use super::moved::Gone;
 use super::scan::{bundle_held_still, list_bundle, walk_along, walk_bundle};
 use super::status::is_version;
+use super::worklist::Worklist;
 use super::{Error, Result, commit};
 use crate::base::clock;
 use crate::base::disk::FileKind;
 use crate::base::memory;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Op;
+use crate::format::journal::Ops;
 use crate::format::object::encode_tree;
 use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
@@ -38,7 +39,7 @@ use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::State;
-use crate::store::staging::Packed;
+use crate::store::staging::{Encoded, Packed};
 use crate::store::worktable;
 use crate::world::bundle::{BandPaths, Listing};
 use crate::world::dirs::{Folders, IfAbsent};
@@ -54,6 +55,45 @@ pub enum Change {
     Modified,
     /// It is not there any more.
     Removed,
+}
+
+/// Paths that differ, how, and what they are now, in tree order. There may be a million of them.
+#[derive(Debug, Default)]
+pub struct Changed {
+    entries: Packed,
+    changes: Vec<Change>,
+}
+
+impl Changed {
+    fn push(&mut self, path: &RepoPath, entry: &StagedEntry, change: Change) {
+        self.entries.push(path, entry);
+        self.changes.push(change);
+    }
+
+    fn copy(&mut self, entry: Encoded<'_>, change: Change) {
+        self.entries.copy(entry);
+        self.changes.push(change);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Encoded<'_>, Change)> {
+        self.entries.entries().zip(self.changes.iter().copied())
+    }
+
+    /// Those that differ in one way.
+    pub fn paths(&self, wanted: Change) -> Result<Vec<RepoPath>> {
+        let wanted = self.iter().filter(|(_, change)| *change == wanted);
+        Ok(wanted.map(|(entry, _)| entry.path()).collect::<std::result::Result<_, _>>()?)
+    }
 }
 
 /// What to store.
@@ -82,7 +122,7 @@ pub struct Capture {
     /// The tree that it was last stored as, if it ever was.
     pub before: Option<TreeId>,
     /// What differs from that; everything, if there is none.
-    pub changed: Vec<(RepoPath, Change)>,
+    pub changed: Changed,
     /// Paths that look as they did.
     pub unchanged: u64,
     /// Paths that could not be read. They are in the tree as they were last stored, if they were.
@@ -98,7 +138,7 @@ pub struct Capture {
     /// How long it took.
     pub times: Times,
     /// What to record about the looks of files, once the tree is committed.
-    pub ops: Vec<Op>,
+    pub ops: Ops,
 }
 
 /// Where the time of a checkpoint went, in nanoseconds.
@@ -195,7 +235,7 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
 struct Looked {
     /// The tree that the area was last stored as, if staging and the area's table say so.
     base: Option<TreeId>,
-    rows: Vec<Row>,
+    rows: Worklist<Box<Row>>,
     capture: Capture,
 }
 
@@ -217,11 +257,11 @@ fn look(
         read,
         folders: Folders::new(Arc::clone(repo.work())),
         all: base.is_none(),
-        rows: Vec::new(),
+        rows: Worklist::default(),
         capture: Capture {
             tree: before.unwrap_or(TreeId::from_digest([0; 32])),
             before,
-            changed: Vec::new(),
+            changed: Changed::default(),
             unchanged: 0,
             unreadable: Vec::new(),
             problems: Vec::new(),
@@ -229,7 +269,7 @@ fn look(
             foreign: Vec::new(),
             leftovers: Vec::new(),
             times: Times::default(),
-            ops: Vec::new(),
+            ops: Ops::default(),
         },
     };
     finder.find(state, found)?;
@@ -237,7 +277,7 @@ fn look(
     capture.unreadable.append(&mut found.beside.unreadable);
     capture.problems.append(&mut found.beside.problems);
     capture.leftovers.append(&mut found.beside.leftovers);
-    capture.ops.append(&mut found.beside.listed);
+    capture.ops.extend(std::mem::take(&mut found.beside.listed));
     Ok(Looked { base, rows, capture })
 }
 
@@ -261,19 +301,20 @@ fn store(
     }
     let settled = settle_all(repo, sink, area, &mut looked, read, monitor);
     monitor.end();
-    let mut changes = settled?;
+    settled?;
     let Looked { base, mut capture, .. } = looked;
     let before = capture.before;
     let old = before.map_or_else(|| Ok(Arc::default()), |id| repo.objects().tree(&id))?;
     if base.is_none() && before.is_some() {
-        (changes, capture.changed) = differing(repo, area, &old, &changes, capture.changed)?;
+        capture.changed = differing(repo, area, &old, &capture.changed)?;
     }
-    if changes.is_empty() && before.is_none() {
+    if capture.changed.is_empty() && before.is_none() {
         let (id, bytes) = encode_tree(&Tree::default());
         sink.add(id.into(), ObjectKind::Tree, &bytes, None)?;
         capture.tree = id;
-    } else if !changes.is_empty() {
-        let (id, changes) = (before.unwrap_or_else(|| encode_tree(&old).0), changes.entries().collect::<Vec<_>>());
+    } else if !capture.changed.is_empty() {
+        let id = before.unwrap_or_else(|| encode_tree(&old).0);
+        let changes: Vec<Encoded> = capture.changed.entries.entries().collect();
         capture.tree = commit::build(repo, sink, (id, &old), &changes, 0)?;
     }
     if base != Some(capture.tree) {
@@ -283,8 +324,7 @@ fn store(
     Ok(capture)
 }
 
-/// Reads what has to be read, no more files at a time than the settings say, and settles what each path is now. Gives what
-/// changes in the tree.
+/// Reads what has to be read, no more files at a time than the settings say, and settles what each path is now.
 fn settle_all(
     repo: &Repository,
     sink: &mut Sink<'_>,
@@ -292,42 +332,42 @@ fn settle_all(
     looked: &mut Looked,
     read: &mut HashMap<RepoPath, StagedEntry>,
     monitor: &dyn Monitor,
-) -> Result<Packed> {
+) -> Result<()> {
     let (rows, all) = (std::mem::take(&mut looked.rows), looked.base.is_none());
     let mut gone = Gone::default();
-    for row in rows.iter().filter(|row| matches!(row.now, Now::Gone)) {
+    for row in rows.others().iter().filter(|row| matches!(row.now, Now::Gone)) {
         gone.add(&row.path, row.old.as_deref());
     }
     let len = |row: &Row| if let Now::Read(len) = row.now { Some(len) } else { None };
-    ingest::begin(monitor, rows.iter().filter_map(len));
-    let at_once = repo.settings().paths_at_once.max(1);
-    let in_pieces = rows.len() > at_once;
-    let (mut left, mut changes) = (rows.into_iter(), Packed::default());
+    ingest::begin(monitor, rows.new_lens().chain(rows.others().iter().filter_map(|row| len(row))));
+    let at_once = repo.settings().paths_at_once;
+    let in_parts = rows.len() > at_once;
+    let mut parts = rows.into_parts(at_once);
     let mut bands = BandPaths::new(repo.work());
-    while left.len() > 0 {
-        if in_pieces {
+    while let Some(part) = parts.next()? {
+        if in_parts {
             memory::give_back();
         }
-        let some: Vec<Row> = left.by_ref().take(at_once).collect();
+        let rows: Vec<Row> = part.into_iter().map(Row::from).collect();
         let mut source = |row: &Row| {
             let source = Source::new(row.path.clone(), len(row)?, row.old.as_deref(), &mut bands);
             Some(source.or_like(&gone))
         };
-        let sources: Vec<Source> = some.iter().filter_map(&mut source).collect();
+        let sources: Vec<Source> = rows.iter().filter_map(&mut source).collect();
         let mut contents = match sources.is_empty() {
             true => Vec::new(),
             false => ingest_part(repo, &Arc::new(sources), sink, monitor)?.files,
         }
         .into_iter();
-        for row in some {
+        for row in rows {
             let content = if matches!(row.now, Now::Read(_)) { contents.next() } else { None };
             if let (Area::Bundle(_), Some(Ok(captured))) = (area, &content) {
                 read.insert(row.path.clone(), file_entry(captured));
             }
-            settle(area, row, content, all, &mut looked.capture, &mut changes);
+            settle(area, row, content, all, &mut looked.capture);
         }
     }
-    Ok(changes)
+    Ok(())
 }
 
 /// The tree of the checkpoint that the area was last equal to.
@@ -336,42 +376,26 @@ fn last_tree(state: &State, area: &Area) -> Result<Option<TreeId>> {
     Ok(checkpoints::get(state, number)?.and_then(|checkpoint| checkpoint.tree()))
 }
 
-/// What of all entries, given with their paths, differs from a tree, and what is in the tree and not among them.
-fn differing(
-    repo: &Repository,
-    area: &Area,
-    old: &Arc<Tree>,
-    all: &Packed,
-    paths: Vec<(RepoPath, Change)>,
-) -> Result<(Packed, Vec<(RepoPath, Change)>)> {
-    let (mut entries, mut changed) = (Packed::default(), Vec::new());
+/// What of all entries differs from a tree, and what is in the tree and not among them.
+fn differing(repo: &Repository, area: &Area, old: &Arc<Tree>, all: &Changed) -> Result<Changed> {
+    let mut changed = Changed::default();
     let root = area.root();
-    let mut note = |path: RepoPath, entry: &StagedEntry, change: Change| {
-        entries.push(&path, entry);
-        changed.push((path, change));
-    };
-    let mut all = paths.into_iter().map(|(path, _)| path).zip(all.entries()).peekable();
+    let mut all = all.entries.entries().peekable();
     for entry in trees::Entries::new(repo.objects(), Arc::clone(old)) {
         let (path, entry) = entry?;
-        while let Some((path, new)) = all.next_if(|(new, _)| *new < path) {
-            note(path, &new.decode()?, Change::Added);
+        while let Some(new) = all.next_if(|new| new.cmp_path(&path).is_lt()) {
+            changed.copy(new, Change::Added);
         }
-        match all.next_if(|(new, _)| *new == path) {
-            Some((path, new)) => {
-                let new = new.decode()?;
-                if !is_version(&entry, &new) {
-                    note(path, &new, Change::Modified);
-                }
-            }
+        match all.next_if(|new| new.cmp_path(&path).is_eq()) {
+            Some(new) if is_version(&entry, &new.decode()?) => {}
+            Some(new) => changed.copy(new, Change::Modified),
             // Folders that lead to a bundle are no part of it.
             None if !path.is_within(&root) => {}
-            None => note(path, &nothing(), Change::Removed),
+            None => changed.push(&path, &nothing(), Change::Removed),
         }
     }
-    for (path, new) in all {
-        note(path, &new.decode()?, Change::Added);
-    }
-    Ok((entries, changed))
+    all.for_each(|new| changed.copy(new, Change::Added));
+    Ok(changed)
 }
 
 /// The paths `also`, which the walk leaves out, as they are on disk.

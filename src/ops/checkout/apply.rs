@@ -11,12 +11,12 @@ use crate::base::clock;
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Op;
+use crate::format::journal::Ops;
 use crate::model::path::RepoPath;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Meta, Node};
 use crate::ops::add::removal;
-use crate::ops::materialize::{FileWrite, WriteOptions, Written, restored_mode, write_files};
+use crate::ops::materialize::{FileWrite, WriteOptions, Written, file_len, restored_mode, write_files};
 use crate::repo::{Repository, WriteLock};
 use crate::store::{refs, staging};
 use crate::world::dirs::{Folders, IfAbsent};
@@ -26,17 +26,16 @@ use crate::world::write::remove;
 pub fn apply(
     repo: &Repository,
     lock: &WriteLock,
-    plan: Plan,
+    mut plan: Plan,
     set_times: bool,
-    mut ops: Vec<Op>,
+    ops: impl Into<Ops>,
     monitor: &dyn Monitor,
 ) -> Result<Outcome> {
     let generation = refs::generation(&repo.journal().read())?;
-    let (mut outcome, written) = carry_out(repo, &plan, set_times, monitor)?;
-    let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: Vec::new() };
-    for (file, written) in plan.writes.into_iter().zip(written) {
+    let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: ops.into() };
+    let mut outcome = carry_out(repo, &mut plan, set_times, monitor, &mut |file, written| {
         recorder.written(file, &written);
-    }
+    })?;
     for (path, entry) in &plan.folder_meta {
         recorder.record(path, entry, None);
     }
@@ -47,22 +46,22 @@ pub fn apply(
     if plan.moves_head {
         recorder.ops.extend(plan.forgotten.iter().map(staging::delete_op));
     }
-    ops.append(&mut recorder.ops);
     outcome.kept = plan.kept;
     outcome.lost = plan.lost;
-    if !ops.is_empty() {
-        repo.commit(lock, &[], ops)?;
+    if !recorder.ops.is_empty() {
+        repo.commit(lock, &[], recorder.ops)?;
     }
     Ok(outcome)
 }
 
-/// Does to the work tree what a plan says, and records nothing.
+/// Does to the work tree what a plan says, and records nothing. What was written goes from the plan to `done`.
 pub fn carry_out(
     repo: &Repository,
-    plan: &Plan,
+    plan: &mut Plan,
     set_times: bool,
     monitor: &dyn Monitor,
-) -> Result<(Outcome, Vec<Written>)> {
+    done: &mut dyn FnMut(FileWrite, Written),
+) -> Result<Outcome> {
     let mut outcome = Outcome { unchanged: plan.unchanged, ..Outcome::default() };
     let mut folders = Folders::new(Arc::clone(repo.work()));
     remove_all(plan, &mut folders, &mut outcome, monitor)?;
@@ -70,18 +69,16 @@ pub fn carry_out(
         let shown = || repo.work().path().join(path.as_os_str());
         folders.open(path, IfAbsent::Create).on("create", shown())?;
     }
-    let written = write_files(
-        repo,
-        repo.work(),
-        &plan.writes,
-        WriteOptions { set_times, clones: plan.clones.as_ref() },
-        monitor,
-    )?;
-    for (file, written) in plan.writes.iter().zip(&written) {
-        note(file, written, &mut outcome, monitor);
-    }
+    let writes = std::mem::take(&mut plan.writes);
+    let total = (writes.len() as u64, writes.iter().map(file_len).sum());
+    let options = WriteOptions { set_times, clones: plan.clones.as_ref() };
+    let mut writes = writes.into_iter().map(Ok);
+    write_files(repo, repo.work(), &mut writes, total, options, monitor, &mut |file, written| {
+        note(&file, &written, &mut outcome, monitor);
+        done(file, written);
+    })?;
     set_folder_meta(repo, &plan.folder_meta, set_times, &mut outcome, monitor);
-    Ok((outcome, written))
+    Ok(outcome)
 }
 
 fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor: &dyn Monitor) -> Result<()> {
@@ -121,7 +118,7 @@ fn note(file: &FileWrite, written: &Written, outcome: &mut Outcome, monitor: &dy
     match written {
         Ok(_) => {
             outcome.written += 1;
-            outcome.written_bytes += if let Node::File { len, .. } = file.node { len } else { 0 };
+            outcome.written_bytes += file_len(file);
         }
         Err(failure) => {
             monitor.problem(&failure.message);
@@ -160,7 +157,7 @@ fn set_folder_meta(
 struct Recorder {
     generation: u64,
     moves_head: bool,
-    ops: Vec<Op>,
+    ops: Ops,
 }
 
 impl Recorder {
@@ -197,7 +194,7 @@ impl Recorder {
 /// Makes staging what the target says, without touching the work tree.
 pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry)>, scope: &Scope) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut ops = Vec::new();
+    let mut ops = Ops::default();
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     {
         let state = repo.journal().read();
@@ -210,9 +207,9 @@ pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry
             let in_head = crate::repo::trees::lookup(&repo.objects(), &head, path)?;
             let as_head = in_head.is_some_and(|head| head.same_version(entry));
             let generation = if as_head { generation } else { generation + 1 };
-            let mut recorder = Recorder { generation, moves_head: true, ops: Vec::new() };
+            let mut recorder = Recorder { generation, moves_head: true, ops };
             recorder.record(path, entry, None);
-            ops.append(&mut recorder.ops);
+            ops = recorder.ops;
             outcome.written += 1;
         }
         let wanted = |path: &RepoPath| target.binary_search_by(|(at, _)| at.cmp(path)).is_ok();

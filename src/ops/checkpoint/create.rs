@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::checkpoint::checkpoint_id;
-use crate::format::journal::Op;
+use crate::format::journal::Ops;
 use crate::model::bundle::band_name;
 use crate::model::checkpoint::{
     Area, Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
@@ -182,8 +182,9 @@ pub fn save(
     let stored_as = number_with(&repo.journal().read(), what.area, &captured)?;
     if let Some(number) = stored_as {
         // Looks may have changed where content has not.
-        let (layers, mut ops, _) = sink.finish_small()?;
-        ops.extend(captured.ops);
+        let (layers, new, _) = sink.finish_small()?;
+        let mut ops = captured.ops;
+        ops.extend(new);
         repo.commit(lock, &layers, ops)?;
         return Ok(Saved { number, tree, unreadable, leftovers });
     }
@@ -272,15 +273,16 @@ fn is_recent(state: &State, options: &Options, interval: Duration) -> Result<boo
 #[derive(Default)]
 struct Stored {
     layers: Vec<SealedLayer>,
-    ops: Vec<Op>,
+    ops: Ops,
     ingest: IngestStats,
     captured: Option<(Area, Capture)>,
 }
 
 impl Stored {
     fn of(sink: Sink<'_>, area: &Area, mut captured: Capture) -> Result<Self> {
-        let (layers, mut ops, ingest) = sink.finish_small()?;
-        ops.append(&mut captured.ops);
+        let (layers, new, ingest) = sink.finish_small()?;
+        let mut ops = std::mem::take(&mut captured.ops);
+        ops.extend(new);
         Ok(Self { layers, ops, ingest, captured: Some((area.clone(), captured)) })
     }
 }
@@ -295,14 +297,10 @@ fn of_area(
     let mut sink = Sink::small(repo);
     let what = What { paranoid: options.paranoid, ..What::of(area) };
     let mut captured = capture(repo, &mut sink, what, monitor)?;
-    let of = |wanted: Change| {
-        let paths = captured.changed.iter().filter(move |(_, change)| *change == wanted);
-        paths.map(|(path, _)| path.clone()).collect()
-    };
     let mut outcome = Outcome {
-        added: of(Change::Added),
-        modified: of(Change::Modified),
-        removed: of(Change::Removed),
+        added: captured.changed.paths(Change::Added)?,
+        modified: captured.changed.paths(Change::Modified)?,
+        removed: captured.changed.paths(Change::Removed)?,
         unchanged: captured.unchanged,
         unreadable: captured.unreadable.len() as u64,
         special_files: captured.special_files,

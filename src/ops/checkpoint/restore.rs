@@ -19,7 +19,7 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::session::{EventKind, Status};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Entry, Node};
+use crate::model::tree::{Entry, Meta, Node};
 use crate::ops::capture::{What, nothing, record};
 use crate::ops::checkout::apply::carry_out;
 use crate::ops::checkout::plan::Plan;
@@ -156,8 +156,11 @@ pub fn replace(
     if !in_the_way.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_the_way });
     }
-    let (done, written) = carry_out(repo, &plan, request.set_times, monitor)?;
-    ops.extend(looks.ops_after(&plan, &written));
+    // Before those of what is written: it may stand where something else was removed.
+    ops.extend(looks.ops_beside(&plan));
+    let done = carry_out(repo, &mut plan, request.set_times, monitor, &mut |file, written| {
+        ops.extend(looks.op_of(&file, &written));
+    })?;
     let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
     let is_whole = whole && done.failed == 0;
     ops.extend(is_whole.then(|| worktable::parent_op(area, request.number)));
@@ -223,26 +226,27 @@ impl<'a> Looks<'a> {
         record(self.area, path, new, self.work.get(path), self.staged.get(path))
     }
 
-    /// What to record when the plan was carried out.
-    fn ops_after(&self, plan: &Plan, written: &[Written]) -> Vec<Op> {
+    /// What to record of a file that was written. What could not be looks like nothing that is known, and is read by the next
+    /// checkpoint.
+    fn op_of(&self, file: &FileWrite, written: &Written) -> Option<Op> {
+        let stat = written.as_ref().ok()?;
+        let node = match &file.node {
+            Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+            Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
+            Node::Dir { .. } => return None,
+        };
+        let meta = Meta { mode: stat.mode, ..file.meta };
+        let racy = is_racy(stat, clock::now());
+        let new = StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 };
+        self.op(&file.path, Some(&new))
+    }
+
+    /// What to record of the rest of a plan.
+    fn ops_beside(&self, plan: &Plan) -> Vec<Op> {
         let mut ops: Vec<Op> = plan.removals.iter().filter_map(|(path, _)| self.op(path, None)).collect();
         for (path, entry) in &plan.folder_meta {
             let new = StagedEntry { node: StagedNode::Dir, meta: entry.meta, ..nothing() };
             ops.extend(self.op(path, Some(&new)));
-        }
-        for (file, written) in plan.writes.iter().zip(written) {
-            // What could not be written looks like nothing that is known, and is read by the next checkpoint.
-            let Ok(stat) = written else { continue };
-            let node = match &file.node {
-                Node::File { len, content } => StagedNode::File { len: *len, content: *content },
-                Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
-                Node::Dir { .. } => continue,
-            };
-            let racy = is_racy(stat, clock::now());
-            let mut meta = file.meta;
-            meta.mode = stat.mode;
-            let new = StagedEntry { node, meta, seen: SeenStat::from(stat), racy, generation: 0 };
-            ops.extend(self.op(&file.path, Some(&new)));
         }
         ops
     }

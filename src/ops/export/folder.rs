@@ -48,14 +48,17 @@ pub(super) fn write_tree(
         folders.open(path, IfAbsent::Create).on("create", dir.path().join(path.as_os_str()))?;
     }
     let file = |(path, Entry { meta, node, .. })| FileWrite { path, meta, node, expect: Expect::Absent };
-    let files: Vec<FileWrite> = files.into_iter().map(file).collect();
-    for written in write_files(repo, dir, &files, WriteOptions { set_times: true, clones: None }, monitor)? {
+    let len = |(_, entry): &(RepoPath, Entry)| if let Node::File { len, .. } = entry.node { len } else { 0 };
+    let total = (files.len() as u64, files.iter().map(len).sum());
+    let mut files = files.into_iter().map(|entry| Ok(file(entry)));
+    let options = WriteOptions { set_times: true, clones: None };
+    write_files(repo, dir, &mut files, total, options, monitor, &mut |_, written| {
         if let Err(failure) = written {
             monitor.problem(&failure.message);
             outcome.failed += 1;
             outcome.damaged += u64::from(failure.kind == ErrorKind::Corrupt);
         }
-    }
+    })?;
     // Deepest first: writing into a folder changes its time, and a folder without write permission takes nothing more.
     for (path, entry) in own_folders.iter().rev() {
         if let Err(error) = finish_folder(&mut folders, path, entry) {

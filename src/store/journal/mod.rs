@@ -23,7 +23,7 @@ use super::StoreError;
 use crate::base::disk::Dir;
 use crate::base::pool::lock;
 use crate::format::RepoId;
-use crate::format::journal::{MAX_KEY_LEN, MAX_VALUE_LEN, Op};
+use crate::format::journal::{MAX_KEY_LEN, MAX_VALUE_LEN, Op, Ops};
 
 pub use self::recover::{rewrite, salvage};
 pub use self::scan::{Events, Scan, ScanBack, event_key};
@@ -126,8 +126,8 @@ impl Journal {
     ///
     /// # Errors
     /// After a failed write or sync nothing is known about what is on disk; the journal refuses further commits.
-    pub fn commit(&self, ops: Vec<Op>) -> Result<(), StoreError> {
-        self.commit_locked(&mut lock(&self.writer), &ops)
+    pub fn commit(&self, ops: impl Into<Ops>) -> Result<(), StoreError> {
+        self.commit_locked(&mut lock(&self.writer), &ops.into())
     }
 
     /// Sets a key to `new` (`None` removes it) if it is as `expected`. Needs what [`Journal::commit`] needs.
@@ -147,7 +147,7 @@ impl Journal {
             Some(value) => Op::Put(key.to_vec(), value),
             None => Op::Delete(key.to_vec()),
         };
-        self.commit_locked(&mut writer, &[op])?;
+        self.commit_locked(&mut writer, &Ops::from(vec![op]))?;
         Ok(true)
     }
 
@@ -158,7 +158,8 @@ impl Journal {
     pub fn append(&self, stream: &[u8], payload: &[u8]) -> Result<u64, StoreError> {
         let mut writer = lock(&self.writer);
         let number = self.read().last_event(stream)? + 1;
-        self.commit_locked(&mut writer, &[Op::Put(event_key(stream, number), payload.to_vec())])?;
+        let op = Op::Put(event_key(stream, number), payload.to_vec());
+        self.commit_locked(&mut writer, &Ops::from(vec![op]))?;
         Ok(number)
     }
 
@@ -166,19 +167,19 @@ impl Journal {
     pub fn snapshot(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
         match &self.dir {
-            Some(dir) => self.snapshot_locked(&mut writer, dir.as_ref(), &[]),
+            Some(dir) => self.snapshot_locked(&mut writer, dir.as_ref(), &Ops::default()),
             None => self.fold(),
         }
     }
 }
 
 /// What can never be read back must not be written.
-fn check(ops: &[Op]) -> Result<(), StoreError> {
-    for op in ops {
-        if op.key().is_empty() || op.key().len() > MAX_KEY_LEN {
-            return Err(StoreError::Internal(format!("a journal key of {} bytes is impossible", op.key().len())));
+fn check(ops: &Ops) -> Result<(), StoreError> {
+    for (key, value) in ops.iter() {
+        if key.is_empty() || key.len() > MAX_KEY_LEN {
+            return Err(StoreError::Internal(format!("a journal key of {} bytes is impossible", key.len())));
         }
-        if let Some(len) = op.value().map(<[u8]>::len).filter(|len| *len > MAX_VALUE_LEN) {
+        if let Some(len) = value.map(<[u8]>::len).filter(|len| *len > MAX_VALUE_LEN) {
             return Err(StoreError::Internal(format!("a journal value of {len} bytes is impossible")));
         }
     }

@@ -9,7 +9,7 @@ use super::super::StoreError;
 use super::snapshot::{list, log_name, snapshot_name};
 use super::state::{SnapshotFile, State};
 use crate::base::disk::{Dir, IoContext, map};
-use crate::format::journal::{LOG_HEADER_LEN, Op, SnapshotLayout, decode_log_header};
+use crate::format::journal::{LOG_HEADER_LEN, Ops, SnapshotLayout, decode_log_header};
 use crate::format::{FormatError, RepoId};
 
 /// A state and where to append next.
@@ -111,14 +111,12 @@ pub fn salvage(dir: &dyn Dir, repo: &RepoId) -> Result<State, StoreError> {
 
 /// Writes a journal that holds `state` with `ops` applied, in the place of one that does not open. The files of that one are
 /// set aside under other names.
-pub fn rewrite(dir: &dyn Dir, repo: &RepoId, state: &State, mut ops: Vec<Op>) -> Result<(), StoreError> {
+pub fn rewrite(dir: &dyn Dir, repo: &RepoId, state: &State, ops: &Ops) -> Result<(), StoreError> {
     let files = list(dir)?;
     let reached = files.snapshots.iter().chain(&files.logs).copied().max().unwrap_or(0).max(state.lsn());
     // Beyond anything that was promised, so that whoever has the old journal open sees that there is a newer one.
     let lsn = reached.saturating_add(1);
-    // Of several operations on one key the last counts, so their order must stay.
-    ops.sort_by(|a, b| a.key().cmp(b.key()));
-    super::snapshot::write_beside(dir, repo, state, lsn, &ops.iter().collect::<Vec<_>>())?;
+    super::snapshot::write_beside(dir, repo, state, lsn, ops)?;
     let old = list(dir)?;
     let old_snapshots = old.snapshots.iter().filter(|old| **old < lsn).map(|old| snapshot_name(*old).into());
     let old_logs = old.logs.iter().filter(|old| **old < lsn).map(|old| log_name(*old));
@@ -136,7 +134,8 @@ fn open_snapshot(dir: &dyn Dir, repo: &RepoId, lsn: u64) -> Result<SnapshotFile,
     let file = dir.open(OsStr::new(&name)).on("open", &path)?;
     let len = file.metadata().on("read", &path)?.len();
     let bytes = map::map(&file, 0, len as usize).on("map", &path)?;
-    let layout = SnapshotLayout::open(repo, &bytes).map_err(StoreError::format(format!("journal/{name}")))?;
+    let layout = SnapshotLayout::open(repo, &bytes, &mut |read| bytes.pass(read));
+    let layout = layout.map_err(StoreError::format(format!("journal/{name}")))?;
     if layout.header.lsn != lsn {
         return Err(StoreError::JournalDamaged(format!("{name} holds the state at {}", layout.header.lsn)));
     }

@@ -11,8 +11,8 @@ use crate::base::disk::{Dir, DiskFile, IoContext, temp_name, write_atomic};
 use crate::format::RepoId;
 use crate::format::journal::slots::{self, SlotTable};
 use crate::format::journal::{
-    Op, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN, SnapshotHeader,
-    SnapshotLayout, encode_log_header, put_record, section_header,
+    OpRef, Ops, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN,
+    SnapshotHeader, SnapshotLayout, encode_log_header, put_record, section_header,
 };
 
 const SNAPSHOT_PREFIX: &str = "snap-";
@@ -53,9 +53,9 @@ pub(super) fn write_log(dir: &dyn Dir, repo: &RepoId, base_lsn: u64) -> Result<(
     Ok(())
 }
 
-/// Writes the state at `lsn`: `state` with `batch` (sorted by key) applied. The rename is the commit point of the batch.
+/// Writes the state at `lsn`: `state` with `batch` applied. The rename is the commit point of the batch.
 /// Then the log that follows it is made, and files that are not needed any more go.
-pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &[&Op]) -> Result<(), StoreError> {
+pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &Ops) -> Result<(), StoreError> {
     write_beside(dir, repo, state, lsn, batch)?;
     remove_old(dir)
 }
@@ -66,7 +66,7 @@ pub(super) fn write_beside(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &[&Op],
+    batch: &Ops,
 ) -> Result<(), StoreError> {
     let name = snapshot_name(lsn);
     let path = dir.path().join(&name);
@@ -101,7 +101,7 @@ fn write_file(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &[&Op],
+    batch: &Ops,
 ) -> Result<(), StoreError> {
     let mut out = SeqWriter::new(file, RECORDS_AT as u64);
     let start = write_body(&mut out, path, repo, state, lsn, batch)?;
@@ -113,10 +113,10 @@ fn write_file(
 pub(super) fn fold(repo: &RepoId, state: &State) -> Result<SnapshotFile, StoreError> {
     let name = snapshot_name(state.lsn());
     let mut out = SeqWriter::in_memory(RECORDS_AT);
-    let start = write_body(&mut out, Path::new(&name), repo, state, state.lsn(), &[])?;
+    let start = write_body(&mut out, Path::new(&name), repo, state, state.lsn(), &Ops::default())?;
     let mut bytes = out.into_bytes();
     bytes.iter_mut().zip(&start).for_each(|(to, from)| *to = *from);
-    let layout = SnapshotLayout::open(repo, &bytes).map_err(StoreError::format(&name))?;
+    let layout = SnapshotLayout::open(repo, &bytes, &mut |_| ()).map_err(StoreError::format(&name))?;
     Ok(SnapshotFile { name, layout, bytes: FileBytes::Owned(bytes) })
 }
 
@@ -127,7 +127,7 @@ fn write_body(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &[&Op],
+    batch: &Ops,
 ) -> Result<Vec<u8>, StoreError> {
     let (mut offsets, mut hashes) = (Vec::new(), Vec::new());
     let first = out.position();
@@ -157,34 +157,27 @@ fn write_body(
     Ok([header.encode(repo), first_header.to_vec()].concat())
 }
 
-/// Visits all keys of `state` with `batch` applied, in order. Of several operations on one key the last counts.
+/// Visits all keys of `state` with `batch` applied, in order.
 fn merged(
     state: &State,
-    batch: &[&Op],
+    batch: &Ops,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut ops = batch.iter().copied().peekable();
-    let mut apply_below = |limit: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
-        let mut covered = false;
-        while let Some(op) = ops.next_if(|op| limit.is_none_or(|limit| op.key() <= limit)) {
-            covered |= limit == Some(op.key());
-            if ops.peek().is_some_and(|next| next.key() == op.key()) {
-                continue;
-            }
-            if let Op::Put(key, value) = op {
-                visit(key, value)?;
-            }
-        }
-        Ok::<bool, StoreError>(covered)
+    let mut ops = batch.sorted().peekable();
+    let put = |(key, value): OpRef<'_>, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
+        value.map_or(Ok(()), |value| visit(key, value))
     };
     let mut scan = state.scan(b"")?;
     while let Some((key, value)) = scan.next()? {
-        if !apply_below(Some(key), visit)? {
-            visit(key, value)?;
+        while let Some(op) = ops.next_if(|(changed, _)| *changed < key) {
+            put(op, visit)?;
+        }
+        match ops.next_if(|(changed, _)| *changed == key) {
+            Some(op) => put(op, visit)?,
+            None => visit(key, value)?,
         }
     }
-    apply_below(None, visit)?;
-    Ok(())
+    ops.try_for_each(|op| put(op, visit))
 }
 
 /// Keeps the newest snapshot, the one before it, and the logs since that one.

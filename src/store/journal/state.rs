@@ -1,5 +1,6 @@
 //! What the journal holds: a snapshot and the changes since.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::StoreError;
@@ -107,6 +108,12 @@ impl State {
 
     pub(super) fn view(&self) -> Option<SnapshotView<'_>> {
         self.snapshot.as_ref().map(|file| file.layout.view(&file.bytes))
+    }
+
+    /// Rows of the snapshot that were gone through and are not needed soon.
+    pub(super) fn pass(&self, rows: Range<usize>) {
+        let Some(file) = &self.snapshot else { return };
+        file.layout.rows(&file.bytes, rows).into_iter().for_each(|range| file.bytes.pass(range));
     }
 
     pub(super) fn changes(&self) -> &Changes {

@@ -496,7 +496,7 @@ fn whatever_stands_behind_the_log_is_not_taken_for_a_change() {
     let mut log = std::fs::read(good.path().join(name)).unwrap();
     log.truncate(log_end(&open(good.path())) as usize);
     let expected = content(&open(good.path()));
-    let other_record = crate::format::journal::encode_batch(2, &put(99));
+    let other_record = crate::format::journal::encode_batch(2, &put(99).into());
     let tails: [&[u8]; 5] =
         [&[0; 4096], &[0xff; 100], b"not of digstore", &[1], &other_record[..other_record.len() - 1]];
     for tail in tails {

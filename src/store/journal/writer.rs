@@ -8,7 +8,7 @@ use super::state::State;
 use super::sync::BackgroundSync;
 use super::{Durability, Journal, check, snapshot};
 use crate::base::disk::{Dir, DiskFile, IoContext};
-use crate::format::journal::{MAX_PAYLOAD_LEN, Op, OpSpan, encode_batch_into};
+use crate::format::journal::{MAX_PAYLOAD_LEN, OpSpan, Ops, encode_batch_into};
 
 /// A snapshot is not rewritten before the log has one byte for so many of its own: each byte is rewritten that often.
 const SNAPSHOT_SHARE: u64 = 8;
@@ -123,7 +123,7 @@ impl Journal {
         *self.state.write() = recovered.state;
     }
 
-    pub(super) fn commit_locked(&self, writer: &mut Writer, ops: &[Op]) -> Result<(), StoreError> {
+    pub(super) fn commit_locked(&self, writer: &mut Writer, ops: &Ops) -> Result<(), StoreError> {
         check(ops)?;
         if writer.poisoned {
             return Err(StoreError::Poisoned);
@@ -159,8 +159,8 @@ impl Journal {
     }
 
     /// Is the batch too large for a record, or would it make the log so long that a snapshot were due at once?
-    fn belongs_in_snapshot(&self, writer: &Writer, ops: &[Op]) -> bool {
-        let ops_len: usize = ops.iter().map(Op::encoded_len).sum();
+    fn belongs_in_snapshot(&self, writer: &Writer, ops: &Ops) -> bool {
+        let ops_len = ops.as_bytes().len();
         let log_len = writer.tail.as_ref().map_or(0, |tail| tail.end);
         let (snapshot_len, _) = self.read().lens();
         let limit = self.policy.min_log_bytes.max(snapshot_len / SNAPSHOT_SHARE);
@@ -196,18 +196,16 @@ impl Journal {
     }
 
     /// Writes a snapshot of the state with a batch applied, and goes on from there.
-    pub(super) fn snapshot_locked(&self, writer: &mut Writer, dir: &dyn Dir, ops: &[Op]) -> Result<(), StoreError> {
+    pub(super) fn snapshot_locked(&self, writer: &mut Writer, dir: &dyn Dir, ops: &Ops) -> Result<(), StoreError> {
         if writer.poisoned {
             return Err(StoreError::Poisoned);
         }
-        let mut sorted: Vec<&Op> = ops.iter().collect();
-        sorted.sort_by(|a, b| a.key().cmp(b.key()));
         // What is not synced yet is in the snapshot, too; no need to wait for it afterwards.
         writer.log = None;
         let written = {
             let state = self.read();
             let lsn = state.lsn() + u64::from(!ops.is_empty());
-            snapshot::write(dir, &self.repo, &state, lsn, &sorted)
+            snapshot::write(dir, &self.repo, &state, lsn, ops)
         };
         let recovered = written.and_then(|()| recover::recover(dir, &self.repo));
         writer.poisoned |= recovered.is_err();
