@@ -18,12 +18,13 @@ use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
 use crate::base::memory;
 use crate::base::monitor::Monitor;
-use crate::format::journal::{Op, Ops};
+use crate::format::journal::Op;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
 use crate::repo::{Repository, WriteLock, trees};
+use crate::store::journal::Batch;
 use crate::store::{refs, staging};
 use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
@@ -251,7 +252,7 @@ struct Staging<'a> {
     generation: u64,
     bands: BandPaths,
     gone: Gone,
-    ops: Ops,
+    ops: Batch,
     outcome: Outcome,
 }
 

@@ -1,5 +1,7 @@
 //! `commit`: staging becomes a point in history. Opens no file of the work tree.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::gc::merge;
@@ -84,7 +86,7 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         let state = repo.journal().read();
         let changes = staged_changes(&state, generation)?;
         let gone = verify_content(repo, &changes)?;
-        (build(repo, &mut sink, (base_id, &base), &changes, 0)?, changes.len() as u64, gone)
+        (build(repo, &mut sink, (base_id, &base), changes.iter().copied())?, changes.len() as u64, gone)
     };
     if tree == base_id && parent.is_some() && !options.allow_empty || (changed_paths == 0 && !options.allow_empty) {
         return Err(Error::NothingToCommit);
@@ -188,27 +190,43 @@ fn add_tree(sink: &mut Sink<'_>, tree: &Tree, older: Option<TreeId>) -> Result<T
     Ok(id)
 }
 
-/// The tree at `depth` names below the root: `base` with `changes`, which all lie in it, applied. Folders without changes are taken
-/// over by their ids.
-pub fn build(
+/// The root tree: `base` with `changes`, which are in tree order, applied. Folders without changes are taken over by their ids.
+pub fn build<'a>(
+    repo: &Repository,
+    sink: &mut Sink<'_>,
+    base: (TreeId, &Tree),
+    changes: impl Iterator<Item = Encoded<'a>>,
+) -> Result<TreeId> {
+    let mut changes = changes.peekable();
+    // What concerns one name of the root at a time: all of a million would take 32 MB.
+    let mut groups = std::iter::from_fn(|| {
+        let first = changes.next()?;
+        let mut group = vec![first];
+        while let Some(next) = changes.next_if(|next| next.names().next() == first.names().next()) {
+            group.push(next);
+        }
+        Some(Cow::from(group))
+    });
+    build_folder(repo, sink, base, &mut groups, 0)
+}
+
+/// The tree at `depth` names below the root: `base` with changes applied, which are given in groups by their names there.
+fn build_folder<'a>(
     repo: &Repository,
     sink: &mut Sink<'_>,
     (base_id, base): (TreeId, &Tree),
-    mut changes: &[Encoded<'_>],
+    groups: &mut dyn Iterator<Item = Cow<'a, [Encoded<'a>]>>,
     depth: usize,
 ) -> Result<TreeId> {
     let mut old = base.entries().iter().peekable();
     let mut entries = Vec::with_capacity(base.entries().len());
-    while let Some(change) = changes.first() {
-        let name = change.names().nth(depth).unwrap_or_default().to_vec();
-        let here = changes.iter().take_while(|change| change.names().nth(depth) == Some(name.as_slice())).count();
-        let (group, rest) = changes.split_at(here);
-        changes = rest;
+    for group in groups {
+        let name = group.first().and_then(|change| change.names().nth(depth)).unwrap_or_default().to_vec();
         while let Some(kept) = old.next_if(|entry| entry.name < name) {
             entries.push(kept.clone());
         }
         let replaced = old.next_if(|entry| entry.name == name);
-        entries.extend(merge(repo, sink, name, replaced, group, depth)?);
+        entries.extend(merge(repo, sink, name, replaced, &group, depth)?);
     }
     entries.extend(old.cloned());
     let tree = Tree::from_sorted(entries)
@@ -249,7 +267,9 @@ fn merge(
         return Ok(old.cloned());
     }
     let meta = meta.or(old_meta).unwrap_or(Meta { mode: IMPLIED_DIR_MODE, mtime_ns: 0 });
-    let tree = build(repo, sink, (old_id, &old_tree), below, depth + 1)?;
+    let mut groups =
+        below.chunk_by(|one, other| one.names().nth(depth + 1) == other.names().nth(depth + 1)).map(Cow::from);
+    let tree = build_folder(repo, sink, (old_id, &old_tree), &mut groups, depth + 1)?;
     Ok(Some(Entry { name, meta, node: Node::Dir { tree } }))
 }
 

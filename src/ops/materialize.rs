@@ -96,7 +96,7 @@ pub fn write_files(
     total: (u64, u64),
     options: WriteOptions<'_>,
     monitor: &dyn Monitor,
-    done: &mut dyn FnMut(FileWrite, Written),
+    done: &mut dyn FnMut(FileWrite, Written) -> Result<()>,
 ) -> Result<()> {
     let (objects, meter) = (repo.objects(), repo.pools().meter());
     let writer = Writer {
@@ -110,20 +110,25 @@ pub fn write_files(
     };
     let at_once = repo.settings().paths_at_once.max(1);
     monitor.begin("writing files", Some(total.0), Some(total.1));
+    let mut write_some = || -> Result<bool> {
+        let some: Vec<FileWrite> = files.take(at_once).collect::<Result<_>>()?;
+        if some.is_empty() {
+            return Ok(false);
+        }
+        let written = repo.pools().cpu().install(|| writer.write_all(&some))?;
+        if monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        some.into_iter().zip(written).try_for_each(|(file, written)| done(file, written))?;
+        Ok(true)
+    };
     let result = loop {
         if total.0 > at_once as u64 {
             memory::give_back();
         }
-        let written = files.take(at_once).collect::<Result<Vec<_>>>().and_then(|files| {
-            let written = repo.pools().cpu().install(|| writer.write_all(&files))?;
-            Ok((files, written))
-        });
-        match written {
-            Ok((files, written)) if !files.is_empty() && !monitor.cancelled() => {
-                files.into_iter().zip(written).for_each(|(file, written)| done(file, written));
-            }
-            Ok(_) if monitor.cancelled() => break Err(Error::Interrupted),
-            Ok(_) => break Ok(()),
+        match write_some() {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
             Err(error) => break Err(error),
         }
     };

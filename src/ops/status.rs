@@ -7,7 +7,7 @@ use super::scan::{Pair, pair, walk_along};
 use super::{Error, Result};
 use crate::base::clock::{self, UnixNanos};
 use crate::base::monitor::Monitor;
-use crate::format::journal::{Op, Ops};
+use crate::format::journal::Op;
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
 use crate::model::refs::Head;
@@ -15,6 +15,7 @@ use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Node};
 use crate::repo::{Repository, trees};
+use crate::store::journal::Batch;
 use crate::store::{refs, staging};
 
 /// What to look at.
@@ -151,7 +152,7 @@ fn remember(repo: &Repository, same: Vec<Pair>, listed: Vec<Op>, before: UnixNan
         let entry = StagedEntry { seen: SeenStat::from(&stat), racy: false, ..old.clone() };
         (now == old && entry != old).then(|| staging::put_op(&pair.path, &entry))
     };
-    let mut ops: Ops = same.into_iter().filter_map(fresh).collect();
+    let mut ops: Batch = same.into_iter().filter_map(fresh).collect();
     ops.extend(listed);
     drop(state);
     if !ops.is_empty() {

@@ -200,7 +200,7 @@ fn put_back(
     let (done, mut ops) = replace(repo, lock, request, ops, monitor)?;
     // What was done by half can be taken back again.
     if done.failed == 0 {
-        ops = with_forgetting(ops, operation);
+        ops.push(operations::forget_op(operation));
     }
     repo.commit(lock, &[], ops)?;
     outcome.written += done.written;

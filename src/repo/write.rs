@@ -11,11 +11,12 @@ use crate::base::clock::{self, UnixNanos};
 use crate::base::disk::{Dir, IoContext, ensure_dir, remove_leftovers, write_atomic};
 use crate::base::meter::Stage;
 use crate::base::pool;
-use crate::format::journal::{Op, Ops};
+use crate::format::journal::Op;
 use crate::format::manifest::Manifest;
 use crate::model::checkpoint::Area;
 use crate::model::id::{LayerId, ObjectId};
 use crate::store::index::{LAYERS_PER_INDEX, Located};
+use crate::store::journal::Batch;
 use crate::store::layer_reader::{file_name, id_of_file};
 use crate::store::layer_writer::{LayerOptions, LayerWriter, SealedLayer};
 use crate::store::objects::ObjectStore;
@@ -125,6 +126,11 @@ impl Repository {
         Ok(strays)
     }
 
+    /// Changes to be committed together, of which no more are in memory than the settings say.
+    pub fn batch(&self) -> Batch {
+        self.journal.batch(self.settings.paths_at_once)
+    }
+
     /// Starts a layer.
     pub fn new_layer(&self) -> Result<LayerWriter, StoreError> {
         self.new_layer_with(self.objects(), self.layer_options())
@@ -143,26 +149,26 @@ impl Repository {
     }
 
     /// Commits metadata, together with new layers: the one way in which the repository changes.
-    pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], ops: impl Into<Ops>) -> Result<(), RepoError> {
+    pub fn commit(&self, lock: &WriteLock, layers: &[SealedLayer], ops: impl Into<Batch>) -> Result<(), RepoError> {
         let mut ops = ops.into();
-        if ops.iter().any(|(key, _)| worktable::ends_base(key)) {
+        if worktable::ends_base(&ops) {
             ops.push(worktable::forget_base_op(&Area::WorkTree));
         }
         self.commit_as_is(lock, layers, ops)
     }
 
     /// The same for operations that change only what staging knows of the looks of files.
-    pub fn commit_looks(&self, lock: &WriteLock, ops: Ops) -> Result<(), RepoError> {
+    pub fn commit_looks(&self, lock: &WriteLock, ops: Batch) -> Result<(), RepoError> {
         self.commit_as_is(lock, &[], ops)
     }
 
-    fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Ops) -> Result<(), RepoError> {
+    fn commit_as_is(&self, _lock: &WriteLock, layers: &[SealedLayer], mut ops: Batch) -> Result<(), RepoError> {
         ops.extend(layers.iter().map(SealedLayer::op));
         // A layer may come back while the file of its like waits to be removed.
         for layer in layers {
             ops.extend(retired::forget_again_op(&self.journal.read(), &layer.id)?);
         }
-        let pending: Vec<u32> = ops.iter().filter_map(pending_put_by).collect();
+        let pending: Vec<u32> = ops.ops().iter().filter_map(pending_put_by).collect();
         {
             let _busy = self.pools.meter().time(Stage::Commit);
             // What it may have left is looked for when the lock is taken again.

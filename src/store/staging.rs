@@ -143,6 +143,11 @@ impl Packed {
         self.count += 1;
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// The entries in order of arrival.
     pub fn entries(&self) -> impl Iterator<Item = Encoded<'_>> {
         let mut reader = ByteReader::new("entries", &self.bytes);

@@ -5,7 +5,7 @@
 //! ones. Staging and this table together say what the work tree was when its base was stored, so whatever changes staging
 //! forgets the base. The table of a bundle says it alone. Entries stay true as long as the files look the same.
 
-use super::journal::State;
+use super::journal::{Batch, State};
 use super::staging::{self, Entries};
 use super::{StoreError, counter_op};
 use crate::format::journal::Op;
@@ -70,9 +70,9 @@ pub fn parent_op(area: &Area, number: u64) -> Op {
     counter_op(&parent_key(area), number)
 }
 
-/// Does an operation on this key change staging, so that the work tree has no base any more?
-pub fn ends_base(key: &[u8]) -> bool {
-    key.starts_with(STAGED_PREFIX)
+/// Does a batch change staging, so that the work tree has no base any more?
+pub fn ends_base(batch: &Batch) -> bool {
+    batch.touches(STAGED_PREFIX)
 }
 
 /// Sets a path's entry.

@@ -11,7 +11,7 @@ pub mod snapshot;
 pub use ops::{OpRef, Ops};
 pub use record::{
     Batch, Found, OpSpan, decode_log_header, decode_record, encode_batch, encode_batch_into, encode_log_header,
-    find_later_record, read_record,
+    find_later_record, put_op, read_op, read_record,
 };
 pub use snapshot::{SnapshotHeader, SnapshotLayout, SnapshotView, put_record, section_header};
 

@@ -83,7 +83,7 @@ pub fn encode_batch_into(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, o
 }
 
 /// Appends an operation.
-pub(super) fn put_op(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+pub fn put_op(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     out.push(if value.is_some() { OP_PUT } else { OP_DELETE });
     put_bytes(out, key);
     if let Some(value) = value {
@@ -144,7 +144,7 @@ fn read_ops(mut reader: ByteReader<'_>, covered_len: usize, spans: &mut Vec<OpSp
 }
 
 /// Reads an operation from a reader that ends where `len` bytes end, and says where in these it stands.
-pub(super) fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 2]) -> Result<OpSpan, DecodeError> {
+pub fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 2]) -> Result<OpSpan, DecodeError> {
     let [longest_key, longest_value] = longest;
     let kind = reader.u8()?;
     if kind != OP_PUT && kind != OP_DELETE {

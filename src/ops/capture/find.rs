@@ -193,7 +193,7 @@ pub fn settle(
     read: Option<std::result::Result<Captured, String>>,
     all: bool,
     capture: &mut Capture,
-) {
+) -> Result<()> {
     let Row { path, old, work, staged, now } = row;
     let new = match (now, read) {
         (Now::Known(entry), _) => Some(*entry),
@@ -219,18 +219,22 @@ pub fn settle(
     if was_folder && new.as_ref().is_none_or(|new| new.node != StagedNode::Dir) {
         capture.ops.push(folders::delete_op(&path));
     }
-    capture.ops.extend(record(area, &path, new.as_ref(), work.as_deref(), staged.as_deref()));
+    if let Some(op) = record(area, &path, new.as_ref(), work.as_deref(), staged.as_deref()) {
+        capture.ops.record(op)?;
+    }
     let change = match (old.as_deref(), &new) {
-        (None, None) => return,
-        (None, Some(_)) => Change::Added,
-        (Some(_), None) => Change::Removed,
-        (Some(old), Some(new)) if old.same_version(new) && !all => return,
-        (Some(_), Some(_)) if all => Change::Added,
-        (Some(_), Some(_)) => Change::Modified,
+        (None, None) => None,
+        (_, None) if all => None,
+        (Some(_), None) => Some(Change::Removed),
+        (None, Some(_)) => Some(Change::Added),
+        (Some(_), Some(_)) if all => Some(Change::Added),
+        (Some(old), Some(new)) if old.same_version(new) => None,
+        (Some(_), Some(_)) => Some(Change::Modified),
     };
-    if !(all && new.is_none()) {
+    if let Some(change) = change {
         capture.changed.push(&path, &new.unwrap_or_else(nothing), change);
     }
+    Ok(())
 }
 
 /// The entry of a path at which nothing is.

@@ -28,7 +28,6 @@ use crate::base::clock;
 use crate::base::disk::FileKind;
 use crate::base::memory;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Ops;
 use crate::format::object::encode_tree;
 use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
@@ -38,6 +37,7 @@ use crate::model::staging::{StagedEntry, grain_ends};
 use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
+use crate::store::journal::Batch;
 use crate::store::journal::State;
 use crate::store::staging::{Encoded, Packed};
 use crate::store::worktable;
@@ -138,7 +138,7 @@ pub struct Capture {
     /// How long it took.
     pub times: Times,
     /// What to record about the looks of files, once the tree is committed.
-    pub ops: Ops,
+    pub ops: Batch,
 }
 
 /// Where the time of a checkpoint went, in nanoseconds.
@@ -269,7 +269,7 @@ fn look(
             foreign: Vec::new(),
             leftovers: Vec::new(),
             times: Times::default(),
-            ops: Ops::default(),
+            ops: repo.batch(),
         },
     };
     finder.find(state, found)?;
@@ -314,8 +314,7 @@ fn store(
         capture.tree = id;
     } else if !capture.changed.is_empty() {
         let id = before.unwrap_or_else(|| encode_tree(&old).0);
-        let changes: Vec<Encoded> = capture.changed.entries.entries().collect();
-        capture.tree = commit::build(repo, sink, (id, &old), &changes, 0)?;
+        capture.tree = commit::build(repo, sink, (id, &old), capture.changed.entries.entries())?;
     }
     if base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(area, &capture.tree));
@@ -364,7 +363,7 @@ fn settle_all(
             if let (Area::Bundle(_), Some(Ok(captured))) = (area, &content) {
                 read.insert(row.path.clone(), file_entry(captured));
             }
-            settle(area, row, content, all, &mut looked.capture);
+            settle(area, row, content, all, &mut looked.capture)?;
         }
     }
     Ok(())

@@ -5,19 +5,20 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::plan::{Plan, Scope};
+use super::plan::{Plan, Scope, as_staged, new_file};
 use super::{Error, Outcome, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
-use crate::format::journal::Ops;
+use crate::format::journal::Op;
 use crate::model::path::RepoPath;
-use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Entry, Meta, Node};
+use crate::model::staging::{SeenStat, StagedEntry, is_racy};
+use crate::model::tree::{Entry, Meta};
 use crate::ops::add::removal;
 use crate::ops::materialize::{FileWrite, WriteOptions, Written, file_len, restored_mode, write_files};
 use crate::repo::{Repository, WriteLock};
+use crate::store::journal::Batch;
 use crate::store::{refs, staging};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::remove;
@@ -28,23 +29,23 @@ pub fn apply(
     lock: &WriteLock,
     mut plan: Plan,
     set_times: bool,
-    ops: impl Into<Ops>,
+    ops: Vec<Op>,
     monitor: &dyn Monitor,
 ) -> Result<Outcome> {
     let generation = refs::generation(&repo.journal().read())?;
-    let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: ops.into() };
-    let mut outcome = carry_out(repo, &mut plan, set_times, monitor, &mut |file, written| {
-        recorder.written(file, &written);
-    })?;
+    let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: repo.batch() };
+    recorder.ops.extend(ops);
+    let mut outcome =
+        carry_out(repo, &mut plan, set_times, monitor, &mut |file, written| recorder.written(file, &written))?;
     for (path, entry) in &plan.folder_meta {
-        recorder.record(path, entry, None);
+        recorder.record(path, entry, None)?;
     }
     for (path, entry, stat) in &plan.adopted {
-        recorder.record(path, entry, Some(stat));
+        recorder.record(path, entry, Some(stat))?;
         outcome.unchanged += 1;
     }
     if plan.moves_head {
-        recorder.ops.extend(plan.forgotten.iter().map(staging::delete_op));
+        plan.forgotten.iter().try_for_each(|path| recorder.ops.record(staging::delete_op(path)))?;
     }
     outcome.kept = plan.kept;
     outcome.lost = plan.lost;
@@ -60,7 +61,7 @@ pub fn carry_out(
     plan: &mut Plan,
     set_times: bool,
     monitor: &dyn Monitor,
-    done: &mut dyn FnMut(FileWrite, Written),
+    done: &mut dyn FnMut(FileWrite, Written) -> Result<()>,
 ) -> Result<Outcome> {
     let mut outcome = Outcome { unchanged: plan.unchanged, ..Outcome::default() };
     let mut folders = Folders::new(Arc::clone(repo.work()));
@@ -69,13 +70,14 @@ pub fn carry_out(
         let shown = || repo.work().path().join(path.as_os_str());
         folders.open(path, IfAbsent::Create).on("create", shown())?;
     }
-    let writes = std::mem::take(&mut plan.writes);
-    let total = (writes.len() as u64, writes.iter().map(file_len).sum());
+    let (new, writes) = (std::mem::take(&mut plan.new_files), std::mem::take(&mut plan.writes));
+    let count = new.count() as u64 + writes.len() as u64;
+    let total = (count, plan.new_bytes + writes.iter().map(file_len).sum::<u64>());
     let options = WriteOptions { set_times, clones: plan.clones.as_ref() };
-    let mut writes = writes.into_iter().map(Ok);
+    let mut writes = new.entries().map(new_file).chain(writes.into_iter().map(Ok));
     write_files(repo, repo.work(), &mut writes, total, options, monitor, &mut |file, written| {
         note(&file, &written, &mut outcome, monitor);
-        done(file, written);
+        done(file, written)
     })?;
     set_folder_meta(repo, &plan.folder_meta, set_times, &mut outcome, monitor);
     Ok(outcome)
@@ -157,44 +159,37 @@ fn set_folder_meta(
 struct Recorder {
     generation: u64,
     moves_head: bool,
-    ops: Ops,
+    ops: Batch,
 }
 
 impl Recorder {
-    fn written(&mut self, file: FileWrite, written: &Written) {
+    fn written(&mut self, file: FileWrite, written: &Written) -> Result<()> {
         let FileWrite { path, meta, node, .. } = file;
         let entry = Entry { name: path.file_name().to_vec(), meta, node };
-        self.record(&path, &entry, written.as_ref().ok());
+        self.record(&path, &entry, written.as_ref().ok())
     }
 
     /// A file that could not be written gets an entry that matches nothing, so that `status` shows it.
-    fn record(&mut self, path: &RepoPath, entry: &Entry, stat: Option<&Stat>) {
+    fn record(&mut self, path: &RepoPath, entry: &Entry, stat: Option<&Stat>) -> Result<()> {
         if !self.moves_head {
-            return;
+            return Ok(());
         }
-        let node = match &entry.node {
-            Node::File { len, content } => StagedNode::File { len: *len, content: *content },
-            Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
-            Node::Dir { .. } => StagedNode::Dir,
-        };
+        let mode = stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode);
         let staged = StagedEntry {
-            node,
-            meta: Meta {
-                mode: stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode),
-                ..entry.meta
-            },
+            meta: Meta { mode, ..entry.meta },
             seen: stat.map(SeenStat::from).unwrap_or_default(),
             racy: stat.is_none_or(|stat| is_racy(stat, clock::now())),
             generation: self.generation,
+            ..as_staged(entry)
         };
-        self.ops.push(staging::put_op(path, &staged));
+        Ok(self.ops.record(staging::put_op(path, &staged))?)
     }
 }
 
 /// Makes staging what the target says, without touching the work tree.
 pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry)>, scope: &Scope) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut ops = Ops::default();
+    let mut ops = repo.batch();
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     {
         let state = repo.journal().read();
@@ -208,7 +203,7 @@ pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry
             let as_head = in_head.is_some_and(|head| head.same_version(entry));
             let generation = if as_head { generation } else { generation + 1 };
             let mut recorder = Recorder { generation, moves_head: true, ops };
-            recorder.record(path, entry, None);
+            recorder.record(path, entry, None)?;
             ops = recorder.ops;
             outcome.written += 1;
         }

@@ -21,8 +21,10 @@ use crate::ops::scan::{Pair, pair, walk_along};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, trees};
+use crate::store::StoreError;
 use crate::store::objects::ObjectStore;
 use crate::store::refs;
+use crate::store::staging::{Encoded, Packed};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::Expect;
 
@@ -52,7 +54,11 @@ pub struct Plan {
     pub folders: Vec<RepoPath>,
     /// Modes and times of folders, set last.
     pub folder_meta: Vec<(RepoPath, Entry)>,
-    /// Files and links.
+    /// Files and links to be made where there is nothing. There may be a million of them.
+    pub new_files: Packed,
+    /// The bytes of these files.
+    pub new_bytes: u64,
+    /// Other files and links.
     pub writes: Vec<FileWrite>,
     /// Right already, but staging does not know: path, entry, what it looks like.
     pub adopted: Vec<(RepoPath, Entry, Stat)>,
@@ -104,7 +110,7 @@ impl Plan {
     pub fn preview(self, commit: Option<CommitId>) -> Outcome {
         Outcome {
             commit,
-            written: self.writes.len() as u64,
+            written: self.new_files.count() as u64 + self.writes.len() as u64,
             removed: self.removals.len() as u64,
             unchanged: self.unchanged,
             kept: self.kept,
@@ -124,6 +130,16 @@ pub fn as_tree_entry(path: &RepoPath, staged: &StagedEntry) -> Option<Entry> {
         StagedNode::Deleted => return None,
     };
     Some(Entry { name: path.file_name().to_vec(), meta: staged.meta, node })
+}
+
+/// The entry of a tree as what is staged, though it was not looked at.
+pub fn as_staged(entry: &Entry) -> StagedEntry {
+    let node = match &entry.node {
+        Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+        Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
+        Node::Dir { .. } => StagedNode::Dir,
+    };
+    StagedEntry { node, meta: entry.meta, seen: SeenStat::default(), racy: true, generation: 0 }
 }
 
 /// What is wanted, in tree order.
@@ -165,8 +181,9 @@ pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: 
     let Planner { mut plan, not_folders, .. } = planner;
     plan.removals.reverse();
     let needed = |folder: &RepoPath| {
-        let mut new = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
-        new.any(|path| path.is_within(folder))
+        let mut known = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
+        let is_within = |path: &RepoPath| path.is_within(folder);
+        known.any(is_within) || plan.new_files.entries().any(|new| new.path().is_ok_and(|path| is_within(&path)))
     };
     let in_the_way: Vec<RepoPath> = not_folders.into_iter().filter(needed).collect();
     plan.conflicts.extend(in_the_way);
@@ -401,6 +418,10 @@ impl Planner<'_> {
                     self.replaced.push(path.clone());
                 }
                 let expect = if in_the_way.is_some() { Expect::Absent } else { expect };
+                if kind.is_none() {
+                    self.plan.new_bytes += if let Node::File { len, .. } = target.node { len } else { 0 };
+                    return self.plan.new_files.push(&path, &as_staged(&target));
+                }
                 self.plan.writes.push(FileWrite { path, meta: target.meta, node: target.node, expect });
             }
         }
@@ -442,6 +463,14 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// A file or link to be made where there is nothing.
+pub fn new_file(entry: Encoded<'_>) -> Result<FileWrite> {
+    let (path, staged) = (entry.path()?, entry.decode()?);
+    let entry =
+        as_tree_entry(&path, &staged).ok_or_else(|| StoreError::Internal(format!("nothing is to be at {path}")))?;
+    Ok(FileWrite { path, meta: entry.meta, node: entry.node, expect: Expect::Absent })
 }
 
 /// The same version, folders by mode alone: their content has entries of its own.

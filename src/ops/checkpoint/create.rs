@@ -12,7 +12,6 @@ use crate::base::clock;
 use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::checkpoint::checkpoint_id;
-use crate::format::journal::Ops;
 use crate::model::bundle::band_name;
 use crate::model::checkpoint::{
     Area, Checkpoint, Held, MAX_MESSAGE_LEN, MAX_NUMBER, MAX_STATE_LEN, MAX_TAGS, Origin, SAFETY, Trigger, tag_fault,
@@ -20,7 +19,7 @@ use crate::model::checkpoint::{
 use crate::model::id::{CheckpointId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::session::{EventKind, Session, SessionName};
-use crate::ops::capture::{Capture, Change, Times, What, capture, lap};
+use crate::ops::capture::{Capture, Change, Changed, Times, What, capture, lap};
 use crate::ops::gc::merge;
 use crate::ops::ingest::{IngestStats, Sink};
 use crate::ops::scan::open_bundle;
@@ -28,6 +27,7 @@ use crate::ops::session::active;
 use crate::ops::{Error, Result};
 use crate::repo::{Repository, WriteLock};
 use crate::store::checkpoints::{self, Listing};
+use crate::store::journal::Batch;
 use crate::store::journal::State;
 use crate::store::layer_writer::SealedLayer;
 use crate::store::sessions::Appender;
@@ -120,6 +120,13 @@ impl Outcome {
     fn skipped(why: Skipped) -> Self {
         Self { skipped: Some(why), ..Self::default() }
     }
+
+    /// The same with the paths that differ. Of a million, the list is long: it is made when nothing else takes memory.
+    fn with(self, changed: &Changed) -> Result<Self> {
+        let [added, modified, removed] =
+            [Change::Added, Change::Modified, Change::Removed].map(|way| changed.paths(way));
+        Ok(Self { added: added?, modified: modified?, removed: removed?, ..self })
+    }
 }
 
 /// Makes a checkpoint.
@@ -135,7 +142,7 @@ pub fn create(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let outcome = match options.area.clone() {
         Some(area) => of_area(repo, &lock, options, &area, monitor)?,
         None => {
-            let checkpoint = record(repo, &lock, options, Stored::default())?;
+            let checkpoint = record(repo, &lock, options, Stored::default(), None)?;
             Outcome { checkpoint: Some(checkpoint), ..Outcome::default() }
         }
     };
@@ -190,7 +197,8 @@ pub fn save(
     }
     let trigger = Trigger::Automatic(SAFETY.to_owned());
     let options = Options { message, trigger, ..Options::default() };
-    let checkpoint = record(repo, lock, options, Stored::of(sink, what.area, captured)?)?;
+    let stored = Stored::of(sink, &mut captured)?;
+    let checkpoint = record(repo, lock, options, stored, Some((what.area, &captured)))?;
     Ok(Saved { number: checkpoint.number, tree, unreadable, leftovers })
 }
 
@@ -273,17 +281,16 @@ fn is_recent(state: &State, options: &Options, interval: Duration) -> Result<boo
 #[derive(Default)]
 struct Stored {
     layers: Vec<SealedLayer>,
-    ops: Ops,
+    ops: Batch,
     ingest: IngestStats,
-    captured: Option<(Area, Capture)>,
 }
 
 impl Stored {
-    fn of(sink: Sink<'_>, area: &Area, mut captured: Capture) -> Result<Self> {
+    fn of(sink: Sink<'_>, captured: &mut Capture) -> Result<Self> {
         let (layers, new, ingest) = sink.finish_small()?;
         let mut ops = std::mem::take(&mut captured.ops);
         ops.extend(new);
-        Ok(Self { layers, ops, ingest, captured: Some((area.clone(), captured)) })
+        Ok(Self { layers, ops, ingest })
     }
 }
 
@@ -298,9 +305,6 @@ fn of_area(
     let what = What { paranoid: options.paranoid, ..What::of(area) };
     let mut captured = capture(repo, &mut sink, what, monitor)?;
     let mut outcome = Outcome {
-        added: captured.changed.paths(Change::Added)?,
-        modified: captured.changed.paths(Change::Modified)?,
-        removed: captured.changed.paths(Change::Removed)?,
         unchanged: captured.unchanged,
         unreadable: captured.unreadable.len() as u64,
         special_files: captured.special_files,
@@ -314,20 +318,20 @@ fn of_area(
             repo.commit(lock, &[], looks)?;
         }
         outcome.skipped = Some(Skipped::Unchanged);
-        return Ok(outcome);
+        return outcome.with(&captured.changed);
     }
     let mut start = Instant::now();
-    let stored = Stored::of(sink, area, captured)?;
+    let stored = Stored::of(sink, &mut captured)?;
     outcome.ingest = stored.ingest;
     outcome.times.store_ns = lap(&mut start);
     let wants_snapshot = options.snapshot;
-    let checkpoint = record(repo, lock, options, stored)?;
+    let checkpoint = record(repo, lock, options, stored, Some((area, &captured)))?;
     outcome.times.record_ns = lap(&mut start);
     if let (true, Area::Bundle(path)) = (wants_snapshot, area) {
         outcome.snapshot = Some(take_snapshot(repo, checkpoint.number, path).is_ok());
     }
     outcome.checkpoint = Some(checkpoint);
-    Ok(outcome)
+    outcome.with(&captured.changed)
 }
 
 /// Clones the bands as they are now. If one has changed since the checkpoint, its clone is of no use and does no harm.
@@ -340,8 +344,14 @@ fn take_snapshot(repo: &Repository, number: u64, bundle: &RepoPath) -> io::Resul
 }
 
 /// The one record that makes the checkpoint.
-fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored) -> Result<Checkpoint> {
-    let Stored { layers, mut ops, captured, .. } = stored;
+fn record(
+    repo: &Repository,
+    lock: &WriteLock,
+    options: Options,
+    stored: Stored,
+    captured: Option<(&Area, &Capture)>,
+) -> Result<Checkpoint> {
+    let Stored { layers, mut ops, .. } = stored;
     let Options { session: name, message, tags, trigger, state: document, .. } = options;
     let time_ns = clock::now();
     let checkpoint = {
@@ -354,19 +364,19 @@ fn record(repo: &Repository, lock: &WriteLock, options: Options, stored: Stored)
         }
         let origin = Origin {
             session: name,
-            parent: parent(&state, session.as_ref(), captured.as_ref().map(|(area, _)| area))?,
+            parent: parent(&state, session.as_ref(), captured.map(|(area, _)| area))?,
             time_ns,
             message,
             trigger,
             state: document,
-            held: captured.as_ref().map_or(Held::Nothing, |(area, captured)| area.held(captured.tree)),
-            changed_paths: captured.as_ref().map_or(0, |(_, captured)| captured.changed.len() as u64),
-            unreadable_paths: captured.as_ref().map_or(0, |(_, captured)| captured.unreadable.len() as u64),
+            held: captured.map_or(Held::Nothing, |(area, captured)| area.held(captured.tree)),
+            changed_paths: captured.map_or(0, |(_, captured)| captured.changed.len() as u64),
+            unreadable_paths: captured.map_or(0, |(_, captured)| captured.unreadable.len() as u64),
         };
         let checkpoint = Checkpoint { number, id: checkpoint_id(&origin), origin, tags, annotations: Vec::new() };
         ops.extend(checkpoints::put_ops(&checkpoint, session.as_ref().map(|session| session.id)));
         ops.push(checkpoints::last_number_op(number));
-        ops.extend(captured.iter().map(|(area, _)| worktable::parent_op(area, number)));
+        ops.extend(captured.map(|(area, _)| worktable::parent_op(area, number)));
         if let Some(session) = &session {
             let mut events = Appender::new(&state, session.id, time_ns)?;
             events.append(&EventKind::Checkpointed { number, id: checkpoint.id });

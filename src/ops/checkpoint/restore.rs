@@ -27,6 +27,7 @@ use crate::ops::materialize::{Clones, FileWrite, Written};
 use crate::ops::{Error, Result};
 use crate::repo::trees::{self, TreeChange};
 use crate::repo::{RepoError, Repository, WriteLock};
+use crate::store::journal::Batch;
 use crate::store::sessions::{self, Appender};
 use crate::store::{operations, snapshots, staging, worktable};
 use crate::world::write::Expect;
@@ -128,9 +129,9 @@ pub fn replace(
     repo: &Repository,
     lock: &WriteLock,
     request: Request,
-    mut ops: Vec<Op>,
+    ops_before: Vec<Op>,
     monitor: &dyn Monitor,
-) -> Result<(Outcome, Vec<Op>)> {
+) -> Result<(Outcome, Batch)> {
     let (target, area) = &request.target;
     let saved = save(repo, lock, request.reason.clone(), What::of(area), monitor)?;
     let objects = repo.objects();
@@ -156,10 +157,12 @@ pub fn replace(
     if !in_the_way.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_the_way });
     }
+    let mut ops = repo.batch();
+    ops.extend(ops_before);
     // Before those of what is written: it may stand where something else was removed.
     ops.extend(looks.ops_beside(&plan));
     let done = carry_out(repo, &mut plan, request.set_times, monitor, &mut |file, written| {
-        ops.extend(looks.op_of(&file, &written));
+        Ok(looks.op_of(&file, &written).map_or(Ok(()), |op| ops.record(op))?)
     })?;
     let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
     let is_whole = whole && done.failed == 0;

@@ -58,6 +58,7 @@ pub(super) fn write_tree(
             outcome.failed += 1;
             outcome.damaged += u64::from(failure.kind == ErrorKind::Corrupt);
         }
+        Ok(())
     })?;
     // Deepest first: writing into a folder changes its time, and a folder without write permission takes nothing more.
     for (path, entry) in own_folders.iter().rev() {

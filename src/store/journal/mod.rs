@@ -4,6 +4,7 @@
 //! operating system: they see the state as it was when they opened it or last caught up. Writers are serialised by their
 //! caller, who holds the repository's lock. `docs/FORMAT.md` has the bytes, the write order and the rules of recovery.
 
+mod batch;
 mod changes;
 mod order;
 mod recover;
@@ -25,6 +26,7 @@ use crate::base::pool::lock;
 use crate::format::RepoId;
 use crate::format::journal::{MAX_KEY_LEN, MAX_VALUE_LEN, Op, Ops};
 
+pub use self::batch::Batch;
 pub use self::recover::{rewrite, salvage};
 pub use self::scan::{Events, Scan, ScanBack, event_key};
 pub use self::state::State;
@@ -126,8 +128,8 @@ impl Journal {
     ///
     /// # Errors
     /// After a failed write or sync nothing is known about what is on disk; the journal refuses further commits.
-    pub fn commit(&self, ops: impl Into<Ops>) -> Result<(), StoreError> {
-        self.commit_locked(&mut lock(&self.writer), &ops.into())
+    pub fn commit(&self, batch: impl Into<Batch>) -> Result<(), StoreError> {
+        self.commit_locked(&mut lock(&self.writer), &batch.into())
     }
 
     /// Sets a key to `new` (`None` removes it) if it is as `expected`. Needs what [`Journal::commit`] needs.
@@ -147,7 +149,7 @@ impl Journal {
             Some(value) => Op::Put(key.to_vec(), value),
             None => Op::Delete(key.to_vec()),
         };
-        self.commit_locked(&mut writer, &Ops::from(vec![op]))?;
+        self.commit_locked(&mut writer, &Batch::from(vec![op]))?;
         Ok(true)
     }
 
@@ -159,7 +161,7 @@ impl Journal {
         let mut writer = lock(&self.writer);
         let number = self.read().last_event(stream)? + 1;
         let op = Op::Put(event_key(stream, number), payload.to_vec());
-        self.commit_locked(&mut writer, &Ops::from(vec![op]))?;
+        self.commit_locked(&mut writer, &Batch::from(vec![op]))?;
         Ok(number)
     }
 
@@ -167,7 +169,7 @@ impl Journal {
     pub fn snapshot(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
         match &self.dir {
-            Some(dir) => self.snapshot_locked(&mut writer, dir.as_ref(), &Ops::default()),
+            Some(dir) => self.snapshot_locked(&mut writer, dir.as_ref(), &Batch::default()),
             None => self.fold(),
         }
     }

@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::super::StoreError;
+use super::batch::Batch;
 use super::snapshot::{list, log_name, snapshot_name};
 use super::state::{SnapshotFile, State};
 use crate::base::disk::{Dir, IoContext, map};
-use crate::format::journal::{LOG_HEADER_LEN, Ops, SnapshotLayout, decode_log_header};
+use crate::format::journal::{LOG_HEADER_LEN, SnapshotLayout, decode_log_header};
 use crate::format::{FormatError, RepoId};
 
 /// A state and where to append next.
@@ -109,14 +110,14 @@ pub fn salvage(dir: &dyn Dir, repo: &RepoId) -> Result<State, StoreError> {
     Ok(best)
 }
 
-/// Writes a journal that holds `state` with `ops` applied, in the place of one that does not open. The files of that one are
+/// Writes a journal that holds `state` with `batch` applied, in the place of one that does not open. The files of that one are
 /// set aside under other names.
-pub fn rewrite(dir: &dyn Dir, repo: &RepoId, state: &State, ops: &Ops) -> Result<(), StoreError> {
+pub fn rewrite(dir: &dyn Dir, repo: &RepoId, state: &State, batch: &Batch) -> Result<(), StoreError> {
     let files = list(dir)?;
     let reached = files.snapshots.iter().chain(&files.logs).copied().max().unwrap_or(0).max(state.lsn());
     // Beyond anything that was promised, so that whoever has the old journal open sees that there is a newer one.
     let lsn = reached.saturating_add(1);
-    super::snapshot::write_beside(dir, repo, state, lsn, ops)?;
+    super::snapshot::write_beside(dir, repo, state, lsn, batch)?;
     let old = list(dir)?;
     let old_snapshots = old.snapshots.iter().filter(|old| **old < lsn).map(|old| snapshot_name(*old).into());
     let old_logs = old.logs.iter().filter(|old| **old < lsn).map(|old| log_name(*old));

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::super::StoreError;
+use super::batch::Batch;
 use super::state::{SnapshotFile, State};
 use crate::base::disk::map::FileBytes;
 use crate::base::disk::seq::SeqWriter;
@@ -11,8 +12,8 @@ use crate::base::disk::{Dir, DiskFile, IoContext, temp_name, write_atomic};
 use crate::format::RepoId;
 use crate::format::journal::slots::{self, SlotTable};
 use crate::format::journal::{
-    OpRef, Ops, SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN,
-    SnapshotHeader, SnapshotLayout, encode_log_header, put_record, section_header,
+    SECTION_HEADER_LEN, SECTION_OFFSETS, SECTION_RECORDS, SECTION_SLOTS, SNAPSHOT_HEADER_LEN, SnapshotHeader,
+    SnapshotLayout, encode_log_header, put_record, section_header,
 };
 
 const SNAPSHOT_PREFIX: &str = "snap-";
@@ -55,7 +56,7 @@ pub(super) fn write_log(dir: &dyn Dir, repo: &RepoId, base_lsn: u64) -> Result<(
 
 /// Writes the state at `lsn`: `state` with `batch` applied. The rename is the commit point of the batch.
 /// Then the log that follows it is made, and files that are not needed any more go.
-pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &Ops) -> Result<(), StoreError> {
+pub(super) fn write(dir: &dyn Dir, repo: &RepoId, state: &State, lsn: u64, batch: &Batch) -> Result<(), StoreError> {
     write_beside(dir, repo, state, lsn, batch)?;
     remove_old(dir)
 }
@@ -66,7 +67,7 @@ pub(super) fn write_beside(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &Ops,
+    batch: &Batch,
 ) -> Result<(), StoreError> {
     let name = snapshot_name(lsn);
     let path = dir.path().join(&name);
@@ -101,7 +102,7 @@ fn write_file(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &Ops,
+    batch: &Batch,
 ) -> Result<(), StoreError> {
     let mut out = SeqWriter::new(file, RECORDS_AT as u64);
     let start = write_body(&mut out, path, repo, state, lsn, batch)?;
@@ -113,7 +114,7 @@ fn write_file(
 pub(super) fn fold(repo: &RepoId, state: &State) -> Result<SnapshotFile, StoreError> {
     let name = snapshot_name(state.lsn());
     let mut out = SeqWriter::in_memory(RECORDS_AT);
-    let start = write_body(&mut out, Path::new(&name), repo, state, state.lsn(), &Ops::default())?;
+    let start = write_body(&mut out, Path::new(&name), repo, state, state.lsn(), &Batch::default())?;
     let mut bytes = out.into_bytes();
     bytes.iter_mut().zip(&start).for_each(|(to, from)| *to = *from);
     let layout = SnapshotLayout::open(repo, &bytes, &mut |_| ()).map_err(StoreError::format(&name))?;
@@ -127,7 +128,7 @@ fn write_body(
     repo: &RepoId,
     state: &State,
     lsn: u64,
-    batch: &Ops,
+    batch: &Batch,
 ) -> Result<Vec<u8>, StoreError> {
     let (mut offsets, mut hashes) = (Vec::new(), Vec::new());
     let first = out.position();
@@ -160,24 +161,28 @@ fn write_body(
 /// Visits all keys of `state` with `batch` applied, in order.
 fn merged(
     state: &State,
-    batch: &Ops,
+    batch: &Batch,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut ops = batch.sorted().peekable();
-    let put = |(key, value): OpRef<'_>, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
-        value.map_or(Ok(()), |value| visit(key, value))
-    };
+    let mut ops = batch.sorted();
+    let mut next = ops.next()?;
     let mut scan = state.scan(b"")?;
     while let Some((key, value)) = scan.next()? {
-        while let Some(op) = ops.next_if(|(changed, _)| *changed < key) {
-            put(op, visit)?;
+        let mut is_changed = false;
+        while let Some((changed, value)) = next.take_if(|(changed, _)| **changed <= *key) {
+            is_changed = *changed == *key;
+            value.map_or(Ok(()), |value| visit(&changed, &value))?;
+            next = ops.next()?;
         }
-        match ops.next_if(|(changed, _)| *changed == key) {
-            Some(op) => put(op, visit)?,
-            None => visit(key, value)?,
+        if !is_changed {
+            visit(key, value)?;
         }
     }
-    ops.try_for_each(|op| put(op, visit))
+    while let Some((key, value)) = next {
+        value.map_or(Ok(()), |value| visit(&key, &value))?;
+        next = ops.next()?;
+    }
+    Ok(())
 }
 
 /// Keeps the newest snapshot, the one before it, and the logs since that one.

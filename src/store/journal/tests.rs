@@ -54,6 +54,13 @@ fn apply(model: &mut Model, ops: &[Op]) {
     }
 }
 
+/// A batch with so many operations in memory.
+fn batch(journal: &Journal, ops: Vec<Op>, at_once: usize) -> Result<Batch, StoreError> {
+    let mut batch = journal.batch(at_once);
+    ops.into_iter().try_for_each(|op| batch.record(op))?;
+    Ok(batch)
+}
+
 fn op_strategy() -> impl Strategy<Value = Op> {
     let key = prop::collection::vec(prop::sample::select(b"abc".to_vec()), 1..4);
     (key, prop::option::of(prop::collection::vec(any::<u8>(), 0..5)))
@@ -63,14 +70,15 @@ fn op_strategy() -> impl Strategy<Value = Op> {
 /// A step of a history: a batch, a snapshot, or closing and opening again.
 #[derive(Debug, Clone)]
 enum Step {
-    Commit(Vec<Op>),
+    /// With so many operations in memory.
+    Commit(Vec<Op>, usize),
     Snapshot,
     Reopen,
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => prop::collection::vec(op_strategy(), 0..6).prop_map(Step::Commit),
+        6 => (prop::collection::vec(op_strategy(), 0..9), 1..10usize).prop_map(|(ops, at_once)| Step::Commit(ops, at_once)),
         1 => Just(Step::Snapshot),
         1 => Just(Step::Reopen),
     ];
@@ -89,9 +97,13 @@ proptest! {
         let mut model = Model::new();
         for step in steps {
             match step {
-                Step::Commit(ops) => {
+                Step::Commit(ops, at_once) => {
                     apply(&mut model, &ops);
-                    journal.commit(ops).unwrap();
+                    let touched = |prefix: &[u8]| ops.iter().any(|op| op.key().starts_with(prefix));
+                    let batch = batch(&journal, ops.clone(), at_once).unwrap();
+                    assert_eq!((batch.touches(b"a"), batch.touches(b"c")), (touched(b"a"), touched(b"c")));
+                    assert_eq!(batch.is_empty(), ops.is_empty());
+                    journal.commit(batch).unwrap();
                 }
                 Step::Snapshot => journal.snapshot().unwrap(),
                 Step::Reopen => {
@@ -454,14 +466,16 @@ fn a_full_disk_in_a_batch_leaves_all_of_it_or_nothing_and_a_handle_that_refuses(
     three_commits(start.path());
     // One that goes into the log, and one that is so large that it is committed by a snapshot.
     let large = |n: u8| vec![Op::Put(vec![b'k', n], vec![n; 5 << 20]), Op::Put(b"last".to_vec(), vec![n])];
-    let steps: [&dyn Fn(u8) -> Vec<Op>; 2] = [&put, &large];
-    for step in steps {
+    // And one that does not fit in memory.
+    let steps: [(&dyn Fn(u8) -> Vec<Op>, usize); 3] = [(&put, 10), (&large, 10), (&put, 1)];
+    for (step, at_once) in steps {
+        let commit = |journal: &Journal, n| journal.commit(batch(journal, step(n), at_once)?);
         let probe = tempfile::tempdir().unwrap();
         copy(start.path(), probe.path());
         let disk = FaultDisk::new(probe.path(), None).unwrap();
         let journal = Journal::open(Some(disk.root()), REPO, Durability::Strict).unwrap();
         journal.refresh().unwrap();
-        journal.commit(step(4)).unwrap();
+        commit(&journal, 4).unwrap();
         drop(journal);
         for at in 0..disk.operations() {
             let folder = tempfile::tempdir().unwrap();
@@ -470,7 +484,12 @@ fn a_full_disk_in_a_batch_leaves_all_of_it_or_nothing_and_a_handle_that_refuses(
             let disk = FaultDisk::new(folder.path(), Some((at, fault))).unwrap();
             let journal = Journal::open(Some(disk.root()), REPO, Durability::Strict).unwrap();
             journal.refresh().unwrap();
-            if journal.commit(step(4)).is_err() {
+            let Ok(gathered) = batch(&journal, step(4), at_once) else {
+                // Nothing of the journal was touched.
+                journal.commit(put(4)).unwrap();
+                continue;
+            };
+            if journal.commit(gathered).is_err() {
                 // It is not known what the disk holds, so the handle is poisoned: it still reads, but as before the batch.
                 assert!(journal.is_poisoned());
                 assert!(matches!(journal.commit(put(5)), Err(StoreError::Poisoned)));

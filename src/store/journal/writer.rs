@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::super::StoreError;
+use super::batch::Batch;
 use super::recover::{self, Recovered, Tail};
 use super::state::State;
 use super::sync::BackgroundSync;
 use super::{Durability, Journal, check, snapshot};
 use crate::base::disk::{Dir, DiskFile, IoContext};
-use crate::format::journal::{MAX_PAYLOAD_LEN, OpSpan, Ops, encode_batch_into};
+use crate::format::journal::{MAX_PAYLOAD_LEN, OpSpan, encode_batch_into};
 
 /// A snapshot is not rewritten before the log has one byte for so many of its own: each byte is rewritten that often.
 const SNAPSHOT_SHARE: u64 = 8;
@@ -123,18 +124,18 @@ impl Journal {
         *self.state.write() = recovered.state;
     }
 
-    pub(super) fn commit_locked(&self, writer: &mut Writer, ops: &Ops) -> Result<(), StoreError> {
-        check(ops)?;
+    pub(super) fn commit_locked(&self, writer: &mut Writer, batch: &Batch) -> Result<(), StoreError> {
+        check(batch.ops())?;
         if writer.poisoned {
             return Err(StoreError::Poisoned);
         }
         if let Some(dir) = &self.dir
-            && self.belongs_in_snapshot(writer, ops)
+            && self.belongs_in_snapshot(writer, batch)
         {
-            return self.snapshot_locked(writer, dir.as_ref(), ops);
+            return self.snapshot_locked(writer, dir.as_ref(), batch);
         }
         let lsn = self.read().lsn() + 1;
-        encode_batch_into(&mut writer.record, &mut writer.spans, lsn, ops);
+        encode_batch_into(&mut writer.record, &mut writer.spans, lsn, batch.ops());
         if let Some(dir) = &self.dir {
             let persisted = self.persist(writer, dir.as_ref());
             writer.poisoned |= persisted.is_err();
@@ -159,12 +160,12 @@ impl Journal {
     }
 
     /// Is the batch too large for a record, or would it make the log so long that a snapshot were due at once?
-    fn belongs_in_snapshot(&self, writer: &Writer, ops: &Ops) -> bool {
-        let ops_len = ops.as_bytes().len();
+    fn belongs_in_snapshot(&self, writer: &Writer, batch: &Batch) -> bool {
+        let ops_len = batch.ops().as_bytes().len();
         let log_len = writer.tail.as_ref().map_or(0, |tail| tail.end);
         let (snapshot_len, _) = self.read().lens();
         let limit = self.policy.min_log_bytes.max(snapshot_len / SNAPSHOT_SHARE);
-        ops_len > MAX_BATCH_LEN || log_len + ops_len as u64 > limit
+        batch.is_spilled() || ops_len > MAX_BATCH_LEN || log_len + ops_len as u64 > limit
     }
 
     /// Writes the encoded batch to the log.
@@ -196,7 +197,7 @@ impl Journal {
     }
 
     /// Writes a snapshot of the state with a batch applied, and goes on from there.
-    pub(super) fn snapshot_locked(&self, writer: &mut Writer, dir: &dyn Dir, ops: &Ops) -> Result<(), StoreError> {
+    pub(super) fn snapshot_locked(&self, writer: &mut Writer, dir: &dyn Dir, batch: &Batch) -> Result<(), StoreError> {
         if writer.poisoned {
             return Err(StoreError::Poisoned);
         }
@@ -204,8 +205,8 @@ impl Journal {
         writer.log = None;
         let written = {
             let state = self.read();
-            let lsn = state.lsn() + u64::from(!ops.is_empty());
-            snapshot::write(dir, &self.repo, &state, lsn, ops)
+            let lsn = state.lsn() + u64::from(!batch.is_empty());
+            snapshot::write(dir, &self.repo, &state, lsn, batch)
         };
         let recovered = written.and_then(|()| recover::recover(dir, &self.repo));
         writer.poisoned |= recovered.is_err();
