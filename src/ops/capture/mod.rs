@@ -366,6 +366,10 @@ fn settle_all(
             settle(area, row, content, all, &mut looked.capture)?;
         }
     }
+    drop(parts);
+    if in_parts {
+        memory::give_back();
+    }
     Ok(())
 }
 

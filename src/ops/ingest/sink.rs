@@ -22,6 +22,10 @@ use crate::store::objects::{ObjectStore, OldBlock};
 use crate::store::pending::{Batch, Counterpart};
 use crate::transform::cutter::Part;
 
+/// A layer is sealed when it has so many objects for each path that may be in memory: an object takes some 100 bytes until then, a
+/// path ten times as much while it is read.
+const OBJECTS_PER_PATH: usize = 2;
+
 /// New layers, being written and written.
 pub struct Sink<'a> {
     repo: &'a Repository,
@@ -157,7 +161,11 @@ impl<'a> Sink<'a> {
         older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
         let base = self.base(older);
-        if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
+        let settings = self.repo.settings();
+        let most = settings.paths_at_once.saturating_mul(OBJECTS_PER_PATH);
+        let is_full =
+            |writer: &LayerWriter| writer.plain_bytes() >= settings.layer_len || writer.object_count() >= most;
+        if self.writer.as_ref().is_some_and(is_full) {
             self.seal_in_background()?;
         }
         let writer = match &mut self.writer {
