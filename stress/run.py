@@ -4,10 +4,11 @@
     stress/run.py NAME... --data DIR [--against git,restic,borg,bupstash] [--write-report]
 
 kernel, small-files, many-files, million-files, large-file, sparse, mixed, media: the steps of `stress/compare.py`, beside the
-rivals that are installed. model, versions: `stress/storage.py`. bundle, checkpoints: the scripts of these names. endurance,
-agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirements`. Each makes or fetches its own data with a
-fixed seed and compares what comes back with it before a time counts. Each leaves numbers, a table and a plot in target/stress/
-(model and versions as `storage`, rates as `requirements` without a plot); `storage` and `bundle` have pages of their own.
+rivals that are installed. model, versions: `stress/storage.py`. memory, bundle, checkpoints: the scripts of these names.
+endurance, agents, crash, slow-fs: `stress/endure.py`. rates: `cargo bench --bench requirements`. Each makes or fetches its own
+data with a fixed seed and compares what comes back with it before a time counts. Each leaves numbers, a table and a plot in
+target/stress/ (model and versions as `storage`, rates as `requirements` without a plot); `storage` and `bundle` have pages of
+their own.
 
 With --write-report, the sections of docs/benchmarks/README.md whose runs are in target/stress/ are written anew; the others stay as
 they are, each with its day.
@@ -44,7 +45,7 @@ STORED = {"model": "weights", "versions": "kernel,wheels,weights,media,database"
 ENDURED = ("endurance", "agents", "crash", "slow-fs")
 # Of a bench of this project, and the file that it leaves.
 RATES, RATES_FILE = "rates", "requirements"
-NAMES = [RATES, *COMPARED, *STORED, "bundle", "checkpoints", *ENDURED]
+NAMES = [RATES, *COMPARED, *STORED, "memory", "bundle", "checkpoints", *ENDURED]
 
 
 def command(name, args):
@@ -67,6 +68,8 @@ def script_of(name, args):
         return ["storage.py", *data, "--cases", STORED[name], "--against", ",".join(args.against)]
     if name in ENDURED:
         return ["endure.py", name, *data]
+    if name == "memory":
+        return ["memory.py", *data, *(["--k1", args.k1] if args.k1 else [])]
     return [f"{name}.py", *data]
 
 

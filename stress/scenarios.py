@@ -95,13 +95,14 @@ def text_tree(folder, count, shortest, longest):
 # 0.7 GB in several thousand files that hardly shrink.
 MEDIA_PACKAGE = "supertuxkart-data"
 
+MILLION = (1_000_000, 100, 1000)
 # 20,000 files are about 524 MB, 100,000 about the same, 1,000,000 about 550 MB.
 SCENARIOS = {
     "kernel": kernel,
     "large": large,
     "small20k": small(20_000, 1000, 51_400),
     "small100k": small(100_000, 500, 10_000),
-    "small1m": small(1_000_000, 100, 1000),
+    "small1m": small(*MILLION),
     "sparse50g": sparse,
     "mixed": mixed,
     "media": media,

@@ -245,7 +245,9 @@ fn edit_and_commit(app: &App, story: &Story<'_>, measured: &mut Measured, copy: 
     let options =
         diff::Options { old: side("HEAD~1"), new: side("HEAD"), paths: Vec::new(), content: true, context_lines: 1 };
     let changed = diff::diff(&copy, &options, app.monitor())?;
-    story.say(changes::diff(&changed, &DiffStyle { stat: false, name_only: false }, app.paint).trim_end())?;
+    let style = DiffStyle { stat: false, name_only: false };
+    let shown: String = changed.files.iter().map(|file| changes::diff(file, &style, app.paint)).collect();
+    story.say(shown.trim_end())?;
     story.step("digstore stats --all")?;
     let counted = stats::stats(&copy, &stats::Options { all: true }, app.monitor())?;
     measured.dedup_ratio = counted.dedup_ratio;

@@ -74,23 +74,14 @@ struct Changes {
     /// file must not stand above what was in a folder of its name.
     gone: Vec<(RepoPath, StagedEntry)>,
     /// The others.
-    found: Worklist<Box<Change>>,
+    found: Worklist<Box<Known>>,
 }
 
-/// A path that does not look as it was recorded.
-struct Change {
+/// A link or folder that does not look as it was recorded: known without reading content.
+struct Known {
     path: RepoPath,
-    /// What was recorded.
-    staged: Option<StagedEntry>,
-    /// What it is now.
-    now: Now,
-}
-
-enum Now {
-    /// A file of this length, to be read.
-    File(u64),
-    /// Link or folder: known without reading content.
-    Known(StagedNode, Stat),
+    node: StagedNode,
+    stat: Stat,
 }
 
 /// Stages what the paths hold now.
@@ -114,7 +105,7 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
         return Err(Error::Interrupted);
     }
     if options.dry_run {
-        return preview(changes, outcome);
+        return preview(repo, changes, outcome);
     }
     let mut gone = Gone::default();
     for (path, staged) in &changes.gone {
@@ -124,26 +115,24 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
     let generation = refs::generation(&repo.journal().read())? + 1;
     let bands = BandPaths::new(repo.work());
     let mut staging = Staging { repo, head: &head, generation, bands, gone, ops: listed.into(), outcome };
-    let len = |change: &Change| if let Now::File(len) = change.now { Some(len) } else { None };
-    ingest::begin(
-        monitor,
-        changes.found.new_lens().chain(changes.found.others().iter().filter_map(|change| len(change))),
-    );
+    ingest::begin(monitor, changes.found.file_lens());
     let staged = staging.store_all(lock, changes, monitor);
     monitor.end();
     staged?;
     Ok(staging.outcome)
 }
 
-fn preview(changes: Changes, mut outcome: Outcome) -> Result<Outcome> {
+fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome) -> Result<Outcome> {
+    let state = repo.journal().read();
     outcome.deleted.extend(changes.gone.into_iter().map(|(path, _)| path));
     let mut parts = changes.found.into_parts(usize::MAX);
     for work in parts.next()?.into_iter().flatten() {
-        match work {
-            Work::NewFile(path, _) => outcome.added.push(path),
-            Work::Other(change) if change.staged.is_none() => outcome.added.push(change.path),
-            Work::Other(change) => outcome.modified.push(change.path),
-        }
+        let path = match work {
+            Work::Plain(path, _) => path,
+            Work::Other(known) => known.path,
+        };
+        let list = if staging::is_tracked(&state, &path)? { &mut outcome.modified } else { &mut outcome.added };
+        list.push(path);
     }
     Ok(outcome)
 }
@@ -211,38 +200,38 @@ impl Changes {
         match (pair.disk, pair.staged) {
             (None, None) => {}
             (None, Some(staged)) => self.gone.push((pair.path, staged)),
-            (Some(stat), staged) => match now(&pair.path, stat, folders, outcome) {
-                Ok(Some(Now::File(len))) if staged.is_none() => self.found.push_new_file(&pair.path, len),
-                Ok(Some(now)) => self.found.push(Box::new(Change { path: pair.path, staged, now })),
-                // A tracked file that became a device is gone as far as its content goes.
-                Ok(None) => self.gone.extend(staged.map(|staged| (pair.path, staged))),
-                Err(error) => {
-                    monitor.problem(&format!("cannot read the link {}: {error}", pair.path));
-                    outcome.unreadable += 1;
+            (Some(stat), staged) => {
+                let path = pair.path;
+                match stat.kind {
+                    FileKind::File => {
+                        outcome.hard_links += u64::from(stat.links > 1);
+                        self.found.push_plain(&path, Some(stat.len));
+                    }
+                    FileKind::Dir => self.found.push(Box::new(Known { path, node: StagedNode::Dir, stat })),
+                    FileKind::Symlink => match read_link(folders, &path) {
+                        Ok(target) => {
+                            let node = StagedNode::Symlink { target };
+                            self.found.push(Box::new(Known { path, node, stat }));
+                        }
+                        Err(error) => {
+                            monitor.problem(&format!("cannot read the link {path}: {error}"));
+                            outcome.unreadable += 1;
+                        }
+                    },
+                    FileKind::Other => {
+                        outcome.special_files += 1;
+                        // A tracked file that became a device is gone as far as its content goes.
+                        self.gone.extend(staged.map(|staged| (path, staged)));
+                    }
                 }
-            },
+            }
         }
     }
 }
 
-/// What is at a path; none if it cannot be stored.
-fn now(path: &RepoPath, stat: Stat, folders: &mut Folders, outcome: &mut Outcome) -> io::Result<Option<Now>> {
-    Ok(Some(match stat.kind {
-        FileKind::File => {
-            outcome.hard_links += u64::from(stat.links > 1);
-            Now::File(stat.len)
-        }
-        FileKind::Dir => Now::Known(StagedNode::Dir, stat),
-        FileKind::Symlink => {
-            let dir = folders.open_parent(path, IfAbsent::Fail)?;
-            let target = dir.read_link(OsStr::from_bytes(path.file_name()))?.into_vec();
-            Now::Known(StagedNode::Symlink { target }, stat)
-        }
-        FileKind::Other => {
-            outcome.special_files += 1;
-            return Ok(None);
-        }
-    }))
+fn read_link(folders: &mut Folders, path: &RepoPath) -> io::Result<Vec<u8>> {
+    let dir = folders.open_parent(path, IfAbsent::Fail)?;
+    Ok(dir.read_link(OsStr::from_bytes(path.file_name()))?.into_vec())
 }
 
 /// The batch being made.
@@ -284,33 +273,37 @@ impl Staging<'_> {
     }
 
     /// Stores changes, and puts what is to be recorded into the batch. A file's path goes on to its source.
-    fn store(&mut self, mut part: Vec<Work<Box<Change>>>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
-        let sources = part.iter_mut().filter_map(|work| {
-            let (path, len, staged) = match work {
-                Work::NewFile(path, len) => (path, *len, None),
-                Work::Other(change) => match change.now {
-                    Now::File(len) => (&mut change.path, len, change.staged.as_ref()),
-                    Now::Known(..) => return None,
-                },
-            };
-            Some(Source::new(std::mem::take(path), len, staged, &mut self.bands).or_like(&self.gone))
-        });
-        let sources = Arc::new(sources.collect());
-        let files = ingest_part(self.repo, &sources, sink, monitor)?.files;
-        let mut files = Arc::unwrap_or_clone(sources).into_iter().zip(files);
-        for work in part {
-            let mut staged = None;
-            if let Work::Other(change) = work {
-                staged = change.staged;
-                if let Now::Known(node, stat) = change.now {
-                    self.record(change.path, staged.as_ref(), node, &stat, is_racy(&stat, clock::now()));
-                    continue;
-                }
+    fn store(&mut self, mut part: Vec<Work<Box<Known>>>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        let repo = self.repo;
+        let state = repo.journal().read();
+        let recorded = |path: &RepoPath| -> Result<Option<Box<StagedEntry>>> {
+            let entry = staging::get(&state, path)?;
+            Ok(entry.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new))
+        };
+        let (mut sources, mut staged) = (Vec::new(), Vec::new());
+        for work in &mut part {
+            if let Work::Plain(path, len) = work {
+                let known = recorded(path)?;
+                let source = Source::new(std::mem::take(path), len.unwrap_or(0), known.as_deref(), &mut self.bands);
+                sources.push(source.or_like(&self.gone));
+                staged.push(known);
             }
-            match files.next() {
-                Some((source, Ok(captured))) => self.file(source.path, staged.as_ref(), captured),
-                Some((_, Err(why))) => self.failed(&why, monitor),
-                None => {}
+        }
+        let sources = Arc::new(sources);
+        let files = ingest_part(self.repo, &sources, sink, monitor)?.files;
+        let mut files = Arc::unwrap_or_clone(sources).into_iter().zip(staged).zip(files);
+        for work in part {
+            match work {
+                Work::Other(known) => {
+                    let Known { path, node, stat } = *known;
+                    let staged = recorded(&path)?;
+                    self.record(path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
+                }
+                Work::Plain(..) => match files.next() {
+                    Some(((source, staged), Ok(captured))) => self.file(source.path, staged.as_deref(), captured),
+                    Some((_, Err(why))) => self.failed(&why, monitor),
+                    None => {}
+                },
             }
         }
         Ok(())

@@ -28,12 +28,17 @@ pub struct Outcome {
 
 /// Shows a commit.
 pub fn show(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let (commit, sides) = find(repo, options)?;
+    Ok(Outcome { commit, diff: diff::diff(repo, &sides, monitor)? })
+}
+
+/// The commit itself, and what is to be compared to see what it changed.
+pub fn find(repo: &Repository, options: &Options) -> Result<(LogEntry, diff::Options)> {
     let id = repo.resolve(options.revision.as_deref().unwrap_or("HEAD"))?;
     let commit = repo.objects().commit(&id)?;
     let old = commit.parents.first().map_or(Side::Empty, |parent| Side::Commit(*parent));
     let sides = diff::Options { content: options.content, ..diff::Options::new(old, Side::Commit(id)) };
-    let diff = diff::diff(repo, &sides, monitor)?;
-    Ok(Outcome { commit: RefNames::read(repo)?.entry(id, commit), diff })
+    Ok((RefNames::read(repo)?.entry(id, commit), sides))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What is to be done about a work tree, path by path. Mostly that is to read files of which nothing is known, and there may be
-//! a million of them: each takes its path and a few bytes.
+//! What is to be done about a work tree, path by path. There may be a million of them: of most, whatever is needed besides can be
+//! looked up when their turn comes, and until then each takes its path and a few bytes.
 
 use std::vec::IntoIter;
 
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 /// Work in order.
 #[derive(Debug)]
 pub struct Worklist<T> {
-    /// For each piece a path and a file's length; an empty path stands for the next of the others.
+    /// For each piece a path, and 0 or one more than a file's length; an empty path stands for the next of the others.
     bytes: Vec<u8>,
     others: Vec<T>,
     count: usize,
@@ -20,8 +20,8 @@ pub struct Worklist<T> {
 /// A piece of work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Work<T> {
-    /// A file of which nothing is known, and its length.
-    NewFile(RepoPath, u64),
+    /// A path; if it is a file to be read, its length.
+    Plain(RepoPath, Option<u64>),
     /// Anything else.
     Other(T),
 }
@@ -33,10 +33,10 @@ impl<T> Default for Worklist<T> {
 }
 
 impl<T> Worklist<T> {
-    /// Adds a file of which nothing is known. It is not the root.
-    pub fn push_new_file(&mut self, path: &RepoPath, len: u64) {
+    /// Adds a path that is not the root. Of a file to be read it takes the length.
+    pub fn push_plain(&mut self, path: &RepoPath, len: Option<u64>) {
         put_bytes(&mut self.bytes, path.as_bytes());
-        put_varint(&mut self.bytes, len);
+        put_varint(&mut self.bytes, len.map_or(0, |len| len.saturating_add(1)));
         self.count += 1;
     }
 
@@ -57,18 +57,15 @@ impl<T> Worklist<T> {
         self.count == 0
     }
 
-    /// All but the new files.
+    /// All that are not plain.
     pub fn others(&self) -> &[T] {
         &self.others
     }
 
-    /// The lengths of the new files.
-    pub fn new_lens(&self) -> impl Iterator<Item = u64> {
+    /// The lengths of the files to be read.
+    pub fn file_lens(&self) -> impl Iterator<Item = u64> {
         let mut reader = ByteReader::new("a list of work", &self.bytes);
-        std::iter::from_fn(move || {
-            (reader.remaining() > 0).then(|| next(&mut reader).ok().flatten().map(|(_, len)| len))
-        })
-        .flatten()
+        std::iter::repeat_with(move || next(&mut reader).ok().flatten()).take(self.count).filter_map(|plain| plain?.1)
     }
 
     /// Goes through it, some at a time.
@@ -98,7 +95,7 @@ impl<T> Parts<T> {
         let mut part = Vec::with_capacity(count);
         for _ in 0..count {
             part.push(match next(&mut reader).map_err(|error| StoreError::Internal(error.to_string()))? {
-                Some((path, len)) => Work::NewFile(RepoPath::parse(path)?, len),
+                Some((path, len)) => Work::Plain(RepoPath::parse(path)?, len),
                 None => Work::Other(self.others.next().ok_or_else(|| StoreError::Internal("no work left".to_owned()))?),
             });
         }
@@ -108,10 +105,13 @@ impl<T> Parts<T> {
     }
 }
 
-/// The next path and length; none if it is one of the others.
-fn next<'a>(reader: &mut ByteReader<'a>) -> std::result::Result<Option<(&'a [u8], u64)>, DecodeError> {
+/// A path and perhaps a length.
+type Plain<'a> = (&'a [u8], Option<u64>);
+
+/// The next plain piece of work; none if it is one of the others.
+fn next<'a>(reader: &mut ByteReader<'a>) -> std::result::Result<Option<Plain<'a>>, DecodeError> {
     let path = reader.bytes(usize::MAX)?;
-    if path.is_empty() { Ok(None) } else { Ok(Some((path, reader.varint()?))) }
+    Ok(if path.is_empty() { None } else { Some((path, reader.varint()?.checked_sub(1))) })
 }
 
 #[cfg(test)]
@@ -122,14 +122,15 @@ mod tests {
     fn work_comes_out_in_parts_as_it_went_in() {
         let path = |number: u64| RepoPath::parse(format!("folder/{number}").as_bytes()).unwrap();
         for (count, at_once) in [(0u64, 3usize), (1, 1), (7, 3), (9, 3), (5, 100), (4, 0)] {
+            let is_other = |number: &u64| number % 4 == 1;
+            let len = |number: u64| (number % 4 > 1).then_some(number << 30);
             let mut list = Worklist::default();
             for number in 0..count {
-                if number % 3 == 1 { list.push(number) } else { list.push_new_file(&path(number), number << 30) }
+                if is_other(&number) { list.push(number) } else { list.push_plain(&path(number), len(number)) }
             }
             assert_eq!((list.len() as u64, list.is_empty()), (count, count == 0));
-            let is_other = |number: &u64| number % 3 == 1;
             assert!(list.others().iter().copied().eq((0..count).filter(is_other)));
-            assert!(list.new_lens().eq((0..count).filter(|number| !is_other(number)).map(|number| number << 30)));
+            assert!(list.file_lens().eq((0..count).filter_map(len)));
             let mut parts = list.into_parts(at_once);
             let mut all = Vec::new();
             while let Some(part) = parts.next().unwrap() {
@@ -137,7 +138,7 @@ mod tests {
                 all.extend(part);
             }
             let work = |number| {
-                if is_other(&number) { Work::Other(number) } else { Work::NewFile(path(number), number << 30) }
+                if is_other(&number) { Work::Other(number) } else { Work::Plain(path(number), len(number)) }
             };
             assert!(all.into_iter().eq((0..count).map(work)));
         }

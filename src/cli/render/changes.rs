@@ -6,7 +6,7 @@ use std::fmt::Write;
 use digstore::base::size::ByteSize;
 use digstore::model::path::RepoPath;
 use digstore::ops::compare::WorkChange;
-use digstore::ops::diff::{self, FileDiff};
+use digstore::ops::diff::FileDiff;
 use digstore::ops::status::{self, StagedChange};
 use digstore::ops::{add, checkout};
 
@@ -94,24 +94,39 @@ pub fn status_short(outcome: &status::Outcome, at: &Opened, paint: Paint) -> Str
     lines.iter().map(line).collect()
 }
 
-pub fn diff(outcome: &diff::Outcome, style: &DiffStyle, paint: Paint) -> String {
-    let mut text = String::new();
-    for file in &outcome.files {
-        if style.name_only {
-            let _ = writeln!(text, "{}", file.path);
-        } else if style.stat {
-            text.push_str(&diff_stat(file, paint));
-        } else {
-            text.push_str(&diff_file(file, paint));
-        }
+pub fn diff(file: &FileDiff, style: &DiffStyle, paint: Paint) -> String {
+    if style.name_only {
+        format!("{}\n", file.path)
+    } else if style.stat {
+        diff_stat(file, paint)
+    } else {
+        diff_file(file, paint)
     }
-    if style.stat && !outcome.files.is_empty() {
-        let sum = |lines: fn(&FileDiff) -> Option<u64>| outcome.files.iter().filter_map(lines).sum::<u64>();
-        let (added, removed) = (sum(|file| file.added_lines), sum(|file| file.removed_lines));
-        let files = count(outcome.files.len() as u64, "file");
-        let _ = writeln!(text, "{files} changed, {} added, {} removed", count(added, "line"), count(removed, "line"));
+}
+
+/// What is said at the end of a list of differences.
+#[derive(Default)]
+pub struct DiffTotal {
+    files: u64,
+    added: u64,
+    removed: u64,
+}
+
+impl DiffTotal {
+    pub fn count(&mut self, file: &FileDiff) {
+        self.files += 1;
+        self.added += file.added_lines.unwrap_or(0);
+        self.removed += file.removed_lines.unwrap_or(0);
     }
-    text
+
+    pub fn text(&self) -> String {
+        let (added, removed) = (count(self.added, "line"), count(self.removed, "line"));
+        format!("{} changed, {added} added, {removed} removed\n", count(self.files, "file"))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
 }
 
 fn sizes(file: &FileDiff) -> String {

@@ -4,10 +4,9 @@ use std::fmt::Write;
 
 use digstore::ops::log::LogEntry;
 use digstore::ops::ls::{self, LsEntry};
-use digstore::ops::{commit, refs, show};
+use digstore::ops::{commit, refs};
 
-use super::{Paint, changes, count, printable, time};
-use crate::cli::args::history::DiffStyle;
+use super::{Paint, count, printable, time};
 
 /// Who, when and why.
 pub fn entry(entry: &LogEntry, oneline: bool, paint: Paint) -> String {
@@ -33,8 +32,8 @@ pub fn log(entries: &[LogEntry], oneline: bool, paint: Paint) -> String {
     entries.iter().map(|one| entry(one, oneline, paint)).collect::<Vec<_>>().join(separator)
 }
 
-pub fn show(outcome: &show::Outcome, style: &DiffStyle, paint: Paint) -> String {
-    format!("{}\n{}", entry(&outcome.commit, false, paint), changes::diff(&outcome.diff, style, paint))
+pub fn show(commit: &LogEntry, paint: Paint) -> String {
+    format!("{}\n", entry(commit, false, paint))
 }
 
 pub fn commit(outcome: &commit::Outcome, subject: &str, paint: Paint) -> String {

@@ -9,7 +9,7 @@ use digstore::ops::{Error, bundle, diff, session};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::history::needs_content;
+use super::history::{differences, needs_content};
 use super::{Done, unless_quiet};
 use crate::cli::app::{App, Opened, Report};
 use crate::cli::args::checkpoint::{
@@ -18,7 +18,7 @@ use crate::cli::args::checkpoint::{
 };
 use crate::cli::args::parse::marked_checkpoint;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::render::{bundle as render_bundle, changes, checkpoint as render, count, grouped};
+use crate::cli::render::{bundle as render_bundle, checkpoint as render, count, grouped};
 
 /// Checkpoints that a list shows unless more are wanted.
 const LISTED: usize = 20;
@@ -183,9 +183,7 @@ fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
         content: needs_content(app, &args.style),
         context_lines: args.unified,
     };
-    let outcome = diff::diff(&at.repo, &options, app.monitor())?;
-    let text = changes::diff(&outcome, &args.style, app.paint);
-    Ok(Report::new(&outcome, text))
+    differences(app, &at.repo, &options, &args.style)
 }
 
 /// The bundle that one of the checkpoints is of.

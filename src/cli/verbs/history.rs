@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use data_encoding::BASE64;
 use digstore::ops::{cat, diff, export, log, ls, refs, show};
+use digstore::repo::Repository;
 use digstore::store::refs::RefKind;
 use serde_json::json;
 
@@ -32,9 +33,35 @@ pub fn needs_content(app: &App, style: &DiffStyle) -> bool {
 pub fn show(app: &App, args: ShowArgs) -> Done {
     let at = app.open()?;
     let options = show::Options { revision: Some(args.revision), content: needs_content(app, &args.style) };
-    let outcome = show::show(&at.repo, &options, app.monitor())?;
-    let text = history::show(&outcome, &args.style, app.paint);
-    Ok(Report::new(&outcome, text))
+    if app.global.json {
+        return Ok(Report::new(&show::show(&at.repo, &options, app.monitor())?, String::new()));
+    }
+    let (commit, sides) = show::find(&at.repo, &options)?;
+    app.print(history::show(&commit, app.paint).as_bytes())?;
+    differences(app, &at.repo, &sides, &args.style)
+}
+
+/// Shows what differs as it is found: all of it may be longer than memory.
+pub fn differences(app: &App, repo: &Repository, options: &diff::Options, style: &DiffStyle) -> Done {
+    if app.global.json {
+        return Ok(Report::new(&diff::diff(repo, options, app.monitor())?, String::new()));
+    }
+    let (mut printed, mut total) = (Ok(()), changes::DiffTotal::default());
+    let found = diff::diff_each(repo, options, app.monitor(), &mut |file| {
+        total.count(&file);
+        if printed.is_ok() {
+            printed = app.print(changes::diff(&file, style, app.paint).as_bytes());
+        }
+        if printed.is_err() {
+            app.progress.cancel();
+        }
+    });
+    printed?;
+    found?;
+    if style.stat && !total.is_empty() {
+        app.print(total.text().as_bytes())?;
+    }
+    Ok(Report::printed())
 }
 
 pub fn diff(app: &App, args: &DiffArgs) -> Done {
@@ -55,9 +82,7 @@ pub fn diff(app: &App, args: &DiffArgs) -> Done {
     };
     let content = needs_content(app, &args.style);
     let options = diff::Options { old, new, paths, content, context_lines: args.unified };
-    let outcome = diff::diff(&at.repo, &options, app.monitor())?;
-    let text = changes::diff(&outcome, &args.style, app.paint);
-    Ok(Report::new(&outcome, text))
+    differences(app, &at.repo, &options, &args.style)
 }
 
 pub fn export(app: &App, args: &ExportArgs) -> Done {

@@ -34,13 +34,30 @@ pub struct Row {
     pub now: Now,
 }
 
-impl From<Work<Box<Row>>> for Row {
-    fn from(work: Work<Box<Row>>) -> Self {
-        match work {
-            Work::NewFile(path, len) => Self { path, old: None, work: None, staged: None, now: Now::Read(len) },
-            Work::Other(row) => *row,
-        }
+impl Row {
+    /// A row as it was found. What is recorded of a path that is as it was, or of a file to be read, is looked up again: it takes ten
+    /// times as much memory as the path.
+    pub fn found(state: &State, area: &Area, work: Work<Box<Self>>) -> Result<Self> {
+        let (path, len) = match work {
+            Work::Other(row) => return Ok(*row),
+            Work::Plain(path, len) => (path, len),
+        };
+        let work = worktable::get(state, area, &path)?.map(Box::new);
+        let staged = staging::get(state, &path)?.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new);
+        let old = stored(area, work.as_deref(), staged.as_deref()).cloned().map(Box::new);
+        let now = match (len, &old) {
+            (Some(len), _) => Now::Read(len),
+            (None, Some(old)) => Now::Known(old.clone()),
+            (None, None) => Now::Gone,
+        };
+        Ok(Self { path, old, work, staged, now })
     }
+}
+
+/// What a path was when the area was last stored.
+fn stored<'a>(area: &Area, work: Option<&'a StagedEntry>, staged: Option<&'a StagedEntry>) -> Option<&'a StagedEntry> {
+    let beside = staged.filter(|_| *area == Area::WorkTree);
+    work.or(beside).filter(|entry| entry.node != StagedNode::Deleted)
 }
 
 /// What a path is now.
@@ -117,8 +134,7 @@ impl Finder<'_> {
         let work_entry = work.map(|entry| entry.decode()).transpose()?.map(Box::new);
         let staged_entry = staged.map(|entry| entry.decode()).transpose()?;
         let staged_entry = staged_entry.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new);
-        let beside = staged_entry.as_ref().filter(|_| *self.area == Area::WorkTree);
-        let stored = work_entry.as_ref().or(beside).filter(|entry| entry.node != StagedNode::Deleted);
+        let stored = stored(self.area, work_entry.as_deref(), staged_entry.as_deref());
         let proves = |entry: &StagedEntry, stat: &Stat| {
             !(self.paranoid && stat.kind == FileKind::File) && entry.looks_like(stat)
         };
@@ -127,15 +143,14 @@ impl Finder<'_> {
         {
             self.capture.unchanged += 1;
             if self.all {
-                let (old, now) = (Some(stored.clone()), Now::Known(stored.clone()));
-                self.rows.push(Box::new(Row { path: path(disk)?, old, work: work_entry, staged: staged_entry, now }));
+                self.rows.push_plain(&path(disk)?, None);
             }
             return Ok(());
         }
         if stored.is_none() && stat.is_none() {
             return Ok(());
         }
-        let (old, path) = (stored.cloned(), path(disk)?);
+        let (old, path) = (stored.cloned().map(Box::new), path(disk)?);
         let now = match stat {
             None if found.hides(&path) => Now::Unreadable,
             None => Now::Gone,
@@ -146,7 +161,7 @@ impl Finder<'_> {
             },
         };
         match now {
-            Now::Read(len) if work_entry.is_none() && staged_entry.is_none() => self.rows.push_new_file(&path, len),
+            Now::Read(len) => self.rows.push_plain(&path, Some(len)),
             now => self.rows.push(Box::new(Row { path, old, work: work_entry, staged: staged_entry, now })),
         }
         Ok(())

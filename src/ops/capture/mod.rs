@@ -338,7 +338,7 @@ fn settle_all(
         gone.add(&row.path, row.old.as_deref());
     }
     let len = |row: &Row| if let Now::Read(len) = row.now { Some(len) } else { None };
-    ingest::begin(monitor, rows.new_lens().chain(rows.others().iter().filter_map(|row| len(row))));
+    ingest::begin(monitor, rows.file_lens());
     let at_once = repo.settings().paths_at_once;
     let in_parts = rows.len() > at_once;
     let mut parts = rows.into_parts(at_once);
@@ -347,7 +347,9 @@ fn settle_all(
         if in_parts {
             memory::give_back();
         }
-        let rows: Vec<Row> = part.into_iter().map(Row::from).collect();
+        let state = repo.journal().read();
+        let rows = part.into_iter().map(|work| Row::found(&state, area, work)).collect::<Result<Vec<_>>>()?;
+        drop(state);
         let mut source = |row: &Row| {
             let source = Source::new(row.path.clone(), len(row)?, row.old.as_deref(), &mut bands);
             Some(source.or_like(&gone))

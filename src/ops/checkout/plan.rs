@@ -77,6 +77,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Adds a file or link to be made where there is nothing.
+    pub fn add_new(&mut self, path: &RepoPath, entry: &Entry) {
+        self.new_bytes += if let Node::File { len, .. } = entry.node { len } else { 0 };
+        self.new_files.push(path, &as_staged(entry));
+    }
+
     /// Names of one file that change together must not look changed because the other one was.
     pub fn allow_for_hard_links(&mut self) {
         let mut inodes: HashMap<u64, u32> = HashMap::new();
@@ -419,8 +425,7 @@ impl Planner<'_> {
                 }
                 let expect = if in_the_way.is_some() { Expect::Absent } else { expect };
                 if kind.is_none() {
-                    self.plan.new_bytes += if let Node::File { len, .. } = target.node { len } else { 0 };
-                    return self.plan.new_files.push(&path, &as_staged(&target));
+                    return self.plan.add_new(&path, &target);
                 }
                 self.plan.writes.push(FileWrite { path, meta: target.meta, node: target.node, expect });
             }

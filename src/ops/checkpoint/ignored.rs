@@ -23,9 +23,10 @@ pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
     let goes: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).collect();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let absent = plan.writes.iter().filter(|file| file.expect == Expect::Absent).map(|file| &file.path);
-    let new_folders = plan.folders.iter();
+    let new = plan.new_files.entries().map_while(|entry| entry.path().ok());
     let mut found = Vec::new();
-    for path in absent.chain(new_folders).filter(|path| !goes.contains(path)) {
+    for path in new.chain(absent.chain(&plan.folders).cloned()).filter(|path| !goes.contains(path)) {
+        let path = &path;
         let name = OsStr::from_bytes(path.file_name());
         let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
         let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);

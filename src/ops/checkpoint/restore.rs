@@ -1,6 +1,6 @@
 //! `checkpoint restore`: the work tree, or a bundle, as a checkpoint has it, after what is there now was saved.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use serde::Serialize;
 
 use super::create::save;
@@ -149,8 +149,8 @@ pub fn replace(
     }
     let kept = if *area == Area::WorkTree { left_out(repo, &then, &changes)? } else { HashSet::new() };
     changes.retain(|change| !kept.contains(&change.path));
-    let looks = Looks::of(repo, area, &changes)?;
-    let mut plan = plan(changes, &looks);
+    let looks = Looks { repo, area };
+    let mut plan = plan(changes, &looks)?;
     plan.clones = clones(repo, area, request.number)?;
     plan.leftovers = saved.leftovers.into_iter().filter(|(path, _)| scopes.contains(path)).collect();
     let in_the_way = in_the_way(repo, &plan);
@@ -160,9 +160,9 @@ pub fn replace(
     let mut ops = repo.batch();
     ops.extend(ops_before);
     // Before those of what is written: it may stand where something else was removed.
-    ops.extend(looks.ops_beside(&plan));
+    looks.ops_beside(&plan, &mut ops)?;
     let done = carry_out(repo, &mut plan, request.set_times, monitor, &mut |file, written| {
-        Ok(looks.op_of(&file, &written).map_or(Ok(()), |op| ops.record(op))?)
+        Ok(looks.op_of(&file, &written)?.map_or(Ok(()), |op| ops.record(op))?)
     })?;
     let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
     let is_whole = whole && done.failed == 0;
@@ -198,45 +198,40 @@ fn clones(repo: &Repository, area: &Area, number: u64) -> Result<Option<Clones>>
     Ok(Some(Clones { dir, of: path.join(BANDS_NAME.as_bytes())? }))
 }
 
-/// What is recorded of the paths that change.
+/// What is recorded of paths. Nothing of it changes while the lock is held, so it is looked up when it is needed.
 struct Looks<'a> {
+    repo: &'a Repository,
     area: &'a Area,
-    work: HashMap<RepoPath, StagedEntry>,
-    staged: HashMap<RepoPath, StagedEntry>,
 }
 
-impl<'a> Looks<'a> {
-    fn of(repo: &Repository, area: &'a Area, changes: &[TreeChange]) -> Result<Self> {
-        let state = repo.journal().read();
-        let mut looks = Self { area, work: HashMap::new(), staged: HashMap::new() };
-        for TreeChange { path, .. } in changes {
-            if let Some(entry) = worktable::get(&state, area, path)? {
-                looks.work.insert(path.clone(), entry);
-            }
-            if let Some(entry) = staging::get(&state, path)?.filter(|entry| entry.node != StagedNode::Deleted) {
-                looks.staged.insert(path.clone(), entry);
-            }
-        }
-        Ok(looks)
+impl Looks<'_> {
+    fn work(&self, path: &RepoPath) -> Result<Option<StagedEntry>> {
+        Ok(worktable::get(&self.repo.journal().read(), self.area, path)?)
+    }
+
+    fn staged(&self, path: &RepoPath) -> Result<Option<StagedEntry>> {
+        let staged = staging::get(&self.repo.journal().read(), path)?;
+        Ok(staged.filter(|entry| entry.node != StagedNode::Deleted))
     }
 
     /// What the file at a path looked like when it was saved.
-    fn seen(&self, path: &RepoPath) -> SeenStat {
-        self.work.get(path).or(self.staged.get(path)).map(|entry| entry.seen).unwrap_or_default()
+    fn seen(&self, path: &RepoPath) -> Result<SeenStat> {
+        let known = self.work(path)?.map_or_else(|| self.staged(path), |work| Ok(Some(work)))?;
+        Ok(known.map(|entry| entry.seen).unwrap_or_default())
     }
 
-    fn op(&self, path: &RepoPath, new: Option<&StagedEntry>) -> Option<Op> {
-        record(self.area, path, new, self.work.get(path), self.staged.get(path))
+    fn op(&self, path: &RepoPath, new: Option<&StagedEntry>) -> Result<Option<Op>> {
+        Ok(record(self.area, path, new, self.work(path)?.as_ref(), self.staged(path)?.as_ref()))
     }
 
     /// What to record of a file that was written. What could not be looks like nothing that is known, and is read by the next
     /// checkpoint.
-    fn op_of(&self, file: &FileWrite, written: &Written) -> Option<Op> {
-        let stat = written.as_ref().ok()?;
+    fn op_of(&self, file: &FileWrite, written: &Written) -> Result<Option<Op>> {
+        let Ok(stat) = written else { return Ok(None) };
         let node = match &file.node {
             Node::File { len, content } => StagedNode::File { len: *len, content: *content },
             Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
-            Node::Dir { .. } => return None,
+            Node::Dir { .. } => return Ok(None),
         };
         let meta = Meta { mode: stat.mode, ..file.meta };
         let racy = is_racy(stat, clock::now());
@@ -245,13 +240,15 @@ impl<'a> Looks<'a> {
     }
 
     /// What to record of the rest of a plan.
-    fn ops_beside(&self, plan: &Plan) -> Vec<Op> {
-        let mut ops: Vec<Op> = plan.removals.iter().filter_map(|(path, _)| self.op(path, None)).collect();
+    fn ops_beside(&self, plan: &Plan, ops: &mut Batch) -> Result<()> {
+        for (path, _) in &plan.removals {
+            self.op(path, None)?.map_or(Ok(()), |op| ops.record(op))?;
+        }
         for (path, entry) in &plan.folder_meta {
             let new = StagedEntry { node: StagedNode::Dir, meta: entry.meta, ..nothing() };
-            ops.extend(self.op(path, Some(&new)));
+            self.op(path, Some(&new))?.map_or(Ok(()), |op| ops.record(op))?;
         }
-        ops
+        Ok(())
     }
 }
 
@@ -264,14 +261,14 @@ fn kind_of(entry: &Entry) -> FileKind {
 }
 
 /// From what differs to what has to be done. The work tree is known to be the old side.
-fn plan(changes: Vec<TreeChange>, looks: &Looks<'_>) -> Plan {
+fn plan(changes: Vec<TreeChange>, looks: &Looks<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
     for TreeChange { path, old, new } in changes {
         let old_kind = old.as_ref().map(kind_of);
         let Some(new) = new else {
             if let Some(kind) = old_kind {
                 if kind != FileKind::Dir {
-                    plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)));
+                    plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)?));
                 }
                 plan.removals.push((path, kind));
             }
@@ -289,12 +286,16 @@ fn plan(changes: Vec<TreeChange>, looks: &Looks<'_>) -> Plan {
             continue;
         }
         let expect = match (old_kind, replaced_kind) {
-            (None, _) | (_, Some(_)) => Expect::Absent,
-            _ => Expect::Seen(looks.seen(&path)),
+            (None, _) => {
+                plan.add_new(&path, &new);
+                continue;
+            }
+            (_, Some(_)) => Expect::Absent,
+            _ => Expect::Seen(looks.seen(&path)?),
         };
         plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
     }
     plan.removals.reverse();
     plan.allow_for_hard_links();
-    plan
+    Ok(plan)
 }

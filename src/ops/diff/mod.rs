@@ -102,20 +102,44 @@ pub struct ChunksInCommon {
 
 /// Compares two states.
 pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let mut files = Vec::new();
+    diff_each(repo, options, monitor, &mut |file| files.push(file))?;
+    Ok(Outcome { files })
+}
+
+/// Compares two states, and hands on what differs in tree order. The text of all of it may be longer than memory: contents of no more than
+/// may be in flight are compared at a time.
+pub fn diff_each(
+    repo: &Repository,
+    options: &Options,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(FileDiff),
+) -> Result<()> {
     let changes = changes(repo, options, monitor)?;
-    let objects = repo.objects();
+    let (objects, most) = (repo.objects(), repo.settings().in_flight_len as u64);
     let describe = |change: &FileChange| {
         if monitor.cancelled() {
             return Err(Error::Interrupted);
         }
         text::describe(repo, &objects, change, options, monitor)
     };
-    let files = if options.content && changes.len() > 1 {
-        repo.pools().cpu().install(|| changes.par_iter().map(describe).collect::<Result<Vec<_>>>())?
-    } else {
-        changes.iter().map(describe).collect::<Result<Vec<_>>>()?
-    };
-    Ok(Outcome { files })
+    let mut rest = changes.as_slice();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let others = rest.iter().skip(1).take_while(|change| {
+            bytes += text::compared_bytes(change);
+            bytes <= most
+        });
+        let (some, later) = rest.split_at(1 + others.count());
+        rest = later;
+        let described = if options.content && some.len() > 1 {
+            repo.pools().cpu().install(|| some.par_iter().map(describe).collect::<Result<Vec<_>>>())?
+        } else {
+            some.iter().map(describe).collect::<Result<Vec<_>>>()?
+        };
+        described.into_iter().for_each(&mut *each);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

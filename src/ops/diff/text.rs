@@ -28,6 +28,12 @@ const BINARY_PROBE_LEN: usize = 8000;
 /// After this time what is left of a file counts as replaced: two long files without a common line take for ever.
 const DIFF_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How much of two versions is read to compare their lines.
+pub(super) fn compared_bytes(change: &FileChange) -> u64 {
+    let lens = change.old.iter().chain(&change.new).filter_map(|version| version.node.len_bytes());
+    lens.filter(|len| *len <= MAX_TEXT_BYTES).sum()
+}
+
 /// Looks into one change.
 pub(super) fn describe(
     repo: &Repository,

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Does `max_memory_usage` hold? Peak memory of each step under a limit, on a tree of the kernel's size and on a million files.
+
+    stress/memory.py --data DIR [--trees kernel,million] [--k1 TREE]
+
+Each step is a process of its own; its peak is the resident memory that the system's kernel counted, mapped files included. What is
+checked out is compared with its source, and every step must have done its work. The table, the numbers and a plot go to
+target/stress/ as Markdown, JSON and SVG. Ends with 1 if a step took more than its limit.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import measure
+import plot
+import results
+import scenarios
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 1 << 20
+# For each tree the limits that it is tried with; what is written of paths that differ needs some memory for each.
+LIMITS_MIB = {"kernel": (64, 256, 2048), "million": (256, 2048)}
+
+
+def steps_under(limit_mib, tree, folder, program):
+    """Runs every step with a limit, and gives the peak of each in bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    config = folder / "config" / "digstore"
+    config.mkdir(parents=True)
+    (config / "digstore.toml").write_text(f'[performance]\nmax_memory_usage = "{limit_mib}MB"\n')
+    env = {
+        **os.environ,
+        "XDG_CONFIG_HOME": str(config.parent),
+        "DIGSTORE_AUTHOR": "Stress <stress@example.org>",
+        "LC_ALL": "C.UTF-8",
+    }
+    runner = measure.Runner(folder, env)
+    store, other, out = folder / "store", folder / "other", folder / "out"
+    out.mkdir()
+    peaks = {}
+
+    def run(name, *args, store=store, at=tree):
+        usage = runner.measure([measure.command(program, "--store", store, "-C", at, *args)])
+        if name:
+            peaks[name] = usage.max_rss_bytes
+        return runner.printed()
+
+    run(None, "init")
+    run("add", "add", ".")
+    run("commit", "commit", "-m", "all")
+    if run("status", "status", "--short").strip():
+        raise measure.Failed("status does not say that nothing has changed")
+    run("fsck --full", "fsck", "--full")
+    run("checkout", "checkout", "--force", "HEAD", at=out)
+    measure.compare_trees(tree, out)
+    run(None, "init", store=other)
+    run("first checkpoint", "checkpoint", "create", store=other)
+    run("fsck of it", "fsck", "--full", store=other)
+    if b'"unchanged"' not in run(None, "checkpoint", "create", "--auto", "--json", store=other):
+        raise measure.Failed("the checkpoint does not hold the tree")
+    shutil.rmtree(folder)
+    return peaks
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--trees", default=",".join(LIMITS_MIB))
+    parser.add_argument("--k1", type=Path, help="an unpacked kernel, instead of linux-source-6.1")
+    parser.add_argument("--digstore", type=Path, default=ROOT / "target" / "release" / "digstore")
+    args = parser.parse_args()
+    trees = {
+        "kernel": lambda: args.k1 or scenarios.datasets.kernel_source(args.data, "6.1"),
+        "million": lambda: scenarios.text_tree(args.data / "small-1000000", *scenarios.MILLION),
+    }
+    found = {}
+    for name in args.trees.split(","):
+        tree = trees[name]()
+        for limit in LIMITS_MIB[name]:
+            print(f"{name} with {limit} MB", file=sys.stderr, flush=True)
+            found[name, limit] = steps_under(limit, tree, args.data / "work-memory", args.digstore.resolve())
+    columns = list(found)
+    steps = list(dict.fromkeys(step for peaks in found.values() for step in peaks))
+    text = [
+        "## Peak memory under a limit, MiB",
+        "",
+        "| | " + " | ".join(f"{name}, at most {limit}" for name, limit in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+        *(f"| {step} | " + " | ".join(f"{found[at][step] / MIB:.0f}" for at in columns) + " |" for step in steps),
+        "",
+    ]
+    over = [(name, limit, step) for (name, limit), peaks in found.items() for step in peaks if peaks[step] > limit * MIB]
+    text += [f"Over the limit: {name} with {limit}, {step}." for name, limit, step in over] or ["No step took more than its limit."]
+    text = "\n".join([*text, ""])
+    print(text)
+    bars = [(f"{name}, {limit}: {step}", peak / MIB) for (name, limit), peaks in found.items() for step, peak in peaks.items()]
+    numbers = [{"tree": name, "limit_mib": limit, "peak_bytes": peaks} for (name, limit), peaks in found.items()]
+    results.leave("memory", numbers, text, plot.bars("peak memory under a limit", bars, "MiB"))
+    sys.exit(1 if over else 0)
+
+
+if __name__ == "__main__":
+    main()
