@@ -128,6 +128,7 @@ pub fn write_files(
         }
         match write_some() {
             Ok(true) => {}
+            Ok(false) if monitor.cancelled() => break Err(Error::Interrupted),
             Ok(false) => break Ok(()),
             Err(error) => break Err(error),
         }

@@ -97,6 +97,11 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
+    /// The sort key of its path.
+    pub fn sort_key(&self) -> &'a [u8] {
+        self.path
+    }
+
     /// The names on the way to the entry, its own last.
     pub fn names(&self) -> impl Iterator<Item = &'a [u8]> {
         self.path.split(|&b| b == 0).filter(|name| !name.is_empty())

@@ -186,15 +186,35 @@ pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: 
     clear_replaced(repo, &mut planner)?;
     let Planner { mut plan, not_folders, .. } = planner;
     plan.removals.reverse();
-    let needed = |folder: &RepoPath| {
-        let mut known = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
-        let is_within = |path: &RepoPath| path.is_within(folder);
-        known.any(is_within) || plan.new_files.entries().any(|new| new.path().is_ok_and(|path| is_within(&path)))
-    };
-    let in_the_way: Vec<RepoPath> = not_folders.into_iter().filter(needed).collect();
+    let in_the_way = in_the_way(not_folders, &plan);
     plan.conflicts.extend(in_the_way);
     plan.allow_for_hard_links();
     Ok(plan)
+}
+
+/// Those of the kept files and links in which something is to be made. None of them is inside of another.
+fn in_the_way(mut not_folders: Vec<RepoPath>, plan: &Plan) -> Vec<RepoPath> {
+    not_folders.sort();
+    let keys: Vec<Vec<u8>> = not_folders.iter().map(RepoPath::sort_key).collect();
+    let mut needed = vec![false; keys.len()];
+    let mut mark = |path: &[u8]| {
+        // In tree order, what is inside comes right behind.
+        let at = keys.partition_point(|key| key.as_slice() <= path).checked_sub(1);
+        let is_within = |key: &Vec<u8>| {
+            path.strip_prefix(key.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(0)))
+        };
+        if let Some(at) = at.filter(|at| keys.get(*at).is_some_and(is_within))
+            && let Some(needed) = needed.get_mut(at)
+        {
+            *needed = true;
+        }
+    };
+    if !keys.is_empty() {
+        let known = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
+        known.for_each(|path| mark(&path.sort_key()));
+        plan.new_files.entries().for_each(|new| mark(new.sort_key()));
+    }
+    not_folders.into_iter().zip(needed).filter_map(|(path, needed)| needed.then_some(path)).collect()
 }
 
 /// A folder that gives way to a file takes along what is in it: untracked, ignored (which no walk shows), or new and

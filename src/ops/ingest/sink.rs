@@ -25,6 +25,8 @@ use crate::transform::cutter::Part;
 /// A layer is sealed when it has so many objects for each path that may be in memory: an object takes some 100 bytes until then, a
 /// path ten times as much while it is read.
 const OBJECTS_PER_PATH: usize = 2;
+/// But not with fewer: whether an object is new is asked of each layer. They take 6 MB.
+const LEAST_OBJECTS: usize = 64 << 10;
 
 /// New layers, being written and written.
 pub struct Sink<'a> {
@@ -162,7 +164,7 @@ impl<'a> Sink<'a> {
     ) -> std::result::Result<(), StoreError> {
         let base = self.base(older);
         let settings = self.repo.settings();
-        let most = settings.paths_at_once.saturating_mul(OBJECTS_PER_PATH);
+        let most = settings.paths_at_once.saturating_mul(OBJECTS_PER_PATH).max(LEAST_OBJECTS);
         let is_full =
             |writer: &LayerWriter| writer.plain_bytes() >= settings.layer_len || writer.object_count() >= most;
         if self.writer.as_ref().is_some_and(is_full) {

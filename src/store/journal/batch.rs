@@ -2,6 +2,8 @@
 //! So long a batch is committed as a snapshot, which is written in the order of the keys anyway.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -15,7 +17,7 @@ use crate::base::disk::{Dir, DiskFile, IoContext, temp_name};
 use crate::format::journal::{Op, Ops, put_op, read_op};
 
 /// Bytes that are read at a time from each of the sorted parts.
-const READ_LEN: usize = if cfg!(test) { 8 } else { 64 << 10 };
+const READ_LEN: usize = if cfg!(test) { 8 } else { 16 << 10 };
 
 /// Operations to be committed together.
 #[derive(Debug, Default)]
@@ -56,7 +58,7 @@ impl Journal {
 }
 
 impl Batch {
-    /// Adds an operation, one of many.
+    /// Adds an operation, one of many. What must be looked at when it is committed is added by [`Self::push`], behind these.
     pub fn record(&mut self, op: Op) -> Result<(), StoreError> {
         if let Some(spill) = &mut self.spill
             && self.ops.count() >= spill.at_once
@@ -95,12 +97,12 @@ impl Batch {
     }
 
     /// What is left of each key, in the order of the keys: of several operations on one, the last.
-    pub(super) fn sorted(&self) -> Sorted<'_> {
+    pub(super) fn sorted(&self) -> Result<Sorted<'_>, StoreError> {
         let file = self.spill.as_ref().and_then(|spill| Some((spill, spill.file.as_ref()?)));
         let runs = file.into_iter().flat_map(|(spill, file)| spill.runs.iter().map(|run| Run::new(file.file(), run)));
         let mut sources: Vec<Source<'_>> = runs.map(|run| Box::new(run) as Source<'_>).collect();
         sources.push(Box::new(self.ops.sorted().map(|(key, value)| Ok((key.into(), value.map(Cow::from))))));
-        Sorted { heads: sources.iter().map(|_| None).collect(), sources, started: false }
+        Sorted::new(sources)
     }
 }
 
@@ -109,14 +111,14 @@ impl Spill {
     fn take_in(&mut self, ops: &Ops) -> Result<(), StoreError> {
         check(ops)?;
         let path = self.dir.path();
-        let file = match self.file.take() {
+        let file = match &self.file {
             Some(file) => file,
             None => {
                 let name = temp_name();
                 let file = self.dir.create(&name, 0o600).on("create", path.join(&name))?;
                 // Nobody else needs it, and without a name it goes with this process.
                 self.dir.remove_file(&name).on("remove", path.join(&name))?;
-                file
+                self.file.insert(file)
             }
         };
         let start = self.runs.last().map_or(0, |run| run.end);
@@ -131,41 +133,46 @@ impl Spill {
         }
         let end = out.finish().on("write to", path)?;
         self.runs.push(start..end);
-        self.file = Some(file);
         Ok(())
     }
 }
 
 type Source<'a> = Box<dyn Iterator<Item = Result<AnyOp<'a>, StoreError>> + 'a>;
 
+/// The next operation of a source: its key, the source's number, and the value.
+type Head<'a> = (Reverse<Cow<'a, [u8]>>, usize, Option<Cow<'a, [u8]>>);
+
 /// Operations from several sorted sources; of one key, the last source's.
 pub(super) struct Sorted<'a> {
     sources: Vec<Source<'a>>,
-    heads: Vec<Option<AnyOp<'a>>>,
-    started: bool,
+    /// One of each source that has any left. The first has the least key, and of those the last source.
+    heads: BinaryHeap<Head<'a>>,
 }
 
 impl<'a> Sorted<'a> {
+    fn new(sources: Vec<Source<'a>>) -> Result<Self, StoreError> {
+        let mut sorted = Self { sources, heads: BinaryHeap::new() };
+        (0..sorted.sources.len()).try_for_each(|source| sorted.advance(source))?;
+        Ok(sorted)
+    }
+
+    fn advance(&mut self, source: usize) -> Result<(), StoreError> {
+        if let Some((key, value)) = self.sources.get_mut(source).and_then(Iterator::next).transpose()? {
+            self.heads.push((Reverse(key), source, value));
+        }
+        Ok(())
+    }
+
     /// The next operation. Not an iterator, because reading may fail.
     pub fn next(&mut self) -> Result<Option<AnyOp<'a>>, StoreError> {
-        if let [source] = self.sources.as_mut_slice() {
-            return source.next().transpose();
+        let Some((Reverse(key), source, value)) = self.heads.pop() else { return Ok(None) };
+        self.advance(source)?;
+        while let Some((_, older, _)) = self.heads.peek().filter(|(Reverse(other), ..)| *other == key) {
+            let older = *older;
+            self.heads.pop();
+            self.advance(older)?;
         }
-        if !std::mem::replace(&mut self.started, true) {
-            for (head, source) in self.heads.iter_mut().zip(&mut self.sources) {
-                *head = source.next().transpose()?;
-            }
-        }
-        let mut found: Option<AnyOp<'a>> = None;
-        let least = self.heads.iter().flatten().map(|(key, _)| key).min().cloned();
-        let Some(least) = least else { return Ok(None) };
-        for (head, source) in self.heads.iter_mut().zip(&mut self.sources) {
-            if let Some(op) = head.take_if(|(key, _)| *key == least) {
-                found = Some(op);
-                *head = source.next().transpose()?;
-            }
-        }
-        Ok(found)
+        Ok(Some((key, value)))
     }
 }
 

@@ -164,7 +164,7 @@ fn merged(
     batch: &Batch,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut ops = batch.sorted();
+    let mut ops = batch.sorted()?;
     let mut next = ops.next()?;
     let mut scan = state.scan(b"")?;
     while let Some((key, value)) = scan.next()? {
