@@ -22,7 +22,7 @@ import scenarios
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 # For each tree the limits that it is tried with; what is written of paths that differ needs some memory for each.
-LIMITS_MIB = {"kernel": (64, 256, 2048), "million": (256, 2048)}
+LIMITS_MIB = {"kernel": (64, 256), "million": (256,)}
 
 
 def steps_under(limit_mib, tree, folder, program):
