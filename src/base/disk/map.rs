@@ -21,7 +21,7 @@ pub enum FileBytes {
 
 impl FileBytes {
     /// What was read in this range is not needed soon: its pages leave the process' memory. They stay in the system's as long as
-    /// it likes, and come back when they are read. Coming back takes 1.3 ms for 100 MB.
+    /// it likes, and come back when they are read.
     pub fn pass(&self, range: Range<usize>) {
         let Self::Mapped(map) = self else { return };
         // Beyond the end is other memory.

@@ -1,7 +1,7 @@
 //! Operations on their way into the journal, encoded as they stand in a record.
 //!
-//! A million of them are recorded together when a tree of that size is staged. Each takes some 130 bytes here, and twice that
-//! as a key and a value of its own.
+//! A million of them are recorded together when a tree of that size is staged. Here each takes its bytes and no allocation of
+//! its own.
 
 use super::Op;
 use super::record::{OpSpan, put_op, read_op};
@@ -44,52 +44,58 @@ impl Ops {
         &self.bytes
     }
 
-    /// Where each begins.
-    fn starts(&self) -> impl Iterator<Item = usize> {
-        let next = |at: &usize| self.span(*at).map(|(_, end)| end).filter(|end| *end < self.bytes.len());
-        std::iter::successors((!self.is_empty()).then_some(0), next)
-    }
-
-    /// The one that begins at a place, and where it ends. What is too long for the journal is refused by it, not here.
-    fn span(&self, at: usize) -> Option<(OpSpan, usize)> {
-        let mut reader = ByteReader::new("operations", self.bytes.get(at..)?);
-        let span = read_op(&mut reader, self.bytes.len(), [usize::MAX; 2]).ok()?;
-        Some((span, self.bytes.len() - reader.remaining()))
-    }
-
-    /// Where each stands if the first begins at `base`.
-    pub fn spans(&self, base: usize) -> impl Iterator<Item = OpSpan> {
-        self.starts().filter_map(move |at| {
-            let (span, _) = self.span(at)?;
-            let value = span.value.map(|(at, len)| (base + at, len));
-            Some(OpSpan { key_at: base + span.key_at, value, ..span })
+    /// Where each begins, and where its parts stand.
+    fn places(&self) -> impl Iterator<Item = (usize, OpSpan)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = at;
+            let (span, end) = span_at(&self.bytes, start)?;
+            at = end;
+            Some((start, span))
         })
     }
 
-    fn at(&self, at: usize) -> Option<OpRef<'_>> {
-        let (span, _) = self.span(at)?;
-        let bytes = |at: usize, len: usize| self.bytes.get(at..at + len);
-        let value = match span.value {
-            Some((at, len)) => Some(bytes(at, len)?),
-            None => None,
-        };
-        Some((bytes(span.key_at, span.key_len)?, value))
+    /// Where the parts of each stand if the first begins at `base`.
+    pub fn spans(&self, base: usize) -> impl Iterator<Item = OpSpan> {
+        self.places().map(move |(_, span)| {
+            let value = span.value.map(|(at, len)| (base + at, len));
+            OpSpan { key_at: base + span.key_at, value, ..span }
+        })
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = OpRef<'_>> {
-        self.starts().filter_map(|at| self.at(at))
+        self.places().filter_map(|(_, span)| op_in(&self.bytes, &span))
     }
 
     /// What is left of each key, in the order of the keys: of several operations on one, the last.
     pub fn sorted(&self) -> impl Iterator<Item = OpRef<'_>> {
-        let mut starts: Vec<usize> = self.starts().collect();
-        starts.sort_by_key(|at| self.at(*at).map(|(key, _)| key));
+        let at = |at: &usize| op_in(&self.bytes, &span_at(&self.bytes, *at)?.0);
+        let mut starts: Vec<usize> = self.places().map(|(start, _)| start).collect();
+        starts.sort_by_key(|start| at(start).map(|(key, _)| key));
         // The later one comes first here, and stays.
         starts.reverse();
-        starts.dedup_by_key(|at| self.at(*at).map(|(key, _)| key));
-        starts.into_iter().rev().filter_map(|at| self.at(at))
+        starts.dedup_by_key(|start| at(start).map(|(key, _)| key));
+        starts.into_iter().rev().filter_map(move |start| at(&start))
     }
+}
+
+/// Where the parts of the operation stand that begins at a place, and where it ends; `None` if it is not there as a whole. What is too
+/// long for the journal is refused by it, not here.
+pub fn span_at(bytes: &[u8], at: usize) -> Option<(OpSpan, usize)> {
+    let mut reader = ByteReader::new("operations", bytes.get(at..)?);
+    let span = read_op(&mut reader, bytes.len(), [usize::MAX; 2]).ok()?;
+    Some((span, bytes.len() - reader.remaining()))
+}
+
+/// The operation whose parts stand there.
+pub fn op_in<'a>(bytes: &'a [u8], span: &OpSpan) -> Option<OpRef<'a>> {
+    let part = |at: usize, len: usize| bytes.get(at..at + len);
+    let value = match span.value {
+        Some((at, len)) => Some(part(at, len)?),
+        None => None,
+    };
+    Some((part(span.key_at, span.key_len)?, value))
 }
 
 impl Extend<Op> for Ops {

@@ -144,7 +144,7 @@ fn read_ops(mut reader: ByteReader<'_>, covered_len: usize, spans: &mut Vec<OpSp
 }
 
 /// Reads an operation from a reader that ends where `len` bytes end, and says where in these it stands.
-pub fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 2]) -> Result<OpSpan, DecodeError> {
+pub(super) fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 2]) -> Result<OpSpan, DecodeError> {
     let [longest_key, longest_value] = longest;
     let kind = reader.u8()?;
     if kind != OP_PUT && kind != OP_DELETE {

@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use super::super::StoreError;
 use super::{Journal, check};
-use crate::base::bytes::ByteReader;
 use crate::base::disk::seq::SeqWriter;
 use crate::base::disk::{Dir, DiskFile, IoContext, temp_name};
-use crate::format::journal::{Op, Ops, put_op, read_op};
+use crate::format::journal::{Op, Ops, op_in, put_op, span_at};
 
 /// Bytes that are read at a time from each of the sorted parts.
 const READ_LEN: usize = if cfg!(test) { 8 } else { 16 << 10 };
@@ -193,17 +192,10 @@ impl<'a> Run<'a> {
 
     /// Takes the next operation out of the buffer, if it is there as a whole.
     fn take(&mut self) -> Option<AnyOp<'a>> {
-        let mut reader = ByteReader::new("a batch", self.buffer.get(self.used..)?);
-        let span = read_op(&mut reader, self.buffer.len(), [usize::MAX; 2]).ok()?;
-        let used = self.buffer.len() - reader.remaining();
-        let bytes = |at: usize, len: usize| self.buffer.get(at..at + len).map(|bytes| Cow::from(bytes.to_vec()));
-        let value = match span.value {
-            Some((at, len)) => Some(bytes(at, len)?),
-            None => None,
-        };
-        let op = (bytes(span.key_at, span.key_len)?, value);
-        self.used = used;
-        Some(op)
+        let (span, end) = span_at(&self.buffer, self.used)?;
+        let (key, value) = op_in(&self.buffer, &span)?;
+        self.used = end;
+        Some((key.to_vec().into(), value.map(|value| value.to_vec().into())))
     }
 
     fn read_on(&mut self) -> Result<(), StoreError> {
