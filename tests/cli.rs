@@ -215,10 +215,20 @@ fn bad_input_is_a_clear_error_with_its_exit_code_and_nothing_is_lost() {
 
 #[test]
 fn errors_are_json_too() {
-    let run = Place::empty().run(&["status", "--json"]);
-    let error: Value = serde_json::from_str(&run.err).unwrap();
-    assert_eq!((error["schema"].as_str(), error["exit"].as_i64()), (Some("digstore.error/1"), Some(1)));
-    assert_eq!(run.out, "");
+    for (args, exit, words) in [
+        (&["status", "--json"][..], 1, "repository"),
+        (&["--json", "stats", "--nope"], 2, "unexpected argument '--nope'"),
+        (&["nope", "--json"], 2, "'nope'"),
+    ] {
+        let run = Place::empty().run(args);
+        let error: Value = serde_json::from_str(&run.err).unwrap();
+        assert_eq!((error["schema"].as_str(), error["exit"].as_i64()), (Some("digstore.error/1"), Some(exit)));
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains(words) && !message.starts_with("error:") && !message.contains("Usage"), "{run:?}");
+        assert_eq!((i64::from(run.code), run.out.as_str()), (exit, ""));
+    }
+    // Behind `--` it is no option.
+    assert!(Place::empty().run(&["add", "--nope", "--", "--json"]).err.starts_with("error: "));
 }
 
 #[test]

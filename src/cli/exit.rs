@@ -63,6 +63,13 @@ impl Failure {
         Self::Usage { message: message.into(), hint }
     }
 
+    /// Arguments that were not understood, in the words of the parser: the reason, then how the command is used.
+    pub fn arguments(said: &str) -> Self {
+        let reason = said.split("\n\nUsage:").next().unwrap_or_default();
+        let message = reason.trim().strip_prefix("error: ").unwrap_or(reason).to_owned();
+        Self::Usage { message, hint: "see '--help' of the command" }
+    }
+
     /// The reader of the output went away, as `head` does; nobody is left to tell.
     pub fn is_broken_pipe(&self) -> bool {
         let source = match self {

@@ -41,10 +41,19 @@ use streams::Streams;
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if !error.use_stderr() => {
             // Help and version are no failures; where nobody reads them, nothing is to be done.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            return Exit::Done.into();
+        }
+        Err(error) => {
+            // What was wanted is not known, since the arguments were not understood; but how it is to be said can be seen.
+            if args::asks_for_json(std::env::args_os()) {
+                say(&Failure::arguments(&error.to_string()).describe(true));
+            } else {
+                let _ = error.print();
+            }
+            return Exit::Usage.into();
         }
     };
     let as_json = cli.global.json;

@@ -101,20 +101,33 @@ impl Iterator for Entries {
 /// What differs between two trees, in tree order. Equal subtrees are not read. Times do not count as a difference.
 pub fn diff(objects: &ObjectStore, old: &Tree, new: &Tree) -> Result<Vec<TreeChange>, RepoError> {
     let mut changes = Vec::new();
-    diff_level(objects, old, new, &RepoPath::root(), 0, &mut changes)?;
+    diff_each(objects, old, new, &mut |change| {
+        changes.push(change);
+        Ok::<_, RepoError>(())
+    })?;
     Ok(changes)
 }
 
-fn diff_level(
+/// The same, each change as it is found.
+pub fn diff_each<E: From<RepoError>>(
+    objects: &ObjectStore,
+    old: &Tree,
+    new: &Tree,
+    each: &mut dyn FnMut(TreeChange) -> Result<(), E>,
+) -> Result<(), E> {
+    diff_level(objects, old, new, &RepoPath::root(), 0, each)
+}
+
+fn diff_level<E: From<RepoError>>(
     objects: &ObjectStore,
     old: &Tree,
     new: &Tree,
     at: &RepoPath,
     depth: usize,
-    changes: &mut Vec<TreeChange>,
-) -> Result<(), RepoError> {
+    each: &mut dyn FnMut(TreeChange) -> Result<(), E>,
+) -> Result<(), E> {
     if depth > MAX_DEPTH {
-        return Err(RepoError::TooDeep(at.to_string()));
+        return Err(RepoError::TooDeep(at.to_string()).into());
     }
     let mut names: Vec<&[u8]> = old.entries().iter().chain(new.entries()).map(|e| e.name.as_slice()).collect();
     names.sort_unstable();
@@ -131,14 +144,14 @@ fn diff_level(
         let folders_of_same_mode =
             is_dir(a) && is_dir(b) && a.map(|entry| entry.meta.mode) == b.map(|entry| entry.meta.mode);
         if !folders_of_same_mode {
-            changes.push(TreeChange { path: path.clone(), old: a.cloned(), new: b.cloned() });
+            each(TreeChange { path: path.clone(), old: a.cloned(), new: b.cloned() })?;
         }
         if is_dir(a) || is_dir(b) {
             let below = |entry: Option<&Entry>| match entry {
-                Some(Entry { node: Node::Dir { tree }, .. }) => objects.tree(tree),
+                Some(Entry { node: Node::Dir { tree }, .. }) => objects.tree(tree).map_err(RepoError::from),
                 _ => Ok(Arc::default()),
             };
-            diff_level(objects, below(a)?.as_ref(), below(b)?.as_ref(), &path, depth + 1, changes)?;
+            diff_level(objects, below(a)?.as_ref(), below(b)?.as_ref(), &path, depth + 1, each)?;
         }
     }
     Ok(())

@@ -1,14 +1,15 @@
 //! Changing one key of a file, and leaving every other byte as it is.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use digstore::base::disk::{IoContext, open_or_create, write_atomic};
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use super::error::{ConfigError, Place};
 use super::file;
-use super::keys::{DESCRIPTION, KEYS, Key, PERFORMANCE, PROFILES, find, find_full, nearest_in_profile};
+use super::keys::{DESCRIPTION, KEYS, Key, PERFORMANCE, PROFILES, find, find_full, nearest_in_profile, profile_row};
+use super::profiles::Profiles;
 use super::value::Raw;
 use super::{Config, unknown};
 
@@ -16,11 +17,12 @@ use super::{Config, unknown};
 const FILE_MODE: u32 = 0o644;
 const FOLDER_MODE: u32 = 0o755;
 
-/// Sets a key, or a key of a profile (`profiles.NAME.KEY`), in a file that need not exist yet.
+/// Sets a key, or a key of a profile (`profiles.NAME.KEY`), in a file that need not exist yet. A profile that is chosen may be
+/// defined in it, in one of the files `beside` it, or in the program.
 ///
 /// # Errors
 /// Also if the file would not be a good one afterwards; it stays as it was then.
-pub fn set(file: &Path, key: &str, value: &str) -> Result<(), ConfigError> {
+pub fn set(file: &Path, key: &str, value: &str, beside: &[PathBuf]) -> Result<(), ConfigError> {
     let target = Target::find(key)?;
     let mut document = load(file)?;
     let raw = target.key.map_or_else(|| Raw::Text(value.to_owned()), |key| key.raw(value));
@@ -37,7 +39,12 @@ pub fn set(file: &Path, key: &str, value: &str) -> Result<(), ConfigError> {
     }
     put(table, target.name(), raw.to_toml());
     let text = document.to_string();
-    Config::assemble(&[without_choice(file::parse(&text, file)?)], None)?;
+    let content = file::parse(&text, file)?;
+    let chooses = find_full(key).is_some_and(|row| Some(row) == profile_row());
+    if chooses && !value.is_empty() {
+        find_profile(value, &content, beside)?;
+    }
+    Config::assemble(&[without_choice(content)], None)?;
     write(file, &text)
 }
 
@@ -119,9 +126,17 @@ fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
     }
 }
 
+/// Fails unless there is a profile of this name. A file that cannot be read defines none that could be used.
+fn find_profile(name: &str, content: &file::FileContent, beside: &[PathBuf]) -> Result<(), ConfigError> {
+    let mut profiles = Profiles::built_in()?;
+    profiles.add(content);
+    beside.iter().filter_map(|path| file::read(path).ok().flatten()).for_each(|other| profiles.add(&other));
+    profiles.find(name, None).map(drop)
+}
+
 /// A file is checked by itself, and the profile that it chooses may be in another one.
 fn without_choice(mut content: file::FileContent) -> file::FileContent {
-    let row = find("core", "profile");
+    let row = profile_row();
     content.assigned.retain(|assigned| Some(assigned.row) != row);
     content
 }

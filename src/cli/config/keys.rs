@@ -439,6 +439,11 @@ pub fn find_full(name: &str) -> Option<usize> {
     name.split_once('.').and_then(|(section, name)| find(section, name))
 }
 
+/// The row's number of the key that chooses a profile.
+pub fn profile_row() -> Option<usize> {
+    find(CORE, "profile")
+}
+
 /// The known key or section that is most like `name`.
 pub fn nearest(name: &str) -> String {
     let last = |name: &str| name.rsplit('.').next().map(str::to_owned).unwrap_or_default();

@@ -39,7 +39,7 @@ pub use self::error::{ConfigError, Place};
 pub use self::example::example;
 use self::file::{Assigned, FileContent};
 pub use self::keys::THREADS;
-use self::keys::{KEYS, Key, find, find_full, nearest};
+use self::keys::{KEYS, Key, find_full, nearest, profile_row};
 pub use self::profiles::ProfileInfo;
 use self::profiles::Profiles;
 use self::value::Raw;
@@ -281,7 +281,7 @@ fn unknown(key: &str) -> ConfigError {
 
 /// The nearest file that chooses a profile, its number and the place of the choice. The empty name chooses none.
 fn nearest_choice(files: &[FileContent]) -> Option<(usize, &str, &Place)> {
-    let row = find("core", "profile")?;
+    let row = profile_row()?;
     let (number, chosen) = files.iter().enumerate().rev().find_map(|(number, file)| {
         let chosen = file.assigned.iter().find(|assigned| assigned.row == row)?;
         Some((number, chosen))

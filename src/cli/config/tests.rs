@@ -234,13 +234,17 @@ fn setting_keeps_everything_else() {
     let place = Folder::new();
     let path =
         place.project("# mine\n[performance] # fast\nblock_size = '1MB' # why\nmemory_limit = '1GB'\n\n[core]\n");
-    set(&path, "performance.block_size", "2MB").unwrap();
-    set(&path, "performance.worker_thread_count", "3").unwrap();
-    set(&path, "performance.max_memory_usage", "512MB").unwrap();
-    set(&path, "performance.compression_level", "auto").unwrap();
-    set(&path, "profiles.mine.description", "7 days").unwrap();
-    set(&path, "profiles.mine.block_size", "3MB").unwrap();
-    set(&path, "core.profile", "defined_elsewhere").unwrap();
+    set(&path, "performance.block_size", "2MB", &[]).unwrap();
+    set(&path, "performance.worker_thread_count", "3", &[]).unwrap();
+    set(&path, "performance.max_memory_usage", "512MB", &[]).unwrap();
+    set(&path, "performance.compression_level", "auto", &[]).unwrap();
+    set(&path, "profiles.mine.description", "7 days", &[]).unwrap();
+    set(&path, "profiles.mine.block_size", "3MB", &[]).unwrap();
+    let missing = place.folder.path().join("missing.toml");
+    let elsewhere = [place.write("elsewhere.toml", "[profiles.defined_elsewhere]\n"), missing];
+    for (name, beside) in [("mine", &[][..]), ("", &[]), ("auto", &[]), ("defined_elsewhere", &elsewhere)] {
+        set(&path, "core.profile", name, beside).unwrap();
+    }
     let expected = "# mine\n[performance] # fast\nblock_size = \"2MB\" # why\nworker_thread_count = 3\n\
         max_memory_usage = \"512MB\"\ncompression_level = \"auto\"\n\n[core]\nprofile = \"defined_elsewhere\"\n\n\
         [profiles.mine]\ndescription = \"7 days\"\nblock_size = \"3MB\"\n";
@@ -252,8 +256,9 @@ fn setting_keeps_everything_else() {
         ("profiles.mine.blok_size", "1MB"),
         ("performance.tiny_file_threshold", "1GB"),
         ("core", "x"),
+        ("core.profile", "defined_elsewhere"),
     ] {
-        assert!(set(&path, key, value).is_err(), "{key}");
+        assert!(set(&path, key, value, &[]).is_err(), "{key}");
     }
     assert_eq!(text(), expected);
     assert!(unset(&path, "core.profile").unwrap());
@@ -265,12 +270,12 @@ fn setting_keeps_everything_else() {
 fn setting_makes_the_file_and_follows_a_link_to_it() {
     let place = Folder::new();
     let path = place.folder.path().join("a/b").join(FILE_NAME);
-    set(&path, "user.name", "Ada").unwrap();
+    set(&path, "user.name", "Ada", &[]).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "[user]\nname = \"Ada\"\n");
     let dir = open_root(place.folder.path()).unwrap();
     dir.symlink(OsStr::new("a/b/digstore.toml"), OsStr::new("link")).unwrap();
     let link = place.folder.path().join("link");
-    set(&link, "user.name", "Eve").unwrap();
+    set(&link, "user.name", "Eve", &[]).unwrap();
     assert!(link.is_symlink());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "[user]\nname = \"Eve\"\n");
     assert_eq!(project_file(&place.folder.path().join("a/b")), Some(path.canonicalize().unwrap()));

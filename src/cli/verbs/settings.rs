@@ -40,7 +40,9 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
         }
         ConfigCommand::Set { key, value, file } => {
             let file = file_of(app, file.user)?;
-            config::set(&file, &key, &value)?;
+            let beside: Vec<PathBuf> =
+                [user_config_file(), config::project_file(&app.base)].into_iter().flatten().collect();
+            config::set(&file, &key, &value, &beside)?;
             let text = unless_quiet(app, || format!("Set {key} in {}.\n", file.display()));
             Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
         }
@@ -76,7 +78,7 @@ pub fn tune(app: &App, args: &TuneArgs) -> Done {
     if args.write && !outcome.proposals.is_empty() {
         let file = file_of(app, args.file.user)?;
         for proposal in &outcome.proposals {
-            config::set(&file, proposal.key, &proposal.value)?;
+            config::set(&file, proposal.key, &proposal.value, &[])?;
         }
         text.push_str(&unless_quiet(app, || format!("Written to {}.\n", file.display())));
     }

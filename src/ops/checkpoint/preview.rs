@@ -51,9 +51,13 @@ pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     }
     let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
     let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
-    let changes = diff::changes(repo, &sides, monitor)?;
-    let written = changes.iter().filter(|change| change.new.is_some()).count() as u64;
-    let removed = changes.iter().filter(|change| change.new.is_none()).count() as u64;
+    let (mut written, mut removed) = (0, 0);
+    diff::changes_each(repo, &sides, monitor, &mut |changes| {
+        let stays = changes.iter().filter(|change| change.new.is_some()).count() as u64;
+        written += stays;
+        removed += changes.len() as u64 - stays;
+        Ok(())
+    })?;
     Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })
 }
 

@@ -8,7 +8,7 @@ mod text;
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub use self::sides::{FileChange, VersionInfo, VersionNode, changes};
+pub use self::sides::{FileChange, VersionInfo, VersionNode, changes_each};
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
 use crate::model::id::CommitId;
@@ -115,7 +115,16 @@ pub fn diff_each(
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(FileDiff),
 ) -> Result<()> {
-    let changes = changes(repo, options, monitor)?;
+    changes_each(repo, options, monitor, &mut |changes| describe_all(repo, &changes, options, monitor, each))
+}
+
+fn describe_all(
+    repo: &Repository,
+    changes: &[FileChange],
+    options: &Options,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(FileDiff),
+) -> Result<()> {
     let (objects, most) = (repo.objects(), repo.settings().in_flight_len as u64);
     let describe = |change: &FileChange| {
         if monitor.cancelled() {
@@ -123,7 +132,7 @@ pub fn diff_each(
         }
         text::describe(repo, &objects, change, options, monitor)
     };
-    let mut rest = changes.as_slice();
+    let mut rest = changes;
     while !rest.is_empty() {
         let mut bytes = 0;
         let others = rest.iter().skip(1).take_while(|change| {

@@ -1,7 +1,6 @@
-//! The two states as lists in tree order, and what differs between them.
+//! The two states in tree order, gone through in step, and what differs between them.
 
 use std::io;
-use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -17,13 +16,16 @@ use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 use crate::model::tree::{Content, Entry, Node, Tree};
 use crate::ops::compare::same_content;
-use crate::ops::scan::walk_tree;
+use crate::ops::scan::walk_along;
 use crate::ops::{Error, Result};
 use crate::repo::resolve::Point;
 use crate::repo::{Repository, trees};
-use crate::store::{refs, staging, worktable};
+use crate::store::{StoreError, journal, refs, staging, worktable};
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::walk::WalkEntry;
+use crate::world::walk::{Found, WalkEntry};
+
+/// Changes that are settled together, by all threads.
+const CHANGES_AT_ONCE: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// What is at a path in one of the states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +121,6 @@ pub struct FileChange {
     pub new: Option<VersionInfo>,
 }
 
-type Listing = Vec<(RepoPath, VersionInfo)>;
-
 /// A side whose name was looked up.
 enum State {
     Stored(Option<Point>),
@@ -140,133 +140,233 @@ fn state_of(repo: &Repository, side: &Side) -> Result<State> {
     })
 }
 
-/// What differs, in tree order, settled: files on disk that look changed were read.
-pub fn changes(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Vec<FileChange>> {
+/// What differs, in tree order, settled: files on disk that look changed were read. Some are handed on at a time, while the rest is
+/// looked for.
+pub fn changes_each(
+    repo: &Repository,
+    options: &Options,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(Vec<FileChange>) -> Result<()>,
+) -> Result<()> {
     let (old, new) = (state_of(repo, &options.old)?, state_of(repo, &options.new)?);
     let scopes = Scopes::or_everything(&options.paths);
-    let mut found = match (&old, &new) {
-        (State::Stored(old), State::Stored(new)) => between_trees(repo, old.as_ref(), new.as_ref())?,
-        (State::Stored(old), State::Staging) if *old == repo.head_commit()?.map(Point::Commit) => staged(repo)?,
-        _ => join(list(repo, &old, &scopes, monitor)?, list(repo, &new, &scopes, monitor)?),
-    };
-    found.retain(|change| scopes.contains(&change.path));
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
+    let view = View { repo, journal: &repo.journal().read(), scopes: &scopes, monitor };
+    let mut differing = Differing { view: &view, waiting: Vec::new(), last: None, each };
+    match (&old, &new) {
+        (State::Stored(old), State::Stored(new)) => between_trees(&view, old.as_ref(), new.as_ref(), &mut differing),
+        (State::Stored(old), State::Staging) if *old == repo.head_commit()?.map(Point::Commit) => {
+            staged(&view, &mut differing)
+        }
+        // The disk is walked, and the other state is read along.
+        (State::WorkTree | State::Disk, _) => {
+            join(&view, &new, &old, &mut |path, new, old| differing.add(FileChange { path, old, new }))
+        }
+        _ => join(&view, &old, &new, &mut |path, old, new| differing.add(FileChange { path, old, new })),
+    }?;
+    differing.finish()
+}
+
+/// Where the states are looked up.
+struct View<'a> {
+    repo: &'a Repository,
+    journal: &'a journal::State,
+    scopes: &'a Scopes,
+    monitor: &'a dyn Monitor,
+}
+
+/// Takes what may differ, in tree order.
+struct Differing<'a> {
+    view: &'a View<'a>,
+    waiting: Vec<FileChange>,
+    /// Handed on unless it is a folder and what comes next says as much.
+    last: Option<FileChange>,
+    each: &'a mut dyn FnMut(Vec<FileChange>) -> Result<()>,
+}
+
+impl Differing<'_> {
+    fn add(&mut self, change: FileChange) -> Result<()> {
+        let same = match (&change.old, &change.new) {
+            (Some(old), Some(new)) => old.same_version(new),
+            (None, None) => true,
+            _ => false,
+        };
+        if same || !self.view.scopes.contains(&change.path) {
+            return Ok(());
+        }
+        self.waiting.push(change);
+        if self.waiting.len() < CHANGES_AT_ONCE { Ok(()) } else { self.hand_on() }
     }
-    let settled = repo
-        .pools()
-        .cpu()
-        .install(|| found.into_par_iter().map(|change| settle(repo, change, monitor)).collect::<Result<Vec<_>>>())?;
-    Ok(without_obvious_folders(settled.into_iter().flatten().collect()))
+
+    fn hand_on(&mut self) -> Result<()> {
+        let View { repo, monitor, .. } = *self.view;
+        if monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let settle = |change| settle(repo, change, monitor);
+        let settled: Vec<Option<FileChange>> =
+            repo.pools().cpu().install(|| waiting.into_par_iter().map(settle).collect::<Result<_>>())?;
+        let mut kept: Vec<FileChange> = self.last.take().into_iter().collect();
+        for change in settled.into_iter().flatten() {
+            if kept.last().is_some_and(|last| is_obvious(last, &change)) {
+                kept.pop();
+            }
+            kept.push(change);
+        }
+        self.last = kept.pop();
+        (self.each)(kept)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.hand_on()?;
+        (self.each)(self.last.into_iter().collect())
+    }
 }
 
 fn tree(repo: &Repository, point: Option<&Point>) -> Result<Arc<Tree>> {
     Ok(point.map_or_else(|| Ok(Arc::default()), |point| repo.tree_of(point))?)
 }
 
-fn between_trees(repo: &Repository, old: Option<&Point>, new: Option<&Point>) -> Result<Vec<FileChange>> {
-    let changes = trees::diff(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref())?;
+fn between_trees(
+    view: &View<'_>,
+    old: Option<&Point>,
+    new: Option<&Point>,
+    differing: &mut Differing<'_>,
+) -> Result<()> {
     let version = |entry: &Option<Entry>| entry.as_ref().map(VersionInfo::from);
-    let changes = changes.into_iter();
-    Ok(changes
-        .map(|change| FileChange { old: version(&change.old), new: version(&change.new), path: change.path })
-        .collect())
+    let repo = view.repo;
+    trees::diff_each(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref(), &mut |change| {
+        differing.add(FileChange { old: version(&change.old), new: version(&change.new), path: change.path })
+    })
 }
 
 /// HEAD against staging: everything that is not staged is as in HEAD, so only the rest is looked up.
-fn staged(repo: &Repository) -> Result<Vec<FileChange>> {
-    let root = repo.root_tree(repo.head_commit()?.as_ref())?;
-    let objects = repo.objects();
-    let state = repo.journal().read();
-    let generation = refs::generation(&state)?;
-    let mut entries = staging::entries(&state)?;
-    let mut found = Vec::new();
+fn staged(view: &View<'_>, differing: &mut Differing<'_>) -> Result<()> {
+    let root = view.repo.root_tree(view.repo.head_commit()?.as_ref())?;
+    let objects = view.repo.objects();
+    let generation = refs::generation(view.journal)?;
+    let mut entries = staging::entries(view.journal)?;
     while let Some((path, entry)) = entries.next()? {
-        if entry.generation <= generation {
-            continue;
+        if entry.generation > generation {
+            let old = trees::lookup(&objects, &root, &path)?.as_ref().map(VersionInfo::from);
+            differing.add(FileChange { path, old, new: of_staged(&entry) })?;
         }
-        let old = trees::lookup(&objects, &root, &path)?.as_ref().map(VersionInfo::from);
-        found.extend(compare(path, old, of_staged(&entry)));
     }
-    Ok(found)
+    Ok(())
 }
 
-fn compare(path: RepoPath, old: Option<VersionInfo>, new: Option<VersionInfo>) -> Option<FileChange> {
-    let same = match (&old, &new) {
-        (Some(old), Some(new)) => old.same_version(new),
-        (None, None) => true,
-        _ => false,
-    };
-    (!same).then_some(FileChange { path, old, new })
+/// Goes through two states in step: `visit` takes the version of `one`, then that of `other`. `one` is not on disk.
+fn join(
+    view: &View<'_>,
+    one: &State,
+    other: &State,
+    visit: &mut dyn FnMut(RepoPath, Option<VersionInfo>, Option<VersionInfo>) -> Result<()>,
+) -> Result<()> {
+    let mut listed = recorded(view, one)?;
+    let mut next = listed.next().transpose()?;
+    each_version(view, other, &mut |path, version| {
+        while let Some((path, before)) = next.take_if(|(before, _)| *before < path) {
+            visit(path, Some(before), None)?;
+            next = listed.next().transpose()?;
+        }
+        let same = next.take_if(|(same, _)| *same == path).map(|(_, same)| same);
+        if same.is_some() {
+            next = listed.next().transpose()?;
+        }
+        visit(path, same, Some(version))
+    })?;
+    while let Some((path, last)) = next {
+        visit(path, Some(last), None)?;
+        next = listed.next().transpose()?;
+    }
+    Ok(())
 }
 
-fn list(repo: &Repository, state: &State, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
-    match state {
+type Recorded<'a> = Box<dyn Iterator<Item = Result<(RepoPath, VersionInfo)>> + 'a>;
+
+/// The paths of a state that is not on disk, in tree order.
+fn recorded<'a>(view: &View<'a>, state: &State) -> Result<Recorded<'a>> {
+    Ok(match state {
         State::Stored(point) => {
-            let mut listing = Vec::new();
-            let root = tree(repo, point.as_ref())?;
-            for entry in trees::Entries::new(repo.objects(), root) {
+            let entries = trees::Entries::new(view.repo.objects(), tree(view.repo, point.as_ref())?);
+            Box::new(entries.map(|entry| {
                 let (path, entry) = entry?;
-                listing.push((path, VersionInfo::from(&entry)));
-            }
-            Ok(listing)
+                Ok((path, VersionInfo::from(&entry)))
+            }))
         }
         State::Staging => {
-            let state = repo.journal().read();
-            let mut entries = staging::entries(&state)?;
-            let mut listing = Vec::new();
-            while let Some((path, entry)) = entries.next()? {
-                listing.extend(of_staged(&entry).map(|version| (path, version)));
-            }
-            Ok(listing)
+            let mut entries = staging::entries(view.journal)?;
+            let next = move || entries.next().map_err(Error::from).transpose();
+            Box::new(std::iter::from_fn(next).filter_map(|entry| {
+                let of = |(path, entry)| of_staged(&entry).map(|version| (path, version));
+                entry.map(of).transpose()
+            }))
         }
-        State::WorkTree => list_work(repo, scopes, monitor),
-        State::Disk => list_disk(repo, scopes, monitor),
-    }
+        State::WorkTree | State::Disk => {
+            return Err(StoreError::Internal("the disk is not read along".to_owned()).into());
+        }
+    })
+}
+
+type Visit<'a> = dyn FnMut(RepoPath, VersionInfo) -> Result<()> + 'a;
+
+/// All paths of a state, in tree order.
+fn each_version(view: &View<'_>, state: &State, visit: &mut Visit<'_>) -> Result<()> {
+    let View { repo, journal, scopes, monitor } = *view;
+    let on_disk: fn(&View<'_>, &mut Found, &mut Visit<'_>) -> Result<()> = match state {
+        State::WorkTree => each_tracked,
+        State::Disk => each_on_disk,
+        State::Stored(_) | State::Staging => {
+            return recorded(view, state)?
+                .try_for_each(|version| version.and_then(|(path, version)| visit(path, version)));
+        }
+    };
+    walk_along(repo, journal, scopes, false, false, monitor, |found| {
+        let visited = on_disk(view, found, visit);
+        found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        visited
+    })
 }
 
 /// Tracked paths as they are on disk. What looks as when it was last read keeps its stored content.
-fn list_work(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
-    let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, scopes, monitor)?;
-    walked.problems.iter().for_each(|problem| monitor.problem(problem));
-    let unreadable = Scopes::new(&walked.unreadable);
-    let mut on_disk = walked.entries.iter().peekable();
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut entries = staging::entries(&state)?;
-    let mut listing = Vec::new();
+fn each_tracked(view: &View<'_>, found: &mut Found, visit: &mut Visit<'_>) -> Result<()> {
+    let mut folders = Folders::new(Arc::clone(view.repo.work()));
+    let mut entries = staging::entries(view.journal)?;
     while let Some((path, entry)) = entries.next()? {
-        let Some(version) = of_staged(&entry) else { continue };
-        while on_disk.next_if(|found| found.path < path).is_some() {}
-        let stat = on_disk.next_if(|found| found.path == path).map(|found| found.stat);
-        let version = match stat {
-            Some(stat) if entry.is_unchanged(&stat) => Some(version),
-            Some(stat) => look(&mut folders, &path, &stat, monitor),
+        let Some(version) = of_staged(&entry).filter(|_| view.scopes.contains(&path)) else { continue };
+        while found.peek().is_some_and(|found| found.path < path) {
+            found.pop();
+        }
+        let is_there = found.peek().is_some_and(|found| found.path == path);
+        let version = match if is_there { found.pop() } else { None } {
+            Some(found) if entry.is_unchanged(&found.stat) => Some(version),
+            Some(found) => look(&mut folders, &path, &found.stat, view.monitor),
             // Not known to be gone.
-            None if unreadable.contains(&path) => Some(version),
+            None if found.hides(&path) => Some(version),
             None => None,
         };
-        listing.extend(version.map(|version| (path, version)));
+        if let Some(version) = version {
+            visit(path, version)?;
+        }
     }
-    Ok(listing)
+    while found.pop().is_some() {}
+    Ok(())
 }
 
 /// Everything on disk that a checkpoint would hold, tracked or not.
-fn list_disk(repo: &Repository, scopes: &Scopes, monitor: &dyn Monitor) -> Result<Listing> {
-    let state = repo.journal().read();
-    let walked = walk_tree(repo, &state, scopes, monitor)?;
-    walked.problems.iter().for_each(|problem| monitor.problem(problem));
-    let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut listing = Vec::new();
-    for WalkEntry { path, stat } in walked.entries {
-        let known = worktable::known(&state, &Area::WorkTree, &path)?;
+fn each_on_disk(view: &View<'_>, found: &mut Found, visit: &mut Visit<'_>) -> Result<()> {
+    let mut folders = Folders::new(Arc::clone(view.repo.work()));
+    while let Some(WalkEntry { path, stat }) = found.pop() {
+        let known = worktable::known(view.journal, &Area::WorkTree, &path)?;
         let version = match known.filter(|entry| entry.is_unchanged(&stat)) {
             Some(entry) => of_staged(&entry),
-            None => look(&mut folders, &path, &stat, monitor),
+            None => look(&mut folders, &path, &stat, view.monitor),
         };
-        listing.extend(version.map(|version| (path, version)));
+        if let Some(version) = version {
+            visit(path, version)?;
+        }
     }
-    Ok(listing)
+    Ok(())
 }
 
 /// What is on disk, its bytes not yet read.
@@ -288,25 +388,6 @@ fn look(folders: &mut Folders, path: &RepoPath, stat: &Stat, monitor: &dyn Monit
         }
     };
     Some(VersionInfo { mode: stat.mode, node })
-}
-
-/// Goes through two lists in step.
-fn join(old: Listing, new: Listing) -> Vec<FileChange> {
-    let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
-    let mut found = Vec::new();
-    loop {
-        let path = match (old.peek(), new.peek()) {
-            (Some((a, _)), Some((b, _))) => a.min(b).clone(),
-            (Some((path, _)), None) | (None, Some((path, _))) => path.clone(),
-            (None, None) => return found,
-        };
-        let (a, b) = (take(&mut old, &path), take(&mut new, &path));
-        found.extend(compare(path, a, b));
-    }
-}
-
-fn take(list: &mut Peekable<std::vec::IntoIter<(RepoPath, VersionInfo)>>, path: &RepoPath) -> Option<VersionInfo> {
-    list.next_if(|(candidate, _)| candidate == path).map(|(_, version)| version)
 }
 
 /// Reads a file on disk that has the length of its stored version: only its bytes tell whether it changed.
@@ -331,18 +412,7 @@ fn settle(repo: &Repository, mut change: FileChange, monitor: &dyn Monitor) -> R
     Ok((!same).then_some(change))
 }
 
-/// Leaves out folders that came or went together with something in them.
-fn without_obvious_folders(changes: Vec<FileChange>) -> Vec<FileChange> {
-    let mut kept: Vec<FileChange> = Vec::with_capacity(changes.len());
-    for change in changes {
-        if kept.last().is_some_and(|last| is_obvious(last, &change)) {
-            kept.pop();
-        }
-        kept.push(change);
-    }
-    kept
-}
-
+/// Is this a folder that came or went together with what is in it?
 fn is_obvious(folder: &FileChange, next: &FileChange) -> bool {
     let is_dir = |version: &Option<VersionInfo>| matches!(version, Some(VersionInfo { node: VersionNode::Dir, .. }));
     let came = folder.old.is_none() && is_dir(&folder.new) && next.new.is_some();

@@ -12,9 +12,8 @@ type Pair<'a> = (&'a [u8], &'a [u8]);
 /// A key and what became of it.
 type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Rows of a snapshot that a scan leaves behind before their memory is given back: some 13 MB of them, which is more than the
-/// kernel's tree has.
-const ROWS_KEPT: usize = if cfg!(test) { 4 } else { 128 << 10 };
+/// Rows of a snapshot that a scan leaves behind before their memory is given back: less than a megabyte of them.
+const ROWS_KEPT: usize = if cfg!(test) { 4 } else { 8 << 10 };
 
 /// Keys in ascending order.
 #[derive(Debug)]
