@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does `max_memory_usage` hold? Peak memory of each step under a limit, on a tree of the kernel's size and on a million files.
 
-    stress/memory.py --data DIR [--trees kernel,million] [--k1 TREE]
+    stress/memory.py --data DIR [--trees kernel,million] [--k1 TREE] [--k2 TREE]
 
 Each step is a process of its own; its peak is the resident memory that the system's kernel counted, mapped files included. What is
 checked out is compared with its source, and every step must have done its work. The table, the numbers and a plot go to
@@ -21,12 +21,12 @@ import scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
-# For each tree the limits that it is tried with; what is written of paths that differ needs some memory for each.
-LIMITS_MIB = {"kernel": (64, 256), "million": (256,)}
+# For each tree the limits that it is tried with.
+LIMITS_MIB = {"kernel": (64, 256, 2048), "million": (256, 2048)}
 
 
-def steps_under(limit_mib, tree, folder, program):
-    """Runs every step with a limit, and gives the peak of each in bytes."""
+def steps_under(limit_mib, tree, later, folder, program):
+    """Runs every step with a limit, and gives the peak of each in bytes. `later` is what the tree becomes; it may be missing."""
     shutil.rmtree(folder, ignore_errors=True)
     config = folder / "config" / "digstore"
     config.mkdir(parents=True)
@@ -56,6 +56,20 @@ def steps_under(limit_mib, tree, folder, program):
     run("fsck --full", "fsck", "--full")
     run("checkout", "checkout", "--force", "HEAD", at=out)
     measure.compare_trees(tree, out)
+    if later:
+        run("add of the next release", "add", "--all", at=later)
+        run("commit of it", "commit", "-m", "next", at=later)
+        run("checkout of it", "checkout", "--force", "HEAD", at=out)
+        measure.compare_trees(later, out)
+        run("checkout back", "checkout", "HEAD~1", at=out)
+        measure.compare_trees(tree, out)
+        run("checkpoint", "checkpoint", "create", at=out)
+        shutil.rmtree(out)
+        out.mkdir()
+        run("checkpoint restored", "checkpoint", "restore", "1", at=out)
+        measure.compare_trees(tree, out)
+        if b"files changed" not in run("diff --stat of both", "diff", "--stat", "HEAD", "main", at=out):
+            raise measure.Failed("nothing differs between two releases")
     run(None, "init", store=other)
     run("first checkpoint", "checkpoint", "create", store=other)
     run("fsck of it", "fsck", "--full", store=other)
@@ -65,23 +79,30 @@ def steps_under(limit_mib, tree, folder, program):
     return peaks
 
 
+def shown(peak_bytes):
+    """A peak in MiB, if there is one."""
+    return f"{peak_bytes / MIB:.0f}" if peak_bytes else ""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--trees", default=",".join(LIMITS_MIB))
     parser.add_argument("--k1", type=Path, help="an unpacked kernel, instead of linux-source-6.1")
+    parser.add_argument("--k2", type=Path, help="a later kernel, instead of linux-source-6.12")
     parser.add_argument("--digstore", type=Path, default=ROOT / "target" / "release" / "digstore")
     args = parser.parse_args()
+    kernel = lambda given, version: given or scenarios.datasets.kernel_source(args.data, version)
     trees = {
-        "kernel": lambda: args.k1 or scenarios.datasets.kernel_source(args.data, "6.1"),
-        "million": lambda: scenarios.text_tree(args.data / "small-1000000", *scenarios.MILLION),
+        "kernel": lambda: (kernel(args.k1, "6.1"), kernel(args.k2, "6.12")),
+        "million": lambda: (scenarios.text_tree(args.data / "small-1000000", *scenarios.MILLION), None),
     }
     found = {}
     for name in args.trees.split(","):
-        tree = trees[name]()
+        tree, later = trees[name]()
         for limit in LIMITS_MIB[name]:
             print(f"{name} with {limit} MB", file=sys.stderr, flush=True)
-            found[name, limit] = steps_under(limit, tree, args.data / "work-memory", args.digstore.resolve())
+            found[name, limit] = steps_under(limit, tree, later, args.data / "work-memory", args.digstore.resolve())
     columns = list(found)
     steps = list(dict.fromkeys(step for peaks in found.values() for step in peaks))
     text = [
@@ -89,7 +110,7 @@ def main():
         "",
         "| | " + " | ".join(f"{name}, at most {limit}" for name, limit in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
-        *(f"| {step} | " + " | ".join(f"{found[at][step] / MIB:.0f}" for at in columns) + " |" for step in steps),
+        *(f"| {step} | " + " | ".join(shown(found[at].get(step)) for at in columns) + " |" for step in steps),
         "",
     ]
     over = [(name, limit, step) for (name, limit), peaks in found.items() for step in peaks if peaks[step] > limit * MIB]

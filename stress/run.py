@@ -59,9 +59,9 @@ def command(name, args):
 def script_of(name, args):
     """A script beside this one, and its arguments."""
     data = ["--data", str(args.data)]
+    kernels = [item for pair in (("--k1", args.k1), ("--k2", args.k2)) if pair[1] for item in pair]
     if name in COMPARED:
         files = ["--json", str(OUT / f"{name}.json"), "--write", str(OUT / f"{name}.md")]
-        kernels = [item for pair in (("--k1", args.k1), ("--k2", args.k2)) if pair[1] for item in pair]
         rivals = ",".join([*args.against, "floor"]) if args.against else "floor"
         return ["compare.py", *data, "--scenarios", COMPARED[name], "--tools", rivals, *files, *kernels]
     if name in STORED:
@@ -69,7 +69,7 @@ def script_of(name, args):
     if name in ENDURED:
         return ["endure.py", name, *data]
     if name == "memory":
-        return ["memory.py", *data, *(["--k1", args.k1] if args.k1 else [])]
+        return ["memory.py", *data, *kernels]
     return [f"{name}.py", *data]
 
 

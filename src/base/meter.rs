@@ -3,10 +3,14 @@
 //! Counting costs an atomic addition and two readings of the clock for each batch of work, about 70 ns, so it is always on:
 //! asking for what was counted makes no difference to the kernel's `add` that could be seen in seven rounds.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+/// From this part of their time on, the processors are what there is too little of.
+const PROCESSORS_BUSY: f64 = 0.85;
 
 /// A kind of work, timed on every thread that does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +140,8 @@ impl Meter {
         let memory = Memory::now();
         Summary {
             wall_secs,
+            cpu_secs: cpu_time().as_secs_f64(),
+            processors: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             files,
             bytes,
             files_per_second: a_second(files),
@@ -171,6 +177,10 @@ pub struct StageTime {
 pub struct Summary {
     /// Seconds since the start.
     pub wall_secs: f64,
+    /// Seconds of processors, those for the system included, since the process started.
+    pub cpu_secs: f64,
+    /// Processors that there are.
+    pub processors: usize,
     /// Files read or written.
     pub files: u64,
     /// Their bytes, holes included.
@@ -207,15 +217,26 @@ pub enum Limit {
     Scanning,
     /// Reading files.
     Reading,
-    /// Hashing, decoding and compressing.
+    /// Hashing, decoding and compressing, or anything else if no processor has a rest.
     Computing,
     /// Writing layers or files.
     Writing,
 }
 
 impl Summary {
+    /// The part of the processors' time that this process took.
+    pub fn processors_busy(&self) -> f64 {
+        let all = self.wall_secs * self.processors as f64;
+        if all > 0.0 { self.cpu_secs / all } else { 0.0 }
+    }
+
     /// What kept the work from going faster, and the part of the time that it took.
     pub fn limit(&self) -> Option<(Limit, f64)> {
+        // Threads that wait for a processor look as if they waited for the disk.
+        let busy = self.processors_busy();
+        if !self.stages.is_empty() && busy >= PROCESSORS_BUSY {
+            return Some((Limit::Computing, busy));
+        }
         let share = |names: &[&str]| -> f64 {
             self.stages.iter().filter(|stage| names.contains(&stage.stage)).map(|stage| stage.share).sum()
         };
@@ -227,6 +248,12 @@ impl Summary {
         ];
         shares.into_iter().filter(|(_, share)| *share > 0.0).max_by(|a, b| a.1.total_cmp(&b.1))
     }
+}
+
+/// Time of processors that this process has taken.
+fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(spent).unwrap_or_default()
 }
 
 /// Resident memory of this process.
@@ -278,7 +305,13 @@ mod tests {
         assert_eq!((found.in_flight_peak, found.in_flight_limit), (5, 10));
         let names: Vec<_> = found.stages.iter().map(|stage| (stage.stage, stage.threads, stage.share)).collect();
         assert_eq!(names[..2], [("read", 4, 0.125), ("compress", 2, 0.75)]);
-        assert_eq!(found.limit(), Some((Limit::Computing, 0.75)));
+        let at_rest = Summary { cpu_secs: 0.0, processors: 2, ..found };
+        assert_eq!(at_rest.limit(), Some((Limit::Computing, 0.75)));
+        let reading = StageTime { stage: "read", busy_secs: 15.0, threads: 8, share: 0.94 };
+        let reading = Summary { stages: vec![reading], ..at_rest };
+        assert_eq!(reading.limit(), Some((Limit::Reading, 0.94)));
+        let waiting_for_processors = Summary { cpu_secs: 3.6, ..reading };
+        assert_eq!(waiting_for_processors.limit(), Some((Limit::Computing, 0.9)));
         assert_eq!(Meter::default().summary(Duration::ZERO, 1, 1).limit(), None);
     }
 

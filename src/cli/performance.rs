@@ -59,7 +59,7 @@ fn cause(summary: &Summary) -> Option<String> {
             let most =
                 stages.max_by(|a, b| a.busy_secs.total_cmp(&b.busy_secs)).map_or("computing", |stage| stage.stage);
             let help = if most == "compress" { "a lower compression_level" } else { "more processors" };
-            format!("the processors are the limit: {share:.0} % of their time, most of it to {most}; {help} helps")
+            format!("the processors are the limit: {share:.0} % of their time, first of all for {most}; {help} helps")
         }
         Limit::Writing => format!(
             "writing is the limit: {share:.0} % of the time went to it; a faster disk for the repository and the work tree helps"
@@ -103,6 +103,11 @@ pub fn text(summary: &Summary) -> String {
         let percent = stage.share * PERCENT;
         line(&mut text, format!("{:<9} {:>8.2} s  {percent:>3.0} % of {of}", stage.stage, stage.busy_secs));
     }
+    if summary.cpu_secs > 0.0 {
+        let of = count(summary.processors as u64, "processor");
+        let percent = summary.processors_busy() * PERCENT;
+        line(&mut text, format!("{:<9} {:>8.2} s  {percent:>3.0} % of {of}", "all", summary.cpu_secs));
+    }
     if summary.in_flight_limit > 0 {
         let [peak, limit] = [summary.in_flight_peak, summary.in_flight_limit].map(ByteSize);
         line(&mut text, format!("in flight {peak} at most, {limit} allowed"));
@@ -130,6 +135,8 @@ mod tests {
         let stage = |stage, share| StageTime { stage, busy_secs: share * wall_secs, threads: 1, share };
         Summary {
             wall_secs,
+            cpu_secs: 0.0,
+            processors: 2,
             files,
             bytes,
             files_per_second: files as f64 / wall_secs,
@@ -169,8 +176,8 @@ mod tests {
     fn alerts_name_the_cause_and_what_to_do() {
         for (stage, cause) in [
             ("read", "the disk is the limit: 96 % of the time went to reading"),
-            ("compress", "most of it to compress; a lower compression_level helps"),
-            ("hash", "most of it to hash; more processors helps"),
+            ("compress", "first of all for compress; a lower compression_level helps"),
+            ("hash", "first of all for hash; more processors helps"),
             ("store", "writing is the limit"),
             ("restore", "writing is the limit"),
         ] {

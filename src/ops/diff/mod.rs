@@ -136,7 +136,7 @@ fn describe_all(
     while !rest.is_empty() {
         let mut bytes = 0;
         let others = rest.iter().skip(1).take_while(|change| {
-            bytes += text::compared_bytes(change);
+            bytes += text::compared_bytes(repo, change);
             bytes <= most
         });
         let (some, later) = rest.split_at(1 + others.count());

@@ -1,6 +1,7 @@
 use super::*;
 use crate::base::monitor::{Recording, Silent};
-use crate::ops::testing::{TestRepo, What, file, path};
+use crate::ops::testing::{TestRepo, What, file, path, settings};
+use crate::repo::Settings;
 use crate::transform::chunker::tests::noise;
 
 fn names(repo: &TestRepo, old: Side, new: Side) -> Vec<String> {
@@ -109,4 +110,15 @@ fn binary_files_tell_what_they_share() {
     let found = diff(&repo, &Options::new(rev("HEAD~"), rev("HEAD")), &Silent).unwrap().files;
     assert!(found[0].is_binary && found[0].hunks.is_none());
     assert_eq!(found[0].chunks_in_common, Some(ChunksInCommon { count: 5, bytes: 4_500 }));
+}
+
+#[test]
+fn long_texts_are_not_compared_where_memory_is_short() {
+    let files = [("long", file("line\n".repeat(5_000))), ("short", file("line\n"))];
+    for (in_flight_len, is_compared) in [(1 << 20, true), (10_000, false)] {
+        let repo = TestRepo::on_disk_with(Settings { in_flight_len, ..settings() });
+        repo.commit(&files, "one");
+        let found = diff(&repo, &Options::new(Side::Empty, rev("HEAD")), &Silent).unwrap().files;
+        assert_eq!(found.iter().map(|file| file.hunks.is_some()).collect::<Vec<_>>(), [is_compared, true]);
+    }
 }

@@ -23,15 +23,24 @@ use crate::world::read;
 
 /// Longer files are not compared line by line: nobody reads the result, and both versions are in memory for it.
 const MAX_TEXT_BYTES: u64 = 8 * MIB;
+/// Nor are files longer than this many times what may be in flight, which is less only where memory is limited to less than
+/// 128 MiB.
+const MAX_IN_FLIGHT: u64 = 2;
 /// A zero byte this near to the start means binary, as in git.
 const BINARY_PROBE_LEN: usize = 8000;
 /// After this time what is left of a file counts as replaced: two long files without a common line take for ever.
 const DIFF_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The longest file that is compared line by line.
+fn most_text_bytes(repo: &Repository) -> u64 {
+    MAX_TEXT_BYTES.min(MAX_IN_FLIGHT.saturating_mul(repo.settings().in_flight_len as u64))
+}
+
 /// How much of two versions is read to compare their lines.
-pub(super) fn compared_bytes(change: &FileChange) -> u64 {
+pub(super) fn compared_bytes(repo: &Repository, change: &FileChange) -> u64 {
+    let most = most_text_bytes(repo);
     let lens = change.old.iter().chain(&change.new).filter_map(|version| version.node.len_bytes());
-    lens.filter(|len| *len <= MAX_TEXT_BYTES).sum()
+    lens.filter(|len| *len <= most).sum()
 }
 
 /// Looks into one change.
@@ -98,7 +107,7 @@ fn load(
     monitor: &dyn Monitor,
 ) -> Result<Option<Vec<u8>>> {
     let node = version.map(|version| &version.node);
-    if node.and_then(VersionNode::len_bytes).is_some_and(|len| len > MAX_TEXT_BYTES) {
+    if node.and_then(VersionNode::len_bytes).is_some_and(|len| len > most_text_bytes(repo)) {
         return Ok(None);
     }
     Ok(match node {
@@ -120,7 +129,7 @@ fn load(
 fn load_from_disk(repo: &Repository, path: &RepoPath) -> io::Result<Option<Vec<u8>>> {
     let dir = Folders::new(Arc::clone(repo.work())).open_parent(path, IfAbsent::Fail)?;
     let (file, stat) = read::open(dir.as_ref(), path)?;
-    if stat.len > MAX_TEXT_BYTES {
+    if stat.len > most_text_bytes(repo) {
         return Ok(None);
     }
     let mut bytes = Vec::new();

@@ -1,0 +1,133 @@
+//! What is wanted beside what is tracked and what is on disk, path by path.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::Target;
+use super::decide::Planner;
+use crate::base::disk::{FileKind, Stat};
+use crate::base::monitor::Monitor;
+use crate::model::path::RepoPath;
+use crate::model::tree::{Entry, Node};
+use crate::ops::Result;
+use crate::ops::compare::{WorkChange, same_content};
+use crate::ops::materialize::restored_mode;
+use crate::ops::scan::{Pair, pair, walk_along};
+use crate::ops::status::is_version;
+use crate::repo::Repository;
+use crate::store::objects::ObjectStore;
+use crate::world::dirs::{Folders, IfAbsent};
+
+/// What is on disk and not plainly right, and what is wanted there.
+pub(super) type Doubtful = (Option<Entry>, Pair);
+
+/// Joins target with staging and disk, and decides at once on what is not on disk: there may be a million such paths. Gives
+/// what is on disk and not plainly right.
+pub(super) fn look(
+    repo: &Repository,
+    target: &mut Target<'_>,
+    planner: &mut Planner<'_>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Doubtful>> {
+    let (state, scope) = (repo.journal().read(), planner.scope);
+    let mut ignored = Ignored { folders: Folders::new(Arc::clone(repo.work())), missing: None };
+    let mut doubtful = Vec::new();
+    let mut sort_out = |target: Option<Entry>, mut pair: Pair| {
+        if target.is_some() && pair.disk.is_none() {
+            pair.disk = ignored.stat(&pair.path);
+        }
+        match (&target, &pair.staged) {
+            (Some(target), Some(staged)) if is_version(target, staged) && pair.looks_unchanged() => {
+                planner.plan.unchanged += 1;
+                Ok(())
+            }
+            (_, staged) if pair.disk.is_none() => {
+                let change = if staged.is_some() { WorkChange::Deleted } else { WorkChange::Same };
+                planner.decide(target, pair, change, false)
+            }
+            _ => {
+                doubtful.push((target, pair));
+                Ok(())
+            }
+        }
+    };
+    let absent = |path| Pair { path, staged: None, deleted: false, disk: None };
+    let mut wanted = target.next().transpose()?;
+    let mut visit = |pair: Pair| {
+        if !scope.paths.contains(&pair.path) {
+            return Ok(());
+        }
+        while let Some((path, entry)) = wanted.take_if(|(path, _)| *path < pair.path) {
+            sort_out(Some(entry), absent(path))?;
+            wanted = target.next().transpose()?;
+        }
+        let entry = wanted.take_if(|(path, _)| *path == pair.path).map(|(_, entry)| entry);
+        if entry.is_some() {
+            wanted = target.next().transpose()?;
+        }
+        sort_out(entry, pair)
+    };
+    let leftovers = walk_along(repo, &state, &scope.paths, false, false, monitor, |found| {
+        let paired = pair(&state, found, &scope.paths, &mut visit);
+        found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        paired?;
+        Ok(std::mem::take(&mut found.beside.leftovers))
+    })?;
+    while let Some((path, entry)) = wanted {
+        sort_out(Some(entry), absent(path))?;
+        wanted = target.next().transpose()?;
+    }
+    let in_scope = |(path, _): &(RepoPath, FileKind)| scope.paths.contains(path);
+    planner.plan.leftovers.extend(leftovers.into_iter().filter(in_scope));
+    Ok(doubtful)
+}
+
+/// Looks for ignored files, which are not in the walk and may be in the way.
+struct Ignored {
+    folders: Folders,
+    /// A path at which there is nothing, so that there is nothing below it.
+    missing: Option<RepoPath>,
+}
+
+impl Ignored {
+    fn stat(&mut self, path: &RepoPath) -> Option<Stat> {
+        if self.missing.as_ref().is_some_and(|missing| path.is_within(missing)) {
+            return None;
+        }
+        let dir = self.folders.open_parent(path, IfAbsent::Fail);
+        let stat = dir.and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name()))).unwrap_or(None);
+        self.missing = if stat.is_none() { Some(path.clone()) } else { None };
+        stat
+    }
+}
+
+/// Is what is on disk, though not known to staging, what is wanted?
+pub(super) fn equals_target(
+    objects: &ObjectStore,
+    repo: &Repository,
+    target: &Entry,
+    pair: &Pair,
+    change: WorkChange,
+) -> bool {
+    let Some(disk) = &pair.disk else { return false };
+    if change == WorkChange::Same && pair.staged.as_ref().is_some_and(|staged| !is_version(target, staged)) {
+        return false;
+    }
+    match &target.node {
+        Node::Dir { .. } => disk.kind == FileKind::Dir,
+        Node::File { len, content } => {
+            disk.kind == FileKind::File
+                && disk.len == *len
+                && disk.mode == restored_mode(target.meta.mode)
+                && same_content(objects, repo.work(), &pair.path, content, *len).unwrap_or(false)
+        }
+        Node::Symlink { target: link } => {
+            let mut folders = Folders::new(Arc::clone(repo.work()));
+            let dir = folders.open_parent(&pair.path, IfAbsent::Fail);
+            let name = OsStr::from_bytes(pair.path.file_name());
+            disk.kind == FileKind::Symlink
+                && dir.and_then(|dir| dir.read_link(name)).is_ok_and(|found| found.as_bytes() == link)
+        }
+    }
+}

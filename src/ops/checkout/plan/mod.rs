@@ -1,0 +1,314 @@
+//! What has to be done to the work tree, found by looking only.
+
+mod decide;
+mod look;
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use rayon::prelude::*;
+
+use self::decide::Planner;
+use self::look::{Doubtful, equals_target, look};
+use super::Outcome;
+use crate::base::disk::{Dir, FileKind, IoContext, Stat};
+use crate::base::monitor::Monitor;
+use crate::model::id::{CommitId, TreeId};
+use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
+use crate::model::tree::{Entry, Node};
+use crate::ops::compare::{WorkChange, work_changes};
+use crate::ops::materialize::{Clones, FileWrite};
+use crate::ops::{Error, Result};
+use crate::repo::Repository;
+use crate::store::StoreError;
+use crate::store::refs;
+use crate::store::staging::{Encoded, Packed};
+use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::write::Expect;
+
+/// What a plan is about.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Paths and all below them.
+    pub paths: Scopes,
+    /// Nothing is too precious.
+    pub force: bool,
+    /// HEAD will have the target's tree: staging follows, and changes that concern neither side are kept.
+    pub moves_head: bool,
+}
+
+/// Everything to be done, in an order that works: removals from the end, then folders, then files, then modes of folders.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Unfinished files of a checkout that was stopped. They go first, or their folders could not be removed.
+    pub leftovers: Vec<(RepoPath, FileKind)>,
+    /// Where copies of files to be written may be found.
+    pub clones: Option<Clones>,
+    /// Removed, deepest first.
+    pub removals: Vec<(RepoPath, FileKind)>,
+    /// What the files among the removals looked like when it was decided that they may go.
+    pub expected: HashMap<RepoPath, Expect>,
+    /// Folders to be there.
+    pub folders: Vec<RepoPath>,
+    /// Modes and times of folders, set last.
+    pub folder_meta: Vec<(RepoPath, Entry)>,
+    /// Files and links to be made where there is nothing. There may be a million of them.
+    pub new_files: Packed,
+    /// The bytes of these files.
+    pub new_bytes: u64,
+    /// Other files and links.
+    pub writes: Vec<FileWrite>,
+    /// Right already, but staging does not know: path, entry, what it looks like.
+    pub adopted: Vec<(RepoPath, Entry, Stat)>,
+    /// No longer tracked.
+    pub forgotten: Vec<RepoPath>,
+    /// Right already.
+    pub unchanged: u64,
+    /// Local changes that stay.
+    pub kept: Vec<RepoPath>,
+    /// What would be lost: not to be applied while this is not empty.
+    pub conflicts: Vec<RepoPath>,
+    /// What is lost by force.
+    pub lost: Vec<RepoPath>,
+    /// Staging follows.
+    pub moves_head: bool,
+}
+
+impl Plan {
+    /// Adds a file or link to be made where there is nothing.
+    pub fn add_new(&mut self, path: &RepoPath, entry: &Entry) {
+        self.new_bytes += if let Node::File { len, .. } = entry.node { len } else { 0 };
+        self.new_files.push(path, &as_staged(entry));
+    }
+
+    /// Names of one file that change together must not look changed because the other one was.
+    pub fn allow_for_hard_links(&mut self) {
+        let mut inodes: HashMap<u64, u32> = HashMap::new();
+        let written = self.writes.iter_mut().map(|file| &mut file.expect);
+        let mut all: Vec<&mut Expect> = written.chain(self.expected.values_mut()).collect();
+        for expect in &all {
+            if let Expect::Seen(seen) = expect {
+                *inodes.entry(seen.ino).or_default() += 1;
+            }
+        }
+        for expect in &mut all {
+            if let Expect::Seen(seen) = **expect
+                && inodes.get(&seen.ino).is_some_and(|count| *count > 1)
+            {
+                **expect = Expect::SeenLinked(seen);
+            }
+        }
+    }
+
+    /// Puts in tree order what was decided at once and what was compared first, and gives back what memory is not needed.
+    fn sort(&mut self) {
+        self.folders.sort();
+        self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
+        self.writes.sort_by(|a, b| a.path.cmp(&b.path));
+        self.writes.shrink_to_fit();
+        self.forgotten.sort();
+        self.kept.sort();
+    }
+
+    /// What applying the plan would report.
+    pub fn preview(self, commit: Option<CommitId>) -> Outcome {
+        Outcome {
+            commit,
+            written: self.new_files.count() as u64 + self.writes.len() as u64,
+            removed: self.removals.len() as u64,
+            unchanged: self.unchanged,
+            kept: self.kept,
+            lost: self.lost,
+            dry_run: true,
+            ..Outcome::default()
+        }
+    }
+}
+
+/// A staging entry as the entry of a tree. A folder's tree is not known here and not needed: its content has entries of its own.
+pub fn as_tree_entry(path: &RepoPath, staged: &StagedEntry) -> Option<Entry> {
+    let node = match &staged.node {
+        StagedNode::File { len, content } => Node::File { len: *len, content: *content },
+        StagedNode::Symlink { target } => Node::Symlink { target: target.clone() },
+        StagedNode::Dir => Node::Dir { tree: TreeId::from_digest([0; 32]) },
+        StagedNode::Deleted => return None,
+    };
+    Some(Entry { name: path.file_name().to_vec(), meta: staged.meta, node })
+}
+
+/// The entry of a tree as what is staged, though it was not looked at.
+pub fn as_staged(entry: &Entry) -> StagedEntry {
+    let node = match &entry.node {
+        Node::File { len, content } => StagedNode::File { len: *len, content: *content },
+        Node::Symlink { target } => StagedNode::Symlink { target: target.clone() },
+        Node::Dir { .. } => StagedNode::Dir,
+    };
+    StagedEntry { node, meta: entry.meta, seen: SeenStat::default(), racy: true, generation: 0 }
+}
+
+/// A file or link to be made where there is nothing.
+pub fn new_file(entry: Encoded<'_>) -> Result<FileWrite> {
+    let (path, staged) = (entry.path()?, entry.decode()?);
+    let entry =
+        as_tree_entry(&path, &staged).ok_or_else(|| StoreError::Internal(format!("nothing is to be at {path}")))?;
+    Ok(FileWrite { path, meta: entry.meta, node: entry.node, expect: Expect::Absent })
+}
+
+/// What is wanted, in tree order.
+pub type Target<'a> = dyn Iterator<Item = Result<(RepoPath, Entry)>> + 'a;
+
+/// Compares target, staging and disk.
+pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: &dyn Monitor) -> Result<Plan> {
+    monitor.begin("comparing with the work tree", None, None);
+    let objects = repo.objects();
+    let mut planner = Planner {
+        objects: &objects,
+        head: repo.root_tree(repo.head_commit()?.as_ref())?,
+        generation: refs::generation(&repo.journal().read())?,
+        scope,
+        plan: Plan { moves_head: scope.moves_head, ..Plan::default() },
+        not_folders: Vec::new(),
+        replaced: Vec::new(),
+    };
+    let doubtful = look(repo, target, &mut planner, monitor)?;
+    let changes = work_changes(repo, &doubtful.iter().map(|(_, pair)| pair).collect::<Vec<_>>(), monitor);
+    let equals: Vec<bool> = repo.pools().cpu().install(|| {
+        let equals = |((target, pair), change): (&Doubtful, &WorkChange)| {
+            target.as_ref().is_some_and(|target| equals_target(&objects, repo, target, pair, *change))
+        };
+        doubtful.par_iter().zip(&changes).map(equals).collect()
+    });
+    monitor.end();
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    for (((target, pair), change), equal) in doubtful.into_iter().zip(changes).zip(equals) {
+        planner.decide(target, pair, change, equal)?;
+    }
+    planner.plan.sort();
+    clear_replaced(repo, &mut planner)?;
+    let Planner { mut plan, not_folders, .. } = planner;
+    plan.removals.reverse();
+    let in_the_way = in_the_way(not_folders, &plan);
+    plan.conflicts.extend(in_the_way);
+    plan.allow_for_hard_links();
+    Ok(plan)
+}
+
+/// Those of the kept files and links in which something is to be made. None of them is inside of another.
+fn in_the_way(mut not_folders: Vec<RepoPath>, plan: &Plan) -> Vec<RepoPath> {
+    not_folders.sort();
+    let keys: Vec<Vec<u8>> = not_folders.iter().map(RepoPath::sort_key).collect();
+    let mut needed = vec![false; keys.len()];
+    let mut mark = |path: &[u8]| {
+        // In tree order, what is inside comes right behind.
+        let at = keys.partition_point(|key| key.as_slice() <= path).checked_sub(1);
+        let is_within = |key: &Vec<u8>| {
+            path.strip_prefix(key.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(0)))
+        };
+        if let Some(at) = at.filter(|at| keys.get(*at).is_some_and(is_within))
+            && let Some(needed) = needed.get_mut(at)
+        {
+            *needed = true;
+        }
+    };
+    if !keys.is_empty() {
+        let known = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
+        known.for_each(|path| mark(&path.sort_key()));
+        plan.new_files.entries().for_each(|new| mark(new.sort_key()));
+    }
+    not_folders.into_iter().zip(needed).filter_map(|(path, needed)| needed.then_some(path)).collect()
+}
+
+/// A folder that gives way to a file takes along what is in it: untracked, ignored (which no walk shows), or new and
+/// staged. What is not to be removed anyway is a conflict, or lost by force.
+fn clear_replaced(repo: &Repository, planner: &mut Planner<'_>) -> Result<()> {
+    let mut below = Vec::new();
+    for folder in &planner.replaced {
+        let shown = || repo.work().path().join(folder.as_os_str());
+        let dir = Folders::new(Arc::clone(repo.work())).open(folder, IfAbsent::Fail).on("list", shown())?;
+        list_below(dir.as_ref(), folder, &mut below)?;
+    }
+    let plan = &mut planner.plan;
+    let settled: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).chain(&plan.conflicts).collect();
+    below.retain(|(path, _)| !settled.contains(path));
+    drop(settled);
+    if below.is_empty() {
+        return Ok(());
+    }
+    for (path, kind) in below {
+        match (kind, planner.scope.force) {
+            (FileKind::Dir, _) => {}
+            (_, true) => plan.lost.push(path.clone()),
+            (_, false) => plan.conflicts.push(path.clone()),
+        }
+        plan.removals.push((path, kind));
+    }
+    plan.removals.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.conflicts.sort_unstable();
+    plan.lost.sort_unstable();
+    Ok(())
+}
+
+fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<(RepoPath, FileKind)>) -> Result<()> {
+    for item in dir.list().on("list", dir.path())? {
+        let path = at.join(item.name.as_bytes())?;
+        if item.kind == FileKind::Dir {
+            let inside = dir.open_dir(&item.name).on("open", dir.path().join(&item.name))?;
+            list_below(inside.as_ref(), &path, into)?;
+        }
+        into.push((path, item.kind));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tree::Meta;
+    use proptest::prelude::*;
+
+    fn file(path: &RepoPath) -> Entry {
+        Entry {
+            name: path.file_name().to_vec(),
+            meta: Meta { mode: 0, mtime_ns: 0 },
+            node: Node::Symlink { target: b"x".to_vec() },
+        }
+    }
+
+    fn paths() -> impl Strategy<Value = Vec<RepoPath>> {
+        // Names with bytes around the slash, which sorts before them in a tree and not among bytes.
+        let path = prop::collection::vec(prop::sample::select(vec!["a", "a!", "a-b", "b"]), 1..4);
+        let parsed = path.prop_map(|names| RepoPath::parse(names.join("/").as_bytes()).unwrap());
+        prop::collection::vec(parsed, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_in_the_way_is_what_something_is_to_be_made_in(
+            mut kept in paths(),
+            new in paths(),
+            written in paths(),
+            folders in paths(),
+        ) {
+            kept.sort();
+            kept.dedup();
+            kept = kept.iter().filter(|one| !kept.iter().any(|other| other != *one && one.is_within(other))).cloned().collect();
+            let needed = |one: &&RepoPath| {
+                new.iter().chain(&written).chain(&folders).any(|path| path.is_within(one))
+            };
+            let expected: Vec<RepoPath> = kept.iter().filter(needed).cloned().collect();
+            let mut plan = Plan { folders: folders.clone(), ..Plan::default() };
+            new.iter().for_each(|path| plan.add_new(path, &file(path)));
+            plan.writes.extend(written.iter().map(|path| {
+                let Entry { meta, node, .. } = file(path);
+                FileWrite { path: path.clone(), meta, node, expect: Expect::Absent }
+            }));
+            kept.reverse();
+            prop_assert_eq!(in_the_way(kept, &plan), expected);
+        }
+    }
+}
