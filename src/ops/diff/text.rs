@@ -1,11 +1,11 @@
 //! What one changed file looks like: its lines, or what its chunks have in common.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hashbrown::HashSet;
-use similar::{ChangeTag, TextDiff};
+use imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
 
 use super::sides::{FileChange, VersionInfo, VersionNode};
 use super::{ChunksInCommon, FileDiff, Options};
@@ -28,9 +28,6 @@ const MAX_TEXT_BYTES: u64 = 8 * MIB;
 const MAX_IN_FLIGHT: u64 = 2;
 /// A zero byte this near to the start means binary, as in git.
 const BINARY_PROBE_LEN: usize = 8000;
-/// After this time what is left of a file counts as replaced: two long files without a common line take for ever.
-const DIFF_PATIENCE: Duration = Duration::from_secs(5);
-
 /// The longest file that is compared line by line.
 fn most_text_bytes(repo: &Repository) -> u64 {
     MAX_TEXT_BYTES.min(MAX_IN_FLIGHT.saturating_mul(repo.settings().in_flight_len as u64))
@@ -153,31 +150,58 @@ fn compare(path: &RepoPath, old: Option<Vec<u8>>, new: Option<Vec<u8>>, context_
     let header = |side: char, present: bool| if present { format!("{side}/{path}") } else { "/dev/null".to_owned() };
     let headers = [header('a', old.is_some()), header('b', new.is_some())];
     let (old, new) = (printable(old.unwrap_or_default()), printable(new.unwrap_or_default()));
-    let old: Vec<&str> = old.split_inclusive('\n').collect();
-    let new: Vec<&str> = new.split_inclusive('\n').collect();
-    let diff = TextDiff::configure().timeout(DIFF_PATIENCE).diff_slices(&old, &new);
-    let mut text = Text { added: 0, removed: 0, unified: String::new() };
-    for hunk in diff.unified_diff().context_radius(context_lines).iter_hunks() {
-        if text.unified.is_empty() {
-            text.unified = format!("--- {}\n+++ {}\n", headers[0], headers[1]);
-        }
-        text.unified.push_str(&format!("{}\n", hunk.header()));
-        for change in hunk.iter_changes() {
-            let sign = match change.tag() {
-                ChangeTag::Equal => ' ',
-                ChangeTag::Delete => '-',
-                ChangeTag::Insert => '+',
-            };
-            text.added += u64::from(sign == '+');
-            text.removed += u64::from(sign == '-');
-            text.unified.push(sign);
-            text.unified.push_str(change.value());
-            if !change.value().ends_with('\n') {
-                text.unified.push_str("\n\\ No newline at end of file\n");
+    let lines = InternedInput::new(old.as_str(), new.as_str());
+    let mut diff = Diff::compute(Algorithm::Histogram, &lines);
+    diff.postprocess_lines(&lines);
+    let (added, removed) = (u64::from(diff.count_additions()), u64::from(diff.count_removals()));
+    let mut unified = String::new();
+    if added + removed > 0 {
+        unified = format!("--- {}\n+++ {}\n", headers[0], headers[1]);
+        put_hunks(&mut unified, &lines, &diff, u32::try_from(context_lines).unwrap_or(u32::MAX));
+    }
+    Text { added, removed, unified }
+}
+
+/// Writes what differs as hunks with so many lines around them.
+fn put_hunks(out: &mut String, lines: &InternedInput<&str>, diff: &Diff, context: u32) {
+    let put = |out: &mut String, sign: char, tokens: &[Token], range: Range<u32>| {
+        for token in tokens.get(range.start as usize..range.end as usize).unwrap_or_default() {
+            let line = lines.interner[*token];
+            out.push(sign);
+            out.push_str(line);
+            if !line.ends_with('\n') {
+                out.push_str("\n\\ No newline at end of file\n");
             }
         }
+    };
+    let hunks: Vec<Hunk> = diff.hunks().collect();
+    // Two that are so near each other that their surroundings would meet are shown as one.
+    let are_near = |one: &Hunk, next: &Hunk| next.before.start - one.before.end <= context.saturating_mul(2);
+    for near in hunks.chunk_by(are_near) {
+        let (Some(first), Some(last)) = (near.first(), near.last()) else { continue };
+        let lead = context.min(first.before.start).min(first.after.start);
+        let tail = context.min(lines.before.len() as u32 - last.before.end);
+        let [before, after] = [[&first.before, &last.before], [&first.after, &last.after]]
+            .map(|[first, last]| span(first.start - lead..last.end + tail));
+        out.push_str(&format!("@@ -{before} +{after} @@\n"));
+        let mut at = first.before.start - lead;
+        for hunk in near {
+            put(out, ' ', &lines.before, at..hunk.before.start);
+            put(out, '-', &lines.before, hunk.before.clone());
+            put(out, '+', &lines.after, hunk.after.clone());
+            at = hunk.before.end;
+        }
+        put(out, ' ', &lines.before, at..at + tail);
     }
-    text
+}
+
+/// Lines as a hunk's header names them: the first one counts as 1, and none are named by the line before them.
+fn span(lines: Range<u32>) -> String {
+    match lines.len() {
+        0 => format!("{},0", lines.start),
+        1 => format!("{}", lines.start + 1),
+        len => format!("{},{len}", lines.start + 1),
+    }
 }
 
 /// The bytes as text; what is not UTF-8 becomes `\xNN`, so that two different files never look the same.
@@ -223,4 +247,63 @@ fn in_common(
         Ok(())
     })?;
     Ok(Some(common))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Makes the new text from the old one and the hunks of a unified diff, which must fit in every line.
+    fn apply(old: &str, unified: &str) -> String {
+        let old: Vec<&str> = old.split_inclusive('\n').collect();
+        let (mut new, mut at) = (String::new(), 0);
+        let mut lines = unified.lines().skip(2).peekable();
+        while let Some(header) = lines.next() {
+            let mut numbers = header.split(['-', '+', ' ', ',']).filter_map(|number| number.parse::<usize>().ok());
+            let (before, after) = header[4..].split_once(" +").unwrap();
+            let lens = [before, after.trim_end_matches(" @@")]
+                .map(|span| span.split_once(',').map_or(1, |(_, len)| len.parse().unwrap()));
+            let start = numbers.next().unwrap() - usize::from(lens[0] > 0);
+            new.extend(old[at..start].iter().copied());
+            at = start;
+            let mut seen = [0, 0];
+            while let Some(line) = lines.next_if(|line| !line.starts_with("@@")) {
+                let end = if lines.next_if(|next| next.starts_with('\\')).is_some() { "" } else { "\n" };
+                let text = format!("{}{end}", &line[1..]);
+                if !line.starts_with('+') {
+                    assert_eq!(old[at], text);
+                    (at, seen[0]) = (at + 1, seen[0] + 1);
+                }
+                if !line.starts_with('-') {
+                    new.push_str(&text);
+                    seen[1] += 1;
+                }
+            }
+            assert_eq!(seen, lens, "{header}");
+        }
+        new.extend(old[at..].iter().copied());
+        new
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let lines = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "", "{", "}"]), 0..30);
+        (lines, any::<bool>()).prop_map(|(lines, ends)| {
+            let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            if ends { text } else { text.trim_end_matches('\n').to_owned() }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn hunks_lead_from_the_old_text_to_the_new_one(old in text(), new in text(), context in 0..5usize) {
+            let path = RepoPath::parse(b"a").unwrap();
+            let bytes = |text: &str| Some(text.as_bytes().to_vec());
+            let found = compare(&path, bytes(&old), bytes(&new), context);
+            prop_assert_eq!(found.unified.is_empty(), old == new);
+            prop_assert_eq!(apply(&old, &found.unified), new);
+            let signs = |sign| found.unified.lines().skip(2).filter(|line| line.starts_with(sign)).count() as u64;
+            prop_assert_eq!((found.added, found.removed), (signs('+'), signs('-')));
+        }
+    }
 }
