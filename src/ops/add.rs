@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::gc::merge;
 use super::ingest::{self, Captured, IngestStats, Sink, Source, ingest_part};
-use super::moved::Gone;
+use super::moved::{Gone, Lost};
 use super::scan::{Pair, pair, walk_along};
 use super::worklist::{Work, Worklist};
 use super::{Error, Result};
@@ -107,10 +107,8 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
     if options.dry_run {
         return preview(repo, changes, outcome);
     }
-    let mut gone = Gone::default();
-    for (path, staged) in &changes.gone {
-        gone.add(path, Some(staged));
-    }
+    let lost = changes.gone.iter().filter_map(|(path, staged)| Lost::new(path, Some(staged)));
+    let gone = Gone::from(lost.collect::<Vec<_>>());
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
     let bands = BandPaths::new(repo.work());
@@ -128,7 +126,7 @@ fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome) -> Result<
     let mut parts = changes.found.into_parts(usize::MAX);
     for work in parts.next()?.into_iter().flatten() {
         let path = match work {
-            Work::Plain(path, _) => path,
+            Work::Plain(path, _) | Work::Gone(path) => path,
             Work::Other(known) => known.path,
         };
         let list = if staging::is_tracked(&state, &path)? { &mut outcome.modified } else { &mut outcome.added };
@@ -304,6 +302,7 @@ impl Staging<'_> {
                     Some((_, Err(why))) => self.failed(&why, monitor),
                     None => {}
                 },
+                Work::Gone(path) => self.remove(path)?,
             }
         }
         Ok(())

@@ -86,7 +86,9 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let scopes = Scopes::or_everything(&options.paths);
     let head = repo.root_tree(outcome.head.as_ref())?;
     let objects = repo.objects();
+    let at_once = repo.settings().paths_at_once;
     let mut doubtful: Vec<Pair> = Vec::new();
+    let mut same = Vec::new();
     let mut visit = |pair: Pair| {
         if !scopes.contains(&pair.path) {
             return Ok(());
@@ -100,25 +102,43 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         outcome.tracked += u64::from(pair.staged.is_some());
         match (&pair.staged, &pair.disk) {
             (None, Some(stat)) => note_untracked(&mut outcome.untracked, &pair, stat.kind),
-            (Some(_), _) if !pair.looks_unchanged() => doubtful.push(pair),
+            (Some(_), None) => outcome.changed.push(Item { path: pair.path, change: WorkChange::Deleted }),
+            (Some(_), Some(_)) if !pair.looks_unchanged() => {
+                doubtful.push(pair);
+                if doubtful.len() >= at_once {
+                    settle(repo, std::mem::take(&mut doubtful), &mut same, &mut outcome, monitor);
+                }
+            }
             _ => {}
         }
         Ok(())
     };
+    let mut hidden = 0;
     let listed = walk_along(repo, &state, &scopes, false, true, monitor, |found| {
         let paired = pair(&state, found, &scopes, &mut visit);
         for (problem, _) in
             found.beside.problems.iter().zip(&found.beside.unreadable).filter(|(_, path)| scopes.contains(path))
         {
             monitor.problem(problem);
-            outcome.unreadable += 1;
+            hidden += 1;
         }
         paired?;
         Ok(std::mem::take(&mut found.beside.listed))
     })?;
+    outcome.unreadable += hidden;
     drop(state);
+    settle(repo, doubtful, &mut same, &mut outcome, monitor);
+    outcome.changed.sort_by(|a, b| a.path.cmp(&b.path));
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    remember(repo, same, listed, before);
+    Ok(outcome)
+}
+
+/// Reads what does not look as it did, on all processors.
+fn settle(repo: &Repository, doubtful: Vec<Pair>, same: &mut Vec<Pair>, outcome: &mut Outcome, monitor: &dyn Monitor) {
     let changes = work_changes(repo, &doubtful, monitor);
-    let mut same = Vec::new();
     for (pair, change) in doubtful.into_iter().zip(changes) {
         match change {
             WorkChange::Same => same.push(pair),
@@ -126,11 +146,6 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
             _ => outcome.changed.push(Item { path: pair.path, change }),
         }
     }
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
-    }
-    remember(repo, same, listed, before);
-    Ok(outcome)
 }
 
 /// Records the new looks of files that were read and are as they were, and what folders hold, so that the next call need

@@ -8,10 +8,15 @@ use crate::base::bytes::{ByteReader, DecodeError, put_bytes, put_varint};
 use crate::model::path::RepoPath;
 use crate::store::StoreError;
 
+const AS_IT_IS: u64 = 0;
+const GONE: u64 = 1;
+const FIRST_LEN: u64 = 2;
+
 /// Work in order.
 #[derive(Debug)]
 pub struct Worklist<T> {
-    /// For each piece a path, and 0 or one more than a file's length; an empty path stands for the next of the others.
+    /// For each piece a path, and [`AS_IT_IS`], [`GONE`] or a file's length after these; an empty path stands for the next of the
+    /// others.
     bytes: Vec<u8>,
     others: Vec<T>,
     count: usize,
@@ -22,6 +27,8 @@ pub struct Worklist<T> {
 pub enum Work<T> {
     /// A path; if it is a file to be read, its length.
     Plain(RepoPath, Option<u64>),
+    /// A path at which nothing is any more.
+    Gone(RepoPath),
     /// Anything else.
     Other(T),
 }
@@ -35,8 +42,17 @@ impl<T> Default for Worklist<T> {
 impl<T> Worklist<T> {
     /// Adds a path that is not the root. Of a file to be read it takes the length.
     pub fn push_plain(&mut self, path: &RepoPath, len: Option<u64>) {
+        self.put(path, len.map_or(AS_IT_IS, |len| len.saturating_add(FIRST_LEN)));
+    }
+
+    /// Adds a path, not the root, at which nothing is any more.
+    pub fn push_gone(&mut self, path: &RepoPath) {
+        self.put(path, GONE);
+    }
+
+    fn put(&mut self, path: &RepoPath, number: u64) {
         put_bytes(&mut self.bytes, path.as_bytes());
-        put_varint(&mut self.bytes, len.map_or(0, |len| len.saturating_add(1)));
+        put_varint(&mut self.bytes, number);
         self.count += 1;
     }
 
@@ -57,15 +73,12 @@ impl<T> Worklist<T> {
         self.count == 0
     }
 
-    /// All that are not plain.
-    pub fn others(&self) -> &[T] {
-        &self.others
-    }
-
     /// The lengths of the files to be read.
     pub fn file_lens(&self) -> impl Iterator<Item = u64> {
         let mut reader = ByteReader::new("a list of work", &self.bytes);
-        std::iter::repeat_with(move || next(&mut reader).ok().flatten()).take(self.count).filter_map(|plain| plain?.1)
+        std::iter::repeat_with(move || next(&mut reader).ok().flatten())
+            .take(self.count)
+            .filter_map(|known| known?.1.checked_sub(FIRST_LEN))
     }
 
     /// Goes through it, some at a time.
@@ -95,7 +108,8 @@ impl<T> Parts<T> {
         let mut part = Vec::with_capacity(count);
         for _ in 0..count {
             part.push(match next(&mut reader).map_err(|error| StoreError::Internal(error.to_string()))? {
-                Some((path, len)) => Work::Plain(RepoPath::parse(path)?, len),
+                Some((path, GONE)) => Work::Gone(RepoPath::parse(path)?),
+                Some((path, number)) => Work::Plain(RepoPath::parse(path)?, number.checked_sub(FIRST_LEN)),
                 None => Work::Other(self.others.next().ok_or_else(|| StoreError::Internal("no work left".to_owned()))?),
             });
         }
@@ -105,13 +119,10 @@ impl<T> Parts<T> {
     }
 }
 
-/// A path and perhaps a length.
-type Plain<'a> = (&'a [u8], Option<u64>);
-
-/// The next plain piece of work; none if it is one of the others.
-fn next<'a>(reader: &mut ByteReader<'a>) -> std::result::Result<Option<Plain<'a>>, DecodeError> {
+/// The next path and its number; none if it is one of the others.
+fn next<'a>(reader: &mut ByteReader<'a>) -> std::result::Result<Option<(&'a [u8], u64)>, DecodeError> {
     let path = reader.bytes(usize::MAX)?;
-    Ok(if path.is_empty() { None } else { Some((path, reader.varint()?.checked_sub(1))) })
+    Ok(if path.is_empty() { None } else { Some((path, reader.varint()?)) })
 }
 
 #[cfg(test)]
@@ -126,19 +137,24 @@ mod tests {
             let len = |number: u64| (number % 4 > 1).then_some(number << 30);
             let mut list = Worklist::default();
             for number in 0..count {
-                if is_other(&number) { list.push(number) } else { list.push_plain(&path(number), len(number)) }
+                match number % 5 {
+                    _ if is_other(&number) => list.push(number),
+                    3 => list.push_gone(&path(number)),
+                    _ => list.push_plain(&path(number), len(number)),
+                }
             }
             assert_eq!((list.len() as u64, list.is_empty()), (count, count == 0));
-            assert!(list.others().iter().copied().eq((0..count).filter(is_other)));
-            assert!(list.file_lens().eq((0..count).filter_map(len)));
+            assert!(list.file_lens().eq((0..count).filter(|number| number % 5 != 3).filter_map(len)));
             let mut parts = list.into_parts(at_once);
             let mut all = Vec::new();
             while let Some(part) = parts.next().unwrap() {
                 assert!(!part.is_empty() && part.len() <= at_once.max(1));
                 all.extend(part);
             }
-            let work = |number| {
-                if is_other(&number) { Work::Other(number) } else { Work::Plain(path(number), len(number)) }
+            let work = |number| match number % 5 {
+                _ if is_other(&number) => Work::Other(number),
+                3 => Work::Gone(path(number)),
+                _ => Work::Plain(path(number), len(number)),
             };
             assert!(all.into_iter().eq((0..count).map(work)));
         }

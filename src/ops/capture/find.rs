@@ -15,6 +15,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::Meta;
 use crate::ops::Result;
 use crate::ops::ingest::Captured;
+use crate::ops::moved::Lost;
 use crate::ops::worklist::{Work, Worklist};
 use crate::store::journal::State;
 use crate::store::staging::{self, Encoded};
@@ -35,20 +36,21 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row as it was found. What is recorded of a path that is as it was, or of a file to be read, is looked up again: it takes ten
+    /// A row as it was found. What is recorded of a path that is as it was or gone, or of a file to be read, is looked up again: it takes ten
     /// times as much memory as the path.
     pub fn found(state: &State, area: &Area, work: Work<Box<Self>>) -> Result<Self> {
-        let (path, len) = match work {
+        let (path, len, is_gone) = match work {
             Work::Other(row) => return Ok(*row),
-            Work::Plain(path, len) => (path, len),
+            Work::Plain(path, len) => (path, len, false),
+            Work::Gone(path) => (path, None, true),
         };
         let work = worktable::get(state, area, &path)?.map(Box::new);
         let staged = staging::get(state, &path)?.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new);
         let old = stored(area, work.as_deref(), staged.as_deref()).cloned().map(Box::new);
         let now = match (len, &old) {
             (Some(len), _) => Now::Read(len),
-            (None, Some(old)) => Now::Known(old.clone()),
-            (None, None) => Now::Gone,
+            (None, Some(old)) if !is_gone => Now::Known(old.clone()),
+            (None, _) => Now::Gone,
         };
         Ok(Self { path, old, work, staged, now })
     }
@@ -83,6 +85,7 @@ pub struct Finder<'a> {
     pub folders: Folders,
     pub all: bool,
     pub rows: Worklist<Box<Row>>,
+    pub lost: Vec<Lost>,
     pub capture: Capture,
 }
 
@@ -162,6 +165,10 @@ impl Finder<'_> {
         };
         match now {
             Now::Read(len) => self.rows.push_plain(&path, Some(len)),
+            Now::Gone => {
+                self.lost.extend(Lost::new(&path, old.as_deref()));
+                self.rows.push_gone(&path);
+            }
             now => self.rows.push(Box::new(Row { path, old, work: work_entry, staged: staged_entry, now })),
         }
         Ok(())

@@ -19,7 +19,7 @@ use serde::Serialize;
 use self::find::{Finder, Now, Row, file_entry, settle};
 pub use self::find::{nothing, record};
 use super::ingest::{self, Sink, Source, ingest_part};
-use super::moved::Gone;
+use super::moved::{Gone, Lost};
 use super::scan::{bundle_held_still, list_bundle, walk_along, walk_bundle};
 use super::status::is_version;
 use super::worklist::Worklist;
@@ -236,6 +236,8 @@ struct Looked {
     /// The tree that the area was last stored as, if staging and the area's table say so.
     base: Option<TreeId>,
     rows: Worklist<Box<Row>>,
+    /// The files among what is gone.
+    lost: Vec<Lost>,
     capture: Capture,
 }
 
@@ -258,6 +260,7 @@ fn look(
         folders: Folders::new(Arc::clone(repo.work())),
         all: base.is_none(),
         rows: Worklist::default(),
+        lost: Vec::new(),
         capture: Capture {
             tree: before.unwrap_or(TreeId::from_digest([0; 32])),
             before,
@@ -273,12 +276,12 @@ fn look(
         },
     };
     finder.find(state, found)?;
-    let Finder { rows, mut capture, .. } = finder;
+    let Finder { rows, lost, mut capture, .. } = finder;
     capture.unreadable.append(&mut found.beside.unreadable);
     capture.problems.append(&mut found.beside.problems);
     capture.leftovers.append(&mut found.beside.leftovers);
     capture.ops.extend(std::mem::take(&mut found.beside.listed));
-    Ok(Looked { base, rows, capture })
+    Ok(Looked { base, rows, lost, capture })
 }
 
 /// Stores what was found. `read` gets what is read.
@@ -333,10 +336,7 @@ fn settle_all(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let (rows, all) = (std::mem::take(&mut looked.rows), looked.base.is_none());
-    let mut gone = Gone::default();
-    for row in rows.others().iter().filter(|row| matches!(row.now, Now::Gone)) {
-        gone.add(&row.path, row.old.as_deref());
-    }
+    let gone = Gone::from(std::mem::take(&mut looked.lost));
     let len = |row: &Row| if let Now::Read(len) = row.now { Some(len) } else { None };
     ingest::begin(monitor, rows.file_lens());
     let at_once = repo.settings().paths_at_once;

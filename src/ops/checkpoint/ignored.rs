@@ -37,19 +37,32 @@ pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
     found
 }
 
-/// Paths that would go, but that the target's own ignore rules leave out: when it was made they may have been there.
-pub fn left_out(repo: &Repository, then: &Arc<Tree>, changes: &[TreeChange]) -> Result<HashSet<RepoPath>> {
-    let mut rules: HashMap<RepoPath, Rules> = HashMap::new();
-    let mut found: HashSet<RepoPath> = HashSet::new();
-    for change in changes.iter().filter(|change| change.new.is_none()) {
-        let Some(folder) = change.path.parent() else { continue };
-        let is_dir = matches!(&change.old, Some(Entry { node: Node::Dir { .. }, .. }));
-        let inside_ignored = found.contains(&folder);
-        if inside_ignored || rules_of(repo, then, &folder, &mut rules)?.ignores(&change.path, is_dir) {
-            found.insert(change.path.clone());
-        }
+/// Finds what would go, but what the target's own ignore rules leave out: when it was made that may have been there.
+pub struct LeftOut<'a> {
+    repo: &'a Repository,
+    then: &'a Arc<Tree>,
+    rules: HashMap<RepoPath, Rules>,
+    /// What was found so far.
+    pub found: HashSet<RepoPath>,
+}
+
+impl<'a> LeftOut<'a> {
+    /// For this target.
+    pub fn new(repo: &'a Repository, then: &'a Arc<Tree>) -> Self {
+        Self { repo, then, rules: HashMap::new(), found: HashSet::new() }
     }
-    Ok(found)
+
+    /// Is it left out? Changes come in tree order.
+    pub fn has(&mut self, change: &TreeChange) -> Result<bool> {
+        let (None, Some(folder)) = (&change.new, change.path.parent()) else { return Ok(false) };
+        let is_dir = matches!(&change.old, Some(Entry { node: Node::Dir { .. }, .. }));
+        let is_left_out = self.found.contains(&folder)
+            || rules_of(self.repo, self.then, &folder, &mut self.rules)?.ignores(&change.path, is_dir);
+        if is_left_out {
+            self.found.insert(change.path.clone());
+        }
+        Ok(is_left_out)
+    }
 }
 
 /// The ignore rules that hold in a folder of a tree.

@@ -1,10 +1,9 @@
 //! `checkpoint restore`: the work tree, or a bundle, as a checkpoint has it, after what is there now was saved.
 
-use hashbrown::HashSet;
 use serde::Serialize;
 
 use super::create::save;
-use super::ignored::{in_the_way, left_out};
+use super::ignored::{LeftOut, in_the_way};
 use super::preview::{check_paths, preview};
 use super::{get, session_of};
 use crate::base::clock;
@@ -138,19 +137,27 @@ pub fn replace(
     let (now, then) = (objects.tree(&saved.tree)?, objects.tree(target)?);
     let root = area.root();
     let scopes = Scopes::or_everything(&request.paths);
-    let mut changes = trees::diff(&objects, &now, &then)?;
-    // Folders that lead to a bundle are no part of it.
-    changes.retain(|change| scopes.contains(&change.path) && change.path.is_within(&root));
     let unsaved = Scopes::new(&saved.unreadable);
-    let in_danger: Vec<RepoPath> =
-        changes.iter().map(|change| &change.path).filter(|path| unsaved.contains(path)).cloned().collect();
+    let mut in_danger = Vec::new();
+    let mut left_out = LeftOut::new(repo, &then);
+    let looks = Looks { repo, area };
+    let mut plan = Plan::default();
+    trees::diff_each(&objects, &now, &then, &mut |change| {
+        // Folders that lead to a bundle are no part of it.
+        if !scopes.contains(&change.path) || !change.path.is_within(&root) {
+            return Ok(());
+        }
+        if unsaved.contains(&change.path) {
+            in_danger.push(change.path.clone());
+        }
+        let stays = *area == Area::WorkTree && left_out.has(&change)?;
+        if stays { Ok(()) } else { add_to(&mut plan, change, &looks) }
+    })?;
     if !in_danger.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_danger });
     }
-    let kept = if *area == Area::WorkTree { left_out(repo, &then, &changes)? } else { HashSet::new() };
-    changes.retain(|change| !kept.contains(&change.path));
-    let looks = Looks { repo, area };
-    let mut plan = plan(changes, &looks)?;
+    plan.removals.reverse();
+    plan.allow_for_hard_links();
     plan.clones = clones(repo, area, request.number)?;
     plan.leftovers = saved.leftovers.into_iter().filter(|(path, _)| scopes.contains(path)).collect();
     let in_the_way = in_the_way(repo, &plan);
@@ -168,7 +175,7 @@ pub fn replace(
     let is_whole = whole && done.failed == 0;
     ops.extend(is_whole.then(|| worktable::parent_op(area, request.number)));
     // What stays though the target does not have it makes the disk more than the target.
-    let equals_target = is_whole && kept.is_empty();
+    let equals_target = is_whole && left_out.found.is_empty();
     ops.push(if equals_target { worktable::base_op(area, target) } else { worktable::forget_base_op(area) });
     let paths = if whole { vec![root] } else { request.paths };
     if let Some(summary) = request.summary
@@ -261,41 +268,37 @@ fn kind_of(entry: &Entry) -> FileKind {
 }
 
 /// From what differs to what has to be done. The work tree is known to be the old side.
-fn plan(changes: Vec<TreeChange>, looks: &Looks<'_>) -> Result<Plan> {
-    let mut plan = Plan::default();
-    for TreeChange { path, old, new } in changes {
-        let old_kind = old.as_ref().map(kind_of);
-        let Some(new) = new else {
-            if let Some(kind) = old_kind {
-                if kind != FileKind::Dir {
-                    plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)?));
-                }
-                plan.removals.push((path, kind));
+fn add_to(plan: &mut Plan, change: TreeChange, looks: &Looks<'_>) -> Result<()> {
+    let TreeChange { path, old, new } = change;
+    let old_kind = old.as_ref().map(kind_of);
+    let Some(new) = new else {
+        if let Some(kind) = old_kind {
+            if kind != FileKind::Dir {
+                plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)?));
             }
-            continue;
-        };
-        let same_kind = old_kind == Some(kind_of(&new));
-        let replaced_kind =
-            old_kind.filter(|kind| !same_kind && (*kind == FileKind::Dir || kind_of(&new) == FileKind::Dir));
-        plan.removals.extend(replaced_kind.map(|kind| (path.clone(), kind)));
-        if kind_of(&new) == FileKind::Dir {
-            if !same_kind {
-                plan.folders.push(path.clone());
-            }
-            plan.folder_meta.push((path, new));
-            continue;
+            plan.removals.push((path, kind));
         }
-        let expect = match (old_kind, replaced_kind) {
-            (None, _) => {
-                plan.add_new(&path, &new);
-                continue;
-            }
-            (_, Some(_)) => Expect::Absent,
-            _ => Expect::Seen(looks.seen(&path)?),
-        };
-        plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
+        return Ok(());
+    };
+    let same_kind = old_kind == Some(kind_of(&new));
+    let replaced_kind =
+        old_kind.filter(|kind| !same_kind && (*kind == FileKind::Dir || kind_of(&new) == FileKind::Dir));
+    plan.removals.extend(replaced_kind.map(|kind| (path.clone(), kind)));
+    if kind_of(&new) == FileKind::Dir {
+        if !same_kind {
+            plan.folders.push(path.clone());
+        }
+        plan.folder_meta.push((path, new));
+        return Ok(());
     }
-    plan.removals.reverse();
-    plan.allow_for_hard_links();
-    Ok(plan)
+    let expect = match (old_kind, replaced_kind) {
+        (None, _) => {
+            plan.add_new(&path, &new);
+            return Ok(());
+        }
+        (_, Some(_)) => Expect::Absent,
+        _ => Expect::Seen(looks.seen(&path)?),
+    };
+    plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
+    Ok(())
 }

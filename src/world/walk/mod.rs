@@ -1,4 +1,7 @@
 //! The work tree as it is: every name with its stat, in tree order, found by many threads.
+//!
+//! `listing` lists folders and looks at names, some ahead of what is asked for; `found` puts what it hands over in order. One thread
+//! leads the walk, and who walks looks at what is found meanwhile.
 
 mod found;
 mod listing;

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::Target;
 use super::decide::Planner;
 use crate::base::disk::{FileKind, Stat};
@@ -11,7 +13,7 @@ use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
 use crate::model::tree::{Entry, Node};
 use crate::ops::Result;
-use crate::ops::compare::{WorkChange, same_content};
+use crate::ops::compare::{WorkChange, same_content, work_changes};
 use crate::ops::materialize::restored_mode;
 use crate::ops::scan::{Pair, pair, walk_along};
 use crate::ops::status::is_version;
@@ -20,19 +22,20 @@ use crate::store::objects::ObjectStore;
 use crate::world::dirs::{Folders, IfAbsent};
 
 /// What is on disk and not plainly right, and what is wanted there.
-pub(super) type Doubtful = (Option<Entry>, Pair);
+type Doubtful = (Option<Entry>, Pair);
 
-/// Joins target with staging and disk, and decides at once on what is not on disk: there may be a million such paths. Gives
-/// what is on disk and not plainly right.
+/// Joins target with staging and disk, and decides on what differs: at once on what is not on disk, of which there may be a million
+/// paths, on the rest when as much has come together as may be in memory.
 pub(super) fn look(
     repo: &Repository,
     target: &mut Target<'_>,
     planner: &mut Planner<'_>,
     monitor: &dyn Monitor,
-) -> Result<Vec<Doubtful>> {
+) -> Result<()> {
     let (state, scope) = (repo.journal().read(), planner.scope);
     let mut ignored = Ignored { folders: Folders::new(Arc::clone(repo.work())), missing: None };
     let mut doubtful = Vec::new();
+    let at_once = repo.settings().paths_at_once;
     let mut sort_out = |target: Option<Entry>, mut pair: Pair| {
         if target.is_some() && pair.disk.is_none() {
             pair.disk = ignored.stat(&pair.path);
@@ -48,7 +51,10 @@ pub(super) fn look(
             }
             _ => {
                 doubtful.push((target, pair));
-                Ok(())
+                if doubtful.len() < at_once {
+                    return Ok(());
+                }
+                settle(repo, std::mem::take(&mut doubtful), planner, monitor)
             }
         }
     };
@@ -80,7 +86,23 @@ pub(super) fn look(
     }
     let in_scope = |(path, _): &(RepoPath, FileKind)| scope.paths.contains(path);
     planner.plan.leftovers.extend(leftovers.into_iter().filter(in_scope));
-    Ok(doubtful)
+    settle(repo, doubtful, planner, monitor)
+}
+
+/// Compares what is on disk with what was recorded and what is wanted, on all processors, and decides.
+fn settle(repo: &Repository, doubtful: Vec<Doubtful>, planner: &mut Planner<'_>, monitor: &dyn Monitor) -> Result<()> {
+    let objects = planner.objects;
+    let changes = work_changes(repo, &doubtful.iter().map(|(_, pair)| pair).collect::<Vec<_>>(), monitor);
+    let equals: Vec<bool> = repo.pools().cpu().install(|| {
+        let equals = |((target, pair), change): (&Doubtful, &WorkChange)| {
+            target.as_ref().is_some_and(|target| equals_target(objects, repo, target, pair, *change))
+        };
+        doubtful.par_iter().zip(&changes).map(equals).collect()
+    });
+    for (((target, pair), change), equal) in doubtful.into_iter().zip(changes).zip(equals) {
+        planner.decide(target, pair, change, equal)?;
+    }
+    Ok(())
 }
 
 /// Looks for ignored files, which are not in the walk and may be in the way.
@@ -103,13 +125,7 @@ impl Ignored {
 }
 
 /// Is what is on disk, though not known to staging, what is wanted?
-pub(super) fn equals_target(
-    objects: &ObjectStore,
-    repo: &Repository,
-    target: &Entry,
-    pair: &Pair,
-    change: WorkChange,
-) -> bool {
+fn equals_target(objects: &ObjectStore, repo: &Repository, target: &Entry, pair: &Pair, change: WorkChange) -> bool {
     let Some(disk) = &pair.disk else { return false };
     if change == WorkChange::Same && pair.staged.as_ref().is_some_and(|staged| !is_version(target, staged)) {
         return false;

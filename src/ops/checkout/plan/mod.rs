@@ -1,4 +1,6 @@
 //! What has to be done to the work tree, found by looking only.
+//!
+//! `look` lays what is wanted beside what is recorded and what is on disk, `decide` says what becomes of each path.
 
 mod decide;
 mod look;
@@ -7,10 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use rayon::prelude::*;
 
 use self::decide::Planner;
-use self::look::{Doubtful, equals_target, look};
+use self::look::look;
 use super::Outcome;
 use crate::base::disk::{Dir, FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
@@ -19,7 +20,6 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node};
-use crate::ops::compare::{WorkChange, work_changes};
 use crate::ops::materialize::{Clones, FileWrite};
 use crate::ops::{Error, Result};
 use crate::repo::Repository;
@@ -173,20 +173,10 @@ pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: 
         not_folders: Vec::new(),
         replaced: Vec::new(),
     };
-    let doubtful = look(repo, target, &mut planner, monitor)?;
-    let changes = work_changes(repo, &doubtful.iter().map(|(_, pair)| pair).collect::<Vec<_>>(), monitor);
-    let equals: Vec<bool> = repo.pools().cpu().install(|| {
-        let equals = |((target, pair), change): (&Doubtful, &WorkChange)| {
-            target.as_ref().is_some_and(|target| equals_target(&objects, repo, target, pair, *change))
-        };
-        doubtful.par_iter().zip(&changes).map(equals).collect()
-    });
+    look(repo, target, &mut planner, monitor)?;
     monitor.end();
     if monitor.cancelled() {
         return Err(Error::Interrupted);
-    }
-    for (((target, pair), change), equal) in doubtful.into_iter().zip(changes).zip(equals) {
-        planner.decide(target, pair, change, equal)?;
     }
     planner.plan.sort();
     clear_replaced(repo, &mut planner)?;
