@@ -66,9 +66,9 @@ impl Deref for TestRepo {
     }
 }
 
-/// Small blocks, so that a few kilobytes fill several.
+/// Small blocks, so that a few kilobytes fill several, and few paths at once, so that a few come in several parts.
 pub fn settings() -> Settings {
-    Settings { block_len: 5_000, cpu_threads: 2, io_threads: 2, ..Settings::default() }
+    Settings { block_len: 5_000, cpu_threads: 2, io_threads: 2, paths_at_once: 3, ..Settings::default() }
 }
 
 impl TestRepo {
