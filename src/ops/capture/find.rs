@@ -36,8 +36,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row as it was found. What is recorded of a path that is as it was or gone, or of a file to be read, is looked up again: it takes ten
-    /// times as much memory as the path.
+    /// A row as it was found. What is recorded of a path that is as it was or gone, or of a file to be read, is looked up
+    /// again: it takes ten times as much memory as the path.
     pub fn found(state: &State, area: &Area, work: Work<Box<Self>>) -> Result<Self> {
         let (path, len, is_gone) = match work {
             Work::Other(row) => return Ok(*row),
