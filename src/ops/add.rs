@@ -126,8 +126,12 @@ fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome) -> Result<
     let mut parts = changes.found.into_parts(usize::MAX);
     for work in parts.next()?.into_iter().flatten() {
         let path = match work {
-            Work::Plain(path, _) | Work::Gone(path) => path,
+            Work::Plain(path, _) => path,
             Work::Other(known) => known.path,
+            Work::Gone(path) => {
+                outcome.deleted.push(path);
+                continue;
+            }
         };
         let list = if staging::is_tracked(&state, &path)? { &mut outcome.modified } else { &mut outcome.added };
         list.push(path);

@@ -98,18 +98,9 @@ impl Iterator for Entries {
     }
 }
 
-/// What differs between two trees, in tree order. Equal subtrees are not read. Times do not count as a difference.
-pub fn diff(objects: &ObjectStore, old: &Tree, new: &Tree) -> Result<Vec<TreeChange>, RepoError> {
-    let mut changes = Vec::new();
-    diff_each(objects, old, new, &mut |change| {
-        changes.push(change);
-        Ok::<_, RepoError>(())
-    })?;
-    Ok(changes)
-}
-
-/// The same, each change as it is found.
-pub fn diff_each<E: From<RepoError>>(
+/// What differs between two trees, in tree order, each change as it is found. Equal subtrees are not read. Times do not count as a
+/// difference.
+pub fn diff<E: From<RepoError>>(
     objects: &ObjectStore,
     old: &Tree,
     new: &Tree,

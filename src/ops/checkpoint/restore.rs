@@ -142,7 +142,7 @@ pub fn replace(
     let mut left_out = LeftOut::new(repo, &then);
     let looks = Looks { repo, area };
     let mut plan = Plan::default();
-    trees::diff_each(&objects, &now, &then, &mut |change| {
+    trees::diff(&objects, &now, &then, &mut |change| {
         // Folders that lead to a bundle are no part of it.
         if !scopes.contains(&change.path) || !change.path.is_within(&root) {
             return Ok(());

@@ -235,7 +235,7 @@ fn between_trees(
 ) -> Result<()> {
     let version = |entry: &Option<Entry>| entry.as_ref().map(VersionInfo::from);
     let repo = view.repo;
-    trees::diff_each(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref(), &mut |change| {
+    trees::diff(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref(), &mut |change| {
         differing.add(FileChange { old: version(&change.old), new: version(&change.new), path: change.path })
     })
 }
