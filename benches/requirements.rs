@@ -26,7 +26,7 @@ use digstore::repo::Settings;
 use digstore::store::staging;
 use digstore::transform::chunker::{ChunkParams, Chunker};
 use digstore::transform::compress::{DEFAULT_LEVEL, compress};
-use digstore::transform::cutter::{Cutter, Part};
+use digstore::transform::cutter::{Cutter, Part, chunk_ranges};
 use digstore::transform::hash::{chunk_id, chunk_ids};
 use support::{add_all, create, file_path, fresh, noise, open_for, put_objects, staged_file, text, write_files};
 
@@ -122,18 +122,13 @@ fn on_threads(count: usize, work: impl Fn() + Sync) -> f64 {
 fn cut_and_hash(file: &[u8]) -> usize {
     let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
     let mut parts = Vec::new();
-    cutter.room().extend_from_slice(file);
-    cutter.scan(&mut parts);
+    cutter.feed(file.to_vec(), 0, &mut parts);
     cutter.finish(&mut parts);
     let (mut chunks, mut len) = (Vec::new(), 0);
     for part in &parts {
-        let Part::Data { bytes, ends } = part else { continue };
-        let mut from = 0;
-        for end in ends {
-            chunks.push(&bytes[from..*end]);
-            from = *end;
-        }
-        len += bytes.len();
+        let Part::Data { bytes, start, ends } = part else { continue };
+        chunks.extend(chunk_ranges(*start, ends).map(|range| &bytes[range]));
+        len += bytes.len() - start;
     }
     assert_eq!(len, file.len(), "noise has no holes");
     chunk_ids(&chunks).len()

@@ -15,24 +15,32 @@ pub enum Part {
     Hole(u64),
     /// Bytes, and where they are cut: each number is the end of a chunk.
     Data {
-        /// Whole chunks, back to back.
+        /// Whole chunks, back to back, behind what is none.
         bytes: Vec<u8>,
+        /// Where the first chunk begins in `bytes`.
+        start: usize,
         /// Ends of the chunks in `bytes`; the last is its length.
         ends: Vec<usize>,
     },
+}
+
+/// Where chunks lie that begin at `start` and end at `ends`.
+pub fn chunk_ranges(start: usize, ends: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    std::iter::once(start).chain(ends.iter().copied()).zip(ends).map(|(start, end)| start..*end)
 }
 
 /// Cuts one file.
 #[derive(Debug)]
 pub struct Cutter {
     chunker: Chunker,
-    /// Bytes of the current stretch that are not cut yet.
+    /// From `start` on, bytes of the current stretch that are not cut yet.
     pending: Vec<u8>,
+    start: usize,
     /// How many of `pending` were looked at for zero blocks; the end of `pending[..scanned]` is a block's edge.
     scanned: usize,
     /// Zeros before `pending`; given out when data follows or the file ends, so that they come in one piece.
     hole: u64,
-    /// Where `pending` begins in the file.
+    /// Where `pending[start..]` begins in the file.
     at: u64,
     /// Arrays in the file, each cut for itself; unknown as long as not enough of the file has come.
     arrays: Option<Vec<Range<u64>>>,
@@ -42,13 +50,31 @@ impl Cutter {
     /// A cutter at the start of a file.
     pub fn new(chunker: Chunker) -> Self {
         let arrays = if chunker.finds_arrays() { None } else { Some(Vec::new()) };
-        Self { chunker, pending: Vec::new(), scanned: 0, hole: 0, at: 0, arrays }
+        Self { chunker, pending: Vec::new(), start: 0, scanned: 0, hole: 0, at: 0, arrays }
     }
 
-    /// Where to append the next bytes of the file. They must start where the last ones ended, and a window must be whole
-    /// blocks but for the last of the file.
-    pub fn room(&mut self) -> &mut Vec<u8> {
-        &mut self.pending
+    /// How many bytes of a window mostly wait for the next one, at most.
+    pub fn head_room(&self) -> usize {
+        let array_len = usize::try_from(self.chunker.array_len()).unwrap_or(usize::MAX);
+        array_len.max(self.chunker.params().max_len as usize)
+    }
+
+    /// Takes the next bytes of the file: those from `start` on. They must begin where the last ones ended, and be whole blocks but
+    /// for the last of the file. Gives out whole chunks.
+    ///
+    /// What waits is written before them if there is [room](Self::head_room); else all of it is copied.
+    pub fn feed(&mut self, window: Vec<u8>, start: usize, parts: &mut Vec<Part>) {
+        let waiting = self.pending.get(self.start..).unwrap_or_default();
+        let mut window = window;
+        match start.checked_sub(waiting.len()).and_then(|from| Some((from, window.get_mut(from..start)?))) {
+            Some((from, room)) => {
+                room.copy_from_slice(waiting);
+                self.scanned = from + (self.scanned - self.start);
+                (self.pending, self.start) = (window, from);
+            }
+            None => self.pending.extend_from_slice(window.get(start..).unwrap_or_default()),
+        }
+        self.scan(parts);
     }
 
     /// Zeros that need not be read: whole blocks, or up to the end of the file.
@@ -58,8 +84,8 @@ impl Cutter {
         self.at += len;
     }
 
-    /// Takes in what was appended; gives out whole chunks.
-    pub fn scan(&mut self, parts: &mut Vec<Part>) {
+    /// Finds zero blocks in what is new, and cuts.
+    fn scan(&mut self, parts: &mut Vec<Part>) {
         while self.scanned < self.pending.len() {
             let end = self.pending.len().min(self.scanned + ZERO_BLOCK_LEN);
             let block = self.pending.get(self.scanned..end).unwrap_or_default();
@@ -73,8 +99,7 @@ impl Cutter {
             self.end_stretch(parts);
             self.hole += len as u64;
             self.at += len as u64;
-            self.pending = rest;
-            self.scanned = 0;
+            (self.pending, self.start, self.scanned) = (rest, 0, 0);
         }
         self.cut(false, parts);
     }
@@ -94,7 +119,7 @@ impl Cutter {
 
     fn end_stretch(&mut self, parts: &mut Vec<Part>) {
         self.cut(true, parts);
-        self.scanned = 0;
+        self.scanned = self.start;
     }
 
     /// Cuts as long as the next cut cannot depend on bytes that are not there yet.
@@ -105,30 +130,32 @@ impl Cutter {
             return;
         }
         let mut ends = Vec::new();
-        let mut at = 0;
-        while let Some(window) = self.pending.get(at..known)
+        let start = self.start;
+        let mut end = start;
+        while let Some(window) = self.pending.get(end..known)
             && !window.is_empty()
-            && let Some(len) = self.next_len(self.at + at as u64, window, at_end)
+            && let Some(len) = self.next_len(self.at + (end - start) as u64, window, at_end)
         {
-            at += len;
-            ends.push(at);
+            end += len;
+            ends.push(end);
         }
-        if at == 0 {
+        if end == start {
             return;
         }
         self.flush_hole(parts);
-        let rest = self.pending.split_off(at);
+        let rest = self.pending.split_off(end);
         let bytes = std::mem::replace(&mut self.pending, rest);
-        self.scanned -= at;
-        self.at += at as u64;
-        parts.push(Part::Data { bytes, ends });
+        self.start = 0;
+        self.scanned -= end;
+        self.at += (end - start) as u64;
+        parts.push(Part::Data { bytes, start, ends });
     }
 
     /// Finds out where arrays are, from the first bytes of the file; `false` if more of them are needed.
     fn looks_at_head(&mut self, known: usize, at_end: bool) -> bool {
         if self.arrays.is_none() {
             // What begins with a hole is no file of arrays.
-            let head = if self.at == 0 { self.pending.get(..known).unwrap_or_default() } else { &[] };
+            let head = if self.at == 0 { self.pending.get(self.start..known).unwrap_or_default() } else { &[] };
             let Some(arrays) = read_head(head, at_end || self.at > 0) else { return false };
             let least = u64::from(self.chunker.params().avg_len);
             self.arrays = Some(arrays.into_iter().filter(|array| array.end - array.start >= least).collect());
@@ -172,11 +199,10 @@ mod tests {
                     lens.push(-(*len as i64));
                     all.resize(all.len() + *len as usize, 0);
                 }
-                Part::Data { bytes, ends } => {
-                    let starts = std::iter::once(&0).chain(ends);
-                    lens.extend(starts.zip(ends).map(|(start, end)| (end - start) as i64));
+                Part::Data { bytes, start, ends } => {
+                    lens.extend(chunk_ranges(*start, ends).map(|range| range.len() as i64));
                     assert_eq!(ends.last(), Some(&bytes.len()));
-                    all.extend_from_slice(bytes);
+                    all.extend_from_slice(&bytes[*start..]);
                 }
             }
         }
@@ -184,11 +210,14 @@ mod tests {
     }
 
     fn cut(file: &[u8], window: usize) -> (Vec<i64>, Vec<u8>) {
+        cut_with_room(file, window, 0)
+    }
+
+    fn cut_with_room(file: &[u8], window: usize, room: usize) -> (Vec<i64>, Vec<u8>) {
         let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
         let mut parts = Vec::new();
         for piece in file.chunks(window) {
-            cutter.room().extend_from_slice(piece);
-            cutter.scan(&mut parts);
+            cutter.feed([&vec![1; room], piece].concat(), room, &mut parts);
         }
         cutter.finish(&mut parts);
         shape(&parts)
@@ -213,7 +242,11 @@ mod tests {
         assert_eq!(all, file);
         assert_eq!(lens.iter().filter(|len| **len < 0).count(), 4);
         for window in [1, 2, 3, 7, 100] {
-            assert_eq!(cut(&file, window * ZERO_BLOCK_LEN), (lens.clone(), file.clone()), "{window}");
+            // With enough room for what waits, with little and with none.
+            for room in [0, 1_000, ChunkParams::default().max_len as usize] {
+                let found = cut_with_room(&file, window * ZERO_BLOCK_LEN, room);
+                assert_eq!(found, (lens.clone(), file.clone()), "{window} {room}");
+            }
         }
     }
 
@@ -226,8 +259,7 @@ mod tests {
             if is_zero(block) {
                 cutter.skip(block.len() as u64, &mut parts);
             } else {
-                cutter.room().extend_from_slice(block);
-                cutter.scan(&mut parts);
+                cutter.feed(block.to_vec(), 0, &mut parts);
             }
         }
         cutter.finish(&mut parts);
@@ -258,8 +290,7 @@ mod tests {
         let plain = Cutter::new(Chunker::new(ChunkParams::default()).without_arrays());
         let mut parts = Vec::new();
         let mut cutter = plain;
-        *cutter.room() = file.clone();
-        cutter.scan(&mut parts);
+        cutter.feed(file.clone(), 0, &mut parts);
         cutter.finish(&mut parts);
         assert_ne!(shape(&parts).0, lens);
     }

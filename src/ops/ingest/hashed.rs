@@ -7,7 +7,7 @@ use crate::base::disk::Stat;
 use crate::base::pool::BudgetGuard;
 use crate::model::id::ChunkId;
 use crate::transform::chunker::Chunker;
-use crate::transform::cutter::{Cutter, Part};
+use crate::transform::cutter::{Cutter, Part, chunk_ranges};
 use crate::transform::hash::chunk_ids;
 
 /// How reading a file ended.
@@ -153,11 +153,10 @@ fn whole_parts(bytes: Vec<u8>, chunker: Chunker) -> Vec<(Part, Vec<ChunkId>)> {
     let mut parts = Vec::new();
     if bytes.len() <= chunker.params().whole_len as usize {
         let ends = vec![bytes.len()];
-        parts.extend((!bytes.is_empty()).then_some(Part::Data { bytes, ends }));
+        parts.extend((!bytes.is_empty()).then_some(Part::Data { bytes, start: 0, ends }));
     } else {
         let mut cutter = Cutter::new(chunker);
-        *cutter.room() = bytes;
-        cutter.scan(&mut parts);
+        cutter.feed(bytes, 0, &mut parts);
         cutter.finish(&mut parts);
     }
     with_ids(parts)
@@ -167,9 +166,8 @@ fn with_ids(parts: Vec<Part>) -> Vec<(Part, Vec<ChunkId>)> {
     let chunks = |part| -> Vec<&[u8]> {
         match part {
             &Part::Hole(_) => Vec::new(),
-            Part::Data { bytes, ends } => {
-                let starts = std::iter::once(&0).chain(ends);
-                starts.zip(ends).map(|(start, end)| bytes.get(*start..*end).unwrap_or_default()).collect()
+            Part::Data { bytes, start, ends } => {
+                chunk_ranges(*start, ends).map(|range| bytes.get(range).unwrap_or_default()).collect()
             }
         }
     };

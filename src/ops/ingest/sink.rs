@@ -20,7 +20,7 @@ use crate::store::StoreError;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
 use crate::store::objects::{ObjectStore, OldBlock};
 use crate::store::pending::{Batch, Counterpart};
-use crate::transform::cutter::Part;
+use crate::transform::cutter::{Part, chunk_ranges};
 
 /// A layer is sealed when it has so many objects for each path that may be in memory: an object takes some 100 bytes until then, a
 /// path ten times as much while it is read.
@@ -393,14 +393,14 @@ impl Files {
                 self.open.push(Piece::Hole { len: *len }, older, sink)?;
                 Ok(*len)
             }
-            Part::Data { bytes, ends } => {
+            Part::Data { bytes, start, ends } => {
                 let stored = sink.are_stored(&ids.iter().map(|id| (*id).into()).collect::<Vec<_>>())?;
-                let starts = std::iter::once(&0).chain(ends);
-                for ((start, end), (id, is_stored)) in starts.zip(ends).zip(ids.iter().zip(stored)) {
-                    sink.add_chunk(*id, is_stored, bytes.get(*start..*end).unwrap_or_default(), older)?;
-                    self.open.push(Piece::Chunk { id: *id, len: (end - start) as u32 }, older, sink)?;
+                for (range, (id, is_stored)) in chunk_ranges(*start, ends).zip(ids.iter().zip(stored)) {
+                    let len = range.len() as u32;
+                    sink.add_chunk(*id, is_stored, bytes.get(range).unwrap_or_default(), older)?;
+                    self.open.push(Piece::Chunk { id: *id, len }, older, sink)?;
                 }
-                Ok(bytes.len() as u64)
+                Ok((bytes.len() - start) as u64)
             }
         }
     }
