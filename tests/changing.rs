@@ -14,7 +14,7 @@ use common::{init_at, noise, path, settings, try_commit, try_init};
 use digstore::base::disk::open_root;
 use digstore::base::monitor::Monitor;
 use digstore::model::path::RepoPath;
-use digstore::ops::{add, cat, status};
+use digstore::ops::{add, cat, checkout, status, undo};
 use digstore::repo::Repository;
 
 /// Does something to the work tree at a moment of the verb's work.
@@ -207,4 +207,31 @@ fn a_file_that_shrinks_while_it_is_read_is_stored_as_it_became() {
     assert_eq!((outcome.unreadable, meddler.problems().len()), (0, 0));
     try_commit(&repo, "shrunk").unwrap();
     assert!(stored(&repo, "big") == fs::read(&file).unwrap());
+}
+
+#[test]
+fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = init_at(folder.path());
+    fs::write(folder.path().join("a"), "committed").unwrap();
+    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
+    try_commit(&repo, "first").unwrap();
+    fs::write(folder.path().join("a"), "lost").unwrap();
+    let looks = AtomicU64::new(0);
+    // The first look finds what is lost, the second comes after that was stored.
+    let on_stage = |stage: &str| {
+        if stage == "comparing with the work tree" && looks.fetch_add(1, Ordering::Relaxed) == 1 {
+            fs::write(folder.path().join("a"), "lost, and newer").unwrap();
+            fs::write(folder.path().join("late"), "lost as well").unwrap();
+        }
+    };
+    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
+    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {})).unwrap();
+    assert_eq!(looks.into_inner(), 3);
+    assert_eq!((outcome.lost, outcome.failed), (vec![path("a"), path("late")], 0));
+    assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"committed");
+    assert!(!folder.path().join("late").exists());
+    undo::undo(&repo, &undo::Options::default(), &Meddler::new(&|_| {}, &|_| {})).unwrap();
+    assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"lost, and newer");
+    assert_eq!(fs::read(folder.path().join("late")).unwrap(), b"lost as well");
 }

@@ -33,14 +33,14 @@ use crate::model::checkpoint::Area;
 use crate::model::id::{ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{StagedEntry, grain_ends};
+use crate::model::staging::{SeenStat, StagedEntry, grain_ends};
 use crate::model::tree::Tree;
 use crate::repo::{Repository, trees};
 use crate::store::checkpoints;
 use crate::store::journal::Batch;
 use crate::store::journal::State;
 use crate::store::staging::{Encoded, Packed};
-use crate::store::worktable;
+use crate::store::{staging, worktable};
 use crate::world::bundle::{BandPaths, Listing};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::walk::{Found, WalkEntry};
@@ -229,6 +229,23 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
     let (bands, frame) = (listing.bands.iter().map(|(_, stat)| stat), listing.frame.iter().map(|(_, stat)| stat));
     let end = bands.chain(frame).chain(&listing.folder).filter_map(|stat| grain_ends(stat, now)).max()?;
     Some(Duration::from_nanos(end.abs_diff(now) + 1))
+}
+
+/// Does each file and link at these paths look as it did when it was last stored? What could not be read is not asked for.
+pub fn are_stored(repo: &Repository, area: &Area, paths: &[RepoPath], unreadable: &[RepoPath]) -> Result<bool> {
+    let state = repo.journal().read();
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    for path in paths {
+        let name = OsStr::from_bytes(path.file_name());
+        let now = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let Some(now) = now.filter(|now| matches!(now.kind, FileKind::File | FileKind::Symlink)) else { continue };
+        let row = worktable::get(&state, area, path)?;
+        let stored = row.map_or_else(|| staging::get(&state, path), |row| Ok(Some(row)))?;
+        if !stored.is_some_and(|stored| stored.seen == SeenStat::from(&now)) && !unreadable.contains(path) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What was found by looking only.

@@ -10,7 +10,7 @@ pub mod plan;
 use serde::Serialize;
 
 pub use self::plan::{Plan, Scope};
-use super::capture::What;
+use super::capture::{What, are_stored};
 use super::checkpoint::create::save;
 use super::{Error, Result};
 use crate::base::clock;
@@ -26,6 +26,9 @@ use crate::model::tree::Entry;
 use crate::repo::{Repository, WriteLock, trees};
 use crate::store::operations;
 use crate::store::refs::{self, RefKind};
+
+/// What keeps changing is stored this often before it is lost by force.
+const SAVES: usize = 3;
 
 /// Which commit, and how.
 #[derive(Debug, Clone, Default)]
@@ -76,18 +79,23 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
     let _timer = repo.metrics().start("checkout");
     let lock = repo.lock("checkout")?;
     let (commit, head) = destination(repo, options)?;
-    let mut target = tree_entries(repo, Some(&commit))?.map(|entry| Ok(entry?));
     let scope = Scope { paths: Scopes::everything(), force: options.force, moves_head: true };
-    let plan = plan::make(repo, &mut target, &scope, monitor)?;
-    if !plan.conflicts.is_empty() {
-        return Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts });
-    }
+    let make = || {
+        let mut target = tree_entries(repo, Some(&commit))?.map(|entry| Ok(entry?));
+        let plan = plan::make(repo, &mut target, &scope, monitor)?;
+        if plan.conflicts.is_empty() {
+            Ok(plan)
+        } else {
+            Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts })
+        }
+    };
+    let plan = make()?;
     if options.dry_run {
         return Ok(plan.preview(Some(commit)));
     }
     let (mut ops, operation) = record(repo, options, &commit, &head)?;
     // What is stored nowhere and goes by force can be had back with `undo`.
-    let (plan, operation) = save_lost(repo, &lock, plan, operation, monitor)?;
+    let (plan, operation) = save_lost(repo, &lock, plan, &make, operation, monitor)?;
     ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     ops.push(refs::head_op(&head));
     let mut outcome = apply::apply(repo, &lock, plan, options.set_times, ops, monitor)?;
@@ -121,20 +129,31 @@ fn lost(paths: &[RepoPath]) -> What<'_> {
     What { also: paths, ..What::of(&Area::WorkTree) }
 }
 
-/// Stores the work tree if the plan would lose some of it.
+/// Stores the work tree if the plan would lose some of it. The plan is made anew then: it would take memory from what stores, and what
+/// changed meanwhile has to be stored as well.
 fn save_lost(
     repo: &Repository,
     lock: &WriteLock,
-    plan: Plan,
+    mut plan: Plan,
+    make: &dyn Fn() -> Result<Plan>,
     mut operation: Operation,
     monitor: &dyn Monitor,
 ) -> Result<(Plan, Operation)> {
-    if plan.lost.is_empty() {
-        return Ok((plan, operation));
-    }
-    let saved = save(repo, lock, format!("before the {}", operation.summary), lost(&plan.lost), monitor)?;
     let moved = operation.work == WorkStep::Moved;
-    operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
+    for _ in 0..SAVES {
+        if plan.lost.is_empty() {
+            break;
+        }
+        let paths = std::mem::take(&mut plan.lost);
+        drop(plan);
+        let saved = save(repo, lock, format!("before the {}", operation.summary), lost(&paths), monitor)?;
+        operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
+        drop(paths);
+        plan = make()?;
+        if are_stored(repo, &Area::WorkTree, &plan.lost, &saved.unreadable)? {
+            break;
+        }
+    }
     Ok((plan, operation))
 }
 

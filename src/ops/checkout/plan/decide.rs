@@ -75,9 +75,9 @@ impl Planner<'_> {
             (Some(disk), Some(_), WorkChange::Same) if !(staged_only && self.scope.moves_head) => {
                 Expect::Seen(SeenStat::from(disk))
             }
-            (Some(_), ..) if self.scope.force => {
+            (Some(disk), ..) if self.scope.force => {
                 self.plan.lost.push(path.clone());
-                Expect::Anything
+                Expect::Seen(SeenStat::from(disk))
             }
             // Only the mode of a tracked file differs; its content is stored.
             (Some(disk), Some(_), WorkChange::Mode) => Expect::Seen(SeenStat::from(disk)),
