@@ -232,11 +232,6 @@ impl Summary {
 
     /// What kept the work from going faster, and the part of the time that it took.
     pub fn limit(&self) -> Option<(Limit, f64)> {
-        // Threads that wait for a processor look as if they waited for the disk.
-        let busy = self.processors_busy();
-        if !self.stages.is_empty() && busy >= PROCESSORS_BUSY {
-            return Some((Limit::Computing, busy));
-        }
         let share = |names: &[&str]| -> f64 {
             self.stages.iter().filter(|stage| names.contains(&stage.stage)).map(|stage| stage.share).sum()
         };
@@ -246,7 +241,11 @@ impl Summary {
             (Limit::Writing, share(&["store", "restore", "commit"])),
             (Limit::Scanning, share(&["scan"])),
         ];
-        shares.into_iter().filter(|(_, share)| *share > 0.0).max_by(|a, b| a.1.total_cmp(&b.1))
+        let most = shares.into_iter().filter(|(_, share)| *share > 0.0).max_by(|a, b| a.1.total_cmp(&b.1))?;
+        // Threads that wait for a processor look as if they waited for the disk.
+        let busy = self.processors_busy();
+        let is_waiting = busy >= PROCESSORS_BUSY && most.0 != Limit::Scanning;
+        Some(if is_waiting { (Limit::Computing, busy) } else { most })
     }
 }
 
@@ -312,6 +311,9 @@ mod tests {
         assert_eq!(reading.limit(), Some((Limit::Reading, 0.94)));
         let waiting_for_processors = Summary { cpu_secs: 3.6, ..reading };
         assert_eq!(waiting_for_processors.limit(), Some((Limit::Computing, 0.9)));
+        let scanning = StageTime { stage: "scan", busy_secs: 1.9, threads: 1, share: 0.95 };
+        let scanning = Summary { stages: vec![scanning], ..waiting_for_processors };
+        assert_eq!(scanning.limit(), Some((Limit::Scanning, 0.95)));
         assert_eq!(Meter::default().summary(Duration::ZERO, 1, 1).limit(), None);
     }
 
