@@ -5,16 +5,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::plan::{Plan, Scope, as_staged, new_file};
+use super::plan::{Plan, Scope, as_staged, looking_like};
 use super::{Error, Outcome, Result};
-use crate::base::clock;
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
-use crate::model::staging::{SeenStat, StagedEntry, is_racy};
-use crate::model::tree::{Entry, Meta};
+use crate::model::staging::StagedEntry;
+use crate::model::tree::Entry;
 use crate::ops::add::removal;
 use crate::ops::materialize::{FileWrite, WriteOptions, Written, file_len, restored_mode, write_files};
 use crate::repo::{Repository, WriteLock};
@@ -27,7 +26,7 @@ use crate::world::write::remove;
 pub fn apply(
     repo: &Repository,
     lock: &WriteLock,
-    mut plan: Plan,
+    plan: Plan,
     set_times: bool,
     ops: Vec<Op>,
     monitor: &dyn Monitor,
@@ -36,13 +35,13 @@ pub fn apply(
     let mut recorder = Recorder { generation, moves_head: plan.moves_head, ops: repo.batch() };
     recorder.ops.extend(ops);
     let mut outcome =
-        carry_out(repo, &mut plan, set_times, monitor, &mut |file, written| recorder.written(file, &written))?;
+        carry_out(repo, &plan, set_times, monitor, &mut |file, written| recorder.written(file, &written))?;
     for (path, entry) in &plan.folder_meta {
         recorder.record(path, entry, None)?;
     }
-    for (path, entry, stat) in &plan.adopted {
-        recorder.record(path, entry, Some(stat))?;
-        outcome.unchanged += 1;
+    outcome.unchanged += plan.adopted.count() as u64;
+    for entry in plan.adopted.entries() {
+        recorder.put(&entry.path()?, entry.decode()?)?;
     }
     if plan.moves_head {
         plan.forgotten.iter().try_for_each(|path| recorder.ops.record(staging::delete_op(path)))?;
@@ -55,10 +54,10 @@ pub fn apply(
     Ok(outcome)
 }
 
-/// Does to the work tree what a plan says, and records nothing. What was written goes from the plan to `done`.
+/// Does to the work tree what a plan says, and records nothing. What was written goes to `done`.
 pub fn carry_out(
     repo: &Repository,
-    plan: &mut Plan,
+    plan: &Plan,
     set_times: bool,
     monitor: &dyn Monitor,
     done: &mut dyn FnMut(FileWrite, Written) -> Result<()>,
@@ -70,12 +69,9 @@ pub fn carry_out(
         let shown = || repo.work().path().join(path.as_os_str());
         folders.open(path, IfAbsent::Create).on("create", shown())?;
     }
-    let (new, writes) = (std::mem::take(&mut plan.new_files), std::mem::take(&mut plan.writes));
-    let count = new.count() as u64 + writes.len() as u64;
-    let total = (count, plan.new_bytes + writes.iter().map(file_len).sum::<u64>());
+    let total = (plan.file_count() as u64, plan.bytes);
     let options = WriteOptions { set_times, clones: plan.clones.as_ref() };
-    let mut writes = new.entries().map(new_file).chain(writes.into_iter().map(Ok));
-    write_files(repo, repo.work(), &mut writes, total, options, monitor, &mut |file, written| {
+    write_files(repo, repo.work(), &mut plan.files(), total, options, monitor, &mut |file, written| {
         note(&file, &written, &mut outcome, monitor);
         done(file, written)
     })?;
@@ -171,17 +167,14 @@ impl Recorder {
 
     /// A file that could not be written gets an entry that matches nothing, so that `status` shows it.
     fn record(&mut self, path: &RepoPath, entry: &Entry, stat: Option<&Stat>) -> Result<()> {
+        self.put(path, stat.map_or_else(|| as_staged(entry), |stat| looking_like(entry, stat)))
+    }
+
+    fn put(&mut self, path: &RepoPath, staged: StagedEntry) -> Result<()> {
         if !self.moves_head {
             return Ok(());
         }
-        let mode = stat.filter(|stat| stat.kind == FileKind::Symlink).map_or(entry.meta.mode, |stat| stat.mode);
-        let staged = StagedEntry {
-            meta: Meta { mode, ..entry.meta },
-            seen: stat.map(SeenStat::from).unwrap_or_default(),
-            racy: stat.is_none_or(|stat| is_racy(stat, clock::now())),
-            generation: self.generation,
-            ..as_staged(entry)
-        };
+        let staged = StagedEntry { generation: self.generation, ..staged };
         Ok(self.ops.record(staging::put_op(path, &staged))?)
     }
 }

@@ -222,7 +222,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
     let mut ops = Vec::new();
-    if plan.new_files.count() + plan.writes.len() + plan.removals.len() > 0 {
+    if plan.file_count() + plan.removals.len() > 0 {
         let saved = save(repo, &lock, "before a restore".to_owned(), lost(&plan.lost), monitor)?;
         let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
         operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };

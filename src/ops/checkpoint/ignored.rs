@@ -22,10 +22,9 @@ use crate::world::write::Expect;
 pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
     let goes: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).collect();
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let absent = plan.writes.iter().filter(|file| file.expect == Expect::Absent).map(|file| &file.path);
-    let new = plan.new_files.entries().map_while(|entry| entry.path().ok());
+    let new = plan.files().flatten().filter(|file| file.expect == Expect::Absent).map(|file| file.path);
     let mut found = Vec::new();
-    for path in new.chain(absent.chain(&plan.folders).cloned()).filter(|path| !goes.contains(path)) {
+    for path in new.chain(plan.folders.iter().cloned()).filter(|path| !goes.contains(path)) {
         let path = &path;
         let name = OsStr::from_bytes(path.file_name());
         let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);

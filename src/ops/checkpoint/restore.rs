@@ -168,7 +168,7 @@ pub fn replace(
     ops.extend(ops_before);
     // Before those of what is written: it may stand where something else was removed.
     looks.ops_beside(&plan, &mut ops)?;
-    let done = carry_out(repo, &mut plan, request.set_times, monitor, &mut |file, written| {
+    let done = carry_out(repo, &plan, request.set_times, monitor, &mut |file, written| {
         Ok(looks.op_of(&file, &written)?.map_or(Ok(()), |op| ops.record(op))?)
     })?;
     let whole = request.paths.is_empty() || request.paths.iter().any(|path| root.is_within(path));
@@ -291,14 +291,8 @@ fn add_to(plan: &mut Plan, change: TreeChange, looks: &Looks<'_>) -> Result<()> 
         plan.folder_meta.push((path, new));
         return Ok(());
     }
-    let expect = match (old_kind, replaced_kind) {
-        (None, _) => {
-            plan.add_new(&path, &new);
-            return Ok(());
-        }
-        (_, Some(_)) => Expect::Absent,
-        _ => Expect::Seen(looks.seen(&path)?),
-    };
-    plan.writes.push(FileWrite { path, meta: new.meta, node: new.node, expect });
+    let is_replaced = old_kind.is_some() && replaced_kind.is_none();
+    let replaced = if is_replaced { Some(looks.seen(&path)?) } else { None };
+    plan.add(&path, &new, replaced);
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::model::staging::SeenStat;
 use crate::model::tree::{Entry, Node, Tree};
 use crate::ops::Result;
 use crate::ops::compare::WorkChange;
-use crate::ops::materialize::{FileWrite, restored_mode};
+use crate::ops::materialize::restored_mode;
 use crate::ops::scan::Pair;
 use crate::ops::status::is_version;
 use crate::repo::trees;
@@ -61,7 +61,7 @@ impl Planner<'_> {
             if matches!(target.node, Node::Dir { .. }) && restored_mode(disk.mode) != restored_mode(target.meta.mode) {
                 self.plan.folder_meta.push((path.clone(), target.clone()));
             }
-            return self.plan.adopted.push((path, target, disk));
+            return self.plan.adopt(&path, &target, &disk);
         }
         if untouched && (pair.deleted || staged_only || (pair.disk.is_some() && change != WorkChange::Same)) {
             if matches!(target.node, Node::Dir { .. }) && pair.disk.is_some_and(|disk| disk.kind != FileKind::Dir) {
@@ -69,20 +69,15 @@ impl Planner<'_> {
             }
             return self.plan.kept.push(path);
         }
-        let expect = match (&pair.disk, &pair.staged, change) {
-            (None, ..) => Expect::Absent,
+        match (&pair.disk, &pair.staged, change) {
+            (None, ..) => {}
             // Content that staging alone has would be forgotten when staging follows HEAD.
-            (Some(disk), Some(_), WorkChange::Same) if !(staged_only && self.scope.moves_head) => {
-                Expect::Seen(SeenStat::from(disk))
-            }
-            (Some(disk), ..) if self.scope.force => {
-                self.plan.lost.push(path.clone());
-                Expect::Seen(SeenStat::from(disk))
-            }
+            (Some(_), Some(_), WorkChange::Same) if !(staged_only && self.scope.moves_head) => {}
+            (Some(_), ..) if self.scope.force => self.plan.lost.push(path.clone()),
             // Only the mode of a tracked file differs; its content is stored.
-            (Some(disk), Some(_), WorkChange::Mode) => Expect::Seen(SeenStat::from(disk)),
+            (Some(_), Some(_), WorkChange::Mode) => {}
             (Some(_), ..) => return self.plan.conflicts.push(path),
-        };
+        }
         let kind = pair.disk.map(|disk| disk.kind);
         match &target.node {
             Node::Dir { .. } => {
@@ -98,11 +93,8 @@ impl Planner<'_> {
                     self.plan.removals.push((path.clone(), kind));
                     self.replaced.push(path.clone());
                 }
-                let expect = if in_the_way.is_some() { Expect::Absent } else { expect };
-                if kind.is_none() {
-                    return self.plan.add_new(&path, &target);
-                }
-                self.plan.writes.push(FileWrite { path, meta: target.meta, node: target.node, expect });
+                let replaced = pair.disk.filter(|_| in_the_way.is_none());
+                self.plan.add(&path, &target, replaced.as_ref().map(SeenStat::from));
             }
         }
     }

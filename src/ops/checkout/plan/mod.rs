@@ -13,19 +13,20 @@ use hashbrown::{HashMap, HashSet};
 use self::decide::Planner;
 use self::look::look;
 use super::Outcome;
+use crate::base::clock;
 use crate::base::disk::{Dir, FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::id::{CommitId, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
-use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
-use crate::model::tree::{Entry, Node};
+use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
+use crate::model::tree::{Entry, Meta, Node};
 use crate::ops::materialize::{Clones, FileWrite};
 use crate::ops::{Error, Result};
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::refs;
-use crate::store::staging::{Encoded, Packed};
+use crate::store::staging::Packed;
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::Expect;
 
@@ -55,14 +56,14 @@ pub struct Plan {
     pub folders: Vec<RepoPath>,
     /// Modes and times of folders, set last.
     pub folder_meta: Vec<(RepoPath, Entry)>,
-    /// Files and links to be made where there is nothing. There may be a million of them.
-    pub new_files: Packed,
-    /// The bytes of these files.
-    pub new_bytes: u64,
-    /// Other files and links.
-    pub writes: Vec<FileWrite>,
-    /// Right already, but staging does not know: path, entry, what it looks like.
-    pub adopted: Vec<(RepoPath, Entry, Stat)>,
+    /// Files and links to be written, each with what it replaces. There may be a million of them.
+    files: Packed,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of several names among what is replaced or removed: when one name goes, the others look changed.
+    linked: HashSet<u64>,
+    /// Right already, but staging does not know: what it is to record.
+    pub adopted: Packed,
     /// No longer tracked.
     pub forgotten: Vec<RepoPath>,
     /// Right already.
@@ -78,27 +79,53 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Adds a file or link to be made where there is nothing.
-    pub fn add_new(&mut self, path: &RepoPath, entry: &Entry) {
-        self.new_bytes += if let Node::File { len, .. } = entry.node { len } else { 0 };
-        self.new_files.push(path, &as_staged(entry));
+    /// Adds a file or link to be written: over the file that looks like `replaced`, or where there is nothing.
+    pub fn add(&mut self, path: &RepoPath, entry: &Entry, replaced: Option<SeenStat>) {
+        self.bytes += if let Node::File { len, .. } = entry.node { len } else { 0 };
+        let (seen, racy) = (replaced.unwrap_or_default(), replaced.is_none());
+        self.files.push(path, &StagedEntry { seen, racy, ..as_staged(entry) });
+    }
+
+    /// Adds something that is right already and looks like this.
+    fn adopt(&mut self, path: &RepoPath, entry: &Entry, stat: &Stat) {
+        self.adopted.push(path, &looking_like(entry, stat));
+    }
+
+    /// How many files and links are to be written.
+    pub fn file_count(&self) -> usize {
+        self.files.count()
+    }
+
+    /// Files and links to be written.
+    pub fn files(&self) -> impl Iterator<Item = Result<FileWrite>> {
+        self.files.entries().map(|entry| {
+            let (path, staged) = (entry.path()?, entry.decode()?);
+            let wanted = as_tree_entry(&path, &staged);
+            let wanted = wanted.ok_or_else(|| StoreError::Internal(format!("nothing is to be at {path}")))?;
+            let expect = match staged {
+                StagedEntry { racy: true, .. } => Expect::Absent,
+                StagedEntry { seen, .. } if self.linked.contains(&seen.ino) => Expect::SeenLinked(seen),
+                StagedEntry { seen, .. } => Expect::Seen(seen),
+            };
+            Ok(FileWrite { path, meta: wanted.meta, node: wanted.node, expect })
+        })
     }
 
     /// Names of one file that change together must not look changed because the other one was.
     pub fn allow_for_hard_links(&mut self) {
-        let mut inodes: HashMap<u64, u32> = HashMap::new();
-        let written = self.writes.iter_mut().map(|file| &mut file.expect);
-        let mut all: Vec<&mut Expect> = written.chain(self.expected.values_mut()).collect();
-        for expect in &all {
-            if let Expect::Seen(seen) = expect {
-                *inodes.entry(seen.ino).or_default() += 1;
-            }
-        }
-        for expect in &mut all {
-            if let Expect::Seen(seen) = **expect
-                && inodes.get(&seen.ino).is_some_and(|count| *count > 1)
+        let replaced = self.files.entries().filter_map(|entry| entry.decode().ok());
+        let replaced = replaced.filter(|staged| !staged.racy).map(|staged| staged.seen.ino);
+        let removed = self.expected.values().filter_map(|expect| match expect {
+            Expect::Seen(seen) => Some(seen.ino),
+            _ => None,
+        });
+        let mut once = HashSet::new();
+        self.linked = replaced.chain(removed).filter(|ino| !once.insert(*ino)).collect();
+        for expect in self.expected.values_mut() {
+            if let Expect::Seen(seen) = *expect
+                && self.linked.contains(&seen.ino)
             {
-                **expect = Expect::SeenLinked(seen);
+                *expect = Expect::SeenLinked(seen);
             }
         }
     }
@@ -107,8 +134,6 @@ impl Plan {
     fn sort(&mut self) {
         self.folders.sort();
         self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
-        self.writes.sort_by(|a, b| a.path.cmp(&b.path));
-        self.writes.shrink_to_fit();
         self.forgotten.sort();
         self.kept.sort();
     }
@@ -117,7 +142,7 @@ impl Plan {
     pub fn preview(self, commit: Option<CommitId>) -> Outcome {
         Outcome {
             commit,
-            written: self.new_files.count() as u64 + self.writes.len() as u64,
+            written: self.file_count() as u64,
             removed: self.removals.len() as u64,
             unchanged: self.unchanged,
             kept: self.kept,
@@ -149,12 +174,11 @@ pub fn as_staged(entry: &Entry) -> StagedEntry {
     StagedEntry { node, meta: entry.meta, seen: SeenStat::default(), racy: true, generation: 0 }
 }
 
-/// A file or link to be made where there is nothing.
-pub fn new_file(entry: Encoded<'_>) -> Result<FileWrite> {
-    let (path, staged) = (entry.path()?, entry.decode()?);
-    let entry =
-        as_tree_entry(&path, &staged).ok_or_else(|| StoreError::Internal(format!("nothing is to be at {path}")))?;
-    Ok(FileWrite { path, meta: entry.meta, node: entry.node, expect: Expect::Absent })
+/// The same of what was looked at. The mode of a link is what the system gives it.
+pub fn looking_like(entry: &Entry, stat: &Stat) -> StagedEntry {
+    let mode = if stat.kind == FileKind::Symlink { stat.mode } else { entry.meta.mode };
+    let meta = Meta { mode, ..entry.meta };
+    StagedEntry { meta, seen: SeenStat::from(stat), racy: is_racy(stat, clock::now()), ..as_staged(entry) }
 }
 
 /// What is wanted, in tree order.
@@ -206,9 +230,8 @@ fn in_the_way(mut not_folders: Vec<RepoPath>, plan: &Plan) -> Vec<RepoPath> {
         }
     };
     if !keys.is_empty() {
-        let known = plan.writes.iter().map(|file| &file.path).chain(&plan.folders);
-        known.for_each(|path| mark(&path.sort_key()));
-        plan.new_files.entries().for_each(|new| mark(new.sort_key()));
+        plan.folders.iter().for_each(|path| mark(&path.sort_key()));
+        plan.files.entries().for_each(|file| mark(file.sort_key()));
     }
     not_folders.into_iter().zip(needed).filter_map(|(path, needed)| needed.then_some(path)).collect()
 }
@@ -258,7 +281,6 @@ fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<(RepoPath, FileKind)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tree::Meta;
     use proptest::prelude::*;
 
     fn file(path: &RepoPath) -> Entry {
@@ -292,11 +314,8 @@ mod tests {
             };
             let expected: Vec<RepoPath> = kept.iter().filter(needed).cloned().collect();
             let mut plan = Plan { folders: folders.clone(), ..Plan::default() };
-            new.iter().for_each(|path| plan.add_new(path, &file(path)));
-            plan.writes.extend(written.iter().map(|path| {
-                let Entry { meta, node, .. } = file(path);
-                FileWrite { path: path.clone(), meta, node, expect: Expect::Absent }
-            }));
+            new.iter().for_each(|path| plan.add(path, &file(path), None));
+            written.iter().for_each(|path| plan.add(path, &file(path), Some(SeenStat::default())));
             kept.reverse();
             prop_assert_eq!(in_the_way(kept, &plan), expected);
         }
