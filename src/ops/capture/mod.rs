@@ -231,11 +231,17 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
     Some(Duration::from_nanos(end.abs_diff(now) + 1))
 }
 
+/// After so many entries that were looked up, the pages of the journal that they lie in are given back: a few megabytes.
+const LOOKED_UP_AT_ONCE: usize = 8 << 10;
+
 /// Does each file and link at these paths look as it did when it was last stored? What could not be read is not asked for.
 pub fn are_stored(repo: &Repository, area: &Area, paths: &[RepoPath], unreadable: &[RepoPath]) -> Result<bool> {
     let state = repo.journal().read();
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    for path in paths {
+    for (number, path) in paths.iter().enumerate() {
+        if number % LOOKED_UP_AT_ONCE == 0 {
+            state.pass_all();
+        }
         let name = OsStr::from_bytes(path.file_name());
         let now = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
         let Some(now) = now.filter(|now| matches!(now.kind, FileKind::File | FileKind::Symlink)) else { continue };
@@ -245,6 +251,7 @@ pub fn are_stored(repo: &Repository, area: &Area, paths: &[RepoPath], unreadable
             return Ok(false);
         }
     }
+    state.pass_all();
     Ok(true)
 }
 

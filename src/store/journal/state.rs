@@ -116,6 +116,11 @@ impl State {
         file.layout.rows(&file.bytes, rows).into_iter().for_each(|range| file.bytes.pass(range));
     }
 
+    /// What was read of the snapshot is not needed soon.
+    pub fn pass_all(&self) {
+        self.pass(0..self.view().map_or(0, |view| view.len()));
+    }
+
     pub(super) fn changes(&self) -> &Changes {
         &self.changes
     }
