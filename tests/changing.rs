@@ -14,7 +14,7 @@ use common::{init_at, noise, path, settings, try_commit, try_init};
 use digstore::base::disk::open_root;
 use digstore::base::monitor::Monitor;
 use digstore::model::path::RepoPath;
-use digstore::ops::{add, cat, checkout, status, undo};
+use digstore::ops::{Error, add, cat, checkout, status, undo};
 use digstore::repo::Repository;
 
 /// Does something to the work tree at a moment of the verb's work.
@@ -234,4 +234,72 @@ fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
     undo::undo(&repo, &undo::Options::default(), &Meddler::new(&|_| {}, &|_| {})).unwrap();
     assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"lost, and newer");
     assert_eq!(fs::read(folder.path().join("late")).unwrap(), b"lost as well");
+}
+
+#[test]
+fn what_a_forced_checkout_replaces_may_have_other_names_that_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let repo = init_at(folder.path());
+    fs::write(at("a"), "committed").unwrap();
+    fs::write(at("z"), "committed").unwrap();
+    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
+    try_commit(&repo, "first").unwrap();
+    fs::write(at("a"), "lost").unwrap();
+    fs::hard_link(at("a"), at("untracked")).unwrap();
+    fs::remove_file(at("z")).unwrap();
+    fs::create_dir(at("z")).unwrap();
+    fs::hard_link(at("a"), at("z/below")).unwrap();
+    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
+    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&|_| {}, &|_| {})).unwrap();
+    assert_eq!((outcome.failed, outcome.written, outcome.removed), (0, 2, 3));
+    assert_eq!([at("a"), at("z")].map(|file| fs::read(file).unwrap()), [b"committed"; 2]);
+    undo::undo(&repo, &undo::Options::default(), &Meddler::new(&|_| {}, &|_| {})).unwrap();
+    for name in ["a", "untracked", "z/below"] {
+        assert_eq!(fs::read(at(name)).unwrap(), b"lost", "{name}");
+    }
+}
+
+#[test]
+fn a_forced_checkout_is_refused_rather_than_lose_what_keeps_changing() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = init_at(folder.path());
+    fs::write(folder.path().join("a"), "committed").unwrap();
+    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
+    try_commit(&repo, "first").unwrap();
+    let looks = AtomicU64::new(0);
+    let on_stage = |stage: &str| {
+        if stage == "comparing with the work tree" {
+            let look = looks.fetch_add(1, Ordering::Relaxed);
+            fs::write(folder.path().join("a"), format!("a log of {look} lines")).unwrap();
+        }
+    };
+    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
+    let refused = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {}));
+    assert!(matches!(refused, Err(Error::KeptChanging(at)) if at == path("a")));
+    assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"a log of 3 lines");
+}
+
+#[test]
+fn what_a_forced_checkout_could_not_replace_is_not_called_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = init_at(folder.path());
+    fs::write(folder.path().join("a"), "committed").unwrap();
+    fs::write(folder.path().join("b"), "committed").unwrap();
+    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
+    try_commit(&repo, "first").unwrap();
+    fs::write(folder.path().join("a"), "lost").unwrap();
+    fs::write(folder.path().join("b"), "lost").unwrap();
+    fs::write(folder.path().join("untracked"), "lost").unwrap();
+    // After the last look at it.
+    let on_stage = |stage: &str| {
+        if stage == "writing files" {
+            fs::write(folder.path().join("a"), "not lost").unwrap();
+        }
+    };
+    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
+    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {})).unwrap();
+    assert_eq!((outcome.failed, outcome.left), (1, vec![path("a")]));
+    assert_eq!(outcome.lost, [path("b"), path("untracked")]);
+    assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"not lost");
 }

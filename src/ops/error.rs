@@ -92,8 +92,8 @@ pub enum Error {
         /// Its value; none if it is not set.
         found: Option<Vec<u8>>,
     },
-    /// A bundle that did not hold still while it was read.
-    #[error("the bundle '{0}' kept changing while it was read; nothing was recorded")]
+    /// A bundle, or a file that is to be lost by force, that did not hold still while it was read.
+    #[error("'{0}' kept changing while it was read; nothing was changed")]
     KeptChanging(RepoPath),
     /// A proof that does not hold.
     #[error("the proof does not hold: {0}")]
@@ -224,7 +224,7 @@ impl Error {
             }
             Self::SessionNotActive { .. } => Some("what ended stays as it is; begin another session"),
             Self::Conflict { .. } => Some("read the value again and decide anew"),
-            Self::KeptChanging(_) => Some("pause what writes to the image, or unmount it, and try again"),
+            Self::KeptChanging(_) => Some("pause what writes to it, or unmount it if it is an image, and try again"),
             Self::Refused { hint, .. } => Some(hint),
             _ => None,
         }

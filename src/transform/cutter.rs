@@ -15,9 +15,9 @@ pub enum Part {
     Hole(u64),
     /// Bytes, and where they are cut: each number is the end of a chunk.
     Data {
-        /// Whole chunks, back to back, behind what is none.
+        /// From `start` on, whole chunks, back to back. What is before is of no meaning.
         bytes: Vec<u8>,
-        /// Where the first chunk begins in `bytes`.
+        /// Where the first chunk begins.
         start: usize,
         /// Ends of the chunks in `bytes`; the last is its length.
         ends: Vec<usize>,
@@ -53,8 +53,9 @@ impl Cutter {
         Self { chunker, pending: Vec::new(), start: 0, scanned: 0, hole: 0, at: 0, arrays }
     }
 
-    /// How many bytes of a window mostly wait for the next one, at most.
-    pub fn head_room(&self) -> usize {
+    /// How many bytes wait for the next window, at most; those of a file's header, before it is known where its arrays are, may be
+    /// more.
+    pub fn most_waiting(&self) -> usize {
         let array_len = usize::try_from(self.chunker.array_len()).unwrap_or(usize::MAX);
         array_len.max(self.chunker.params().max_len as usize)
     }
@@ -62,7 +63,7 @@ impl Cutter {
     /// Takes the next bytes of the file: those from `start` on. They must begin where the last ones ended, and be whole blocks but
     /// for the last of the file. Gives out whole chunks.
     ///
-    /// What waits is written before them if there is [room](Self::head_room); else all of it is copied.
+    /// What waits is written before them if there is room for [it](Self::most_waiting); else they are copied behind it.
     pub fn feed(&mut self, window: Vec<u8>, start: usize, parts: &mut Vec<Part>) {
         let waiting = self.pending.get(self.start..).unwrap_or_default();
         let mut window = window;

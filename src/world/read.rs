@@ -58,8 +58,8 @@ pub fn append_range(file: &File, offset: u64, len: usize, into: &mut Vec<u8>) ->
     file.read_exact_at(room, offset)
 }
 
-/// A range of the file behind `room` bytes of no meaning. Nothing writes zeros first where the file's bytes go, which took 6 % of the
-/// time to add a large file.
+/// A range of the file behind `room` zeros. Where the file's bytes go nothing is written before them: zeros there took 6 % of the time
+/// to add a large file.
 pub fn read_range(file: &File, offset: u64, len: usize, room: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(room + len);
     bytes.resize(room, 0);

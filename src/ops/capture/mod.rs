@@ -234,8 +234,13 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
 /// After so many entries that were looked up, the pages of the journal that they lie in are given back: a few megabytes.
 const LOOKED_UP_AT_ONCE: usize = 8 << 10;
 
-/// Does each file and link at these paths look as it did when it was last stored? What could not be read is not asked for.
-pub fn are_stored(repo: &Repository, area: &Area, paths: &[RepoPath], unreadable: &[RepoPath]) -> Result<bool> {
+/// The first of some files and links that does not look as it did when it was last stored. What could not be read does not count.
+pub fn first_unstored(
+    repo: &Repository,
+    area: &Area,
+    paths: &[RepoPath],
+    unreadable: &[RepoPath],
+) -> Result<Option<RepoPath>> {
     let state = repo.journal().read();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     for (number, path) in paths.iter().enumerate() {
@@ -248,11 +253,11 @@ pub fn are_stored(repo: &Repository, area: &Area, paths: &[RepoPath], unreadable
         let row = worktable::get(&state, area, path)?;
         let stored = row.map_or_else(|| staging::get(&state, path), |row| Ok(Some(row)))?;
         if !stored.is_some_and(|stored| stored.seen == SeenStat::from(&now)) && !unreadable.contains(path) {
-            return Ok(false);
+            return Ok(Some(path.clone()));
         }
     }
     state.pass_all();
-    Ok(true)
+    Ok(None)
 }
 
 /// What was found by looking only.

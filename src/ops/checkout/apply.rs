@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::plan::{Plan, Scope, as_staged, looking_like};
+use super::plan::{Plan, Removal, Scope, as_staged, looking_like};
+use hashbrown::HashSet;
+
 use super::{Error, Outcome, Result};
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
@@ -47,7 +49,8 @@ pub fn apply(
         plan.forgotten.iter().try_for_each(|path| recorder.ops.record(staging::delete_op(path)))?;
     }
     outcome.kept = plan.kept;
-    outcome.lost = plan.lost;
+    let left: HashSet<RepoPath> = outcome.left.iter().cloned().collect();
+    outcome.lost = plan.lost.into_iter().filter(|path| !left.contains(path)).collect();
     if !recorder.ops.is_empty() {
         repo.commit(lock, &[], recorder.ops)?;
     }
@@ -85,13 +88,13 @@ fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor
         // Nobody asked for these to go and nobody sees them; the next checkout tries again.
         let _ = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| remove(dir.as_ref(), path, *kind));
     }
-    for (path, kind) in &plan.removals {
+    for Removal { path, kind, seen } in &plan.removals {
         if monitor.cancelled() {
             return Err(Error::Interrupted);
         }
         let removed = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| {
             let name = OsStr::from_bytes(path.file_name());
-            match plan.expected.get(path) {
+            match seen.map(|seen| plan.expect(seen)) {
                 Some(expect) if !expect.allows(dir.stat(name)?.as_ref()) => {
                     Err(io::Error::other("it was changed meanwhile; it was left as it is"))
                 }
@@ -104,6 +107,7 @@ fn remove_all(plan: &Plan, folders: &mut Folders, outcome: &mut Outcome, monitor
             Err(error) => {
                 monitor.problem(&format!("cannot remove {path}: {error}"));
                 outcome.failed += 1;
+                outcome.left.push(path.clone());
             }
         }
     }
@@ -121,6 +125,7 @@ fn note(file: &FileWrite, written: &Written, outcome: &mut Outcome, monitor: &dy
         Err(failure) => {
             monitor.problem(&failure.message);
             outcome.failed += 1;
+            outcome.left.push(file.path.clone());
             outcome.damaged += u64::from(failure.kind == ErrorKind::Corrupt);
         }
     }

@@ -10,7 +10,7 @@ pub mod plan;
 use serde::Serialize;
 
 pub use self::plan::{Plan, Scope};
-use super::capture::{What, are_stored};
+use super::capture::{What, first_unstored};
 use super::checkpoint::create::save;
 use super::{Error, Result};
 use crate::base::clock;
@@ -27,7 +27,7 @@ use crate::repo::{Repository, WriteLock, trees};
 use crate::store::operations;
 use crate::store::refs::{self, RefKind};
 
-/// What keeps changing is stored this often before it is lost by force.
+/// A file that keeps changing is stored this often; then a forced checkout is refused, or its last changes would be lost.
 const SAVES: usize = 3;
 
 /// Which commit, and how.
@@ -68,6 +68,8 @@ pub struct Outcome {
     pub lost: Vec<RepoPath>,
     /// What could not be written or removed.
     pub failed: u64,
+    /// Where that is.
+    pub left: Vec<RepoPath>,
     /// Some of it because stored data is damaged.
     pub damaged: u64,
     /// Was this a look only?
@@ -140,7 +142,7 @@ fn save_lost(
     monitor: &dyn Monitor,
 ) -> Result<(Plan, Operation)> {
     let moved = operation.work == WorkStep::Moved;
-    for _ in 0..SAVES {
+    for attempt in 1.. {
         if plan.lost.is_empty() {
             break;
         }
@@ -150,8 +152,10 @@ fn save_lost(
         operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
         drop(paths);
         plan = make()?;
-        if are_stored(repo, &Area::WorkTree, &plan.lost, &saved.unreadable)? {
-            break;
+        match first_unstored(repo, &Area::WorkTree, &plan.lost, &saved.unreadable)? {
+            None => break,
+            Some(path) if attempt == SAVES => return Err(Error::KeptChanging(path)),
+            Some(_) => {}
         }
     }
     Ok((plan, operation))

@@ -20,7 +20,7 @@ use crate::world::write::Expect;
 
 /// Files where something is to be written, though nothing was saved there: ignored ones.
 pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
-    let goes: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).collect();
+    let goes: HashSet<&RepoPath> = plan.removals.iter().map(|removal| &removal.path).collect();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let new = plan.files().flatten().filter(|file| file.expect == Expect::Absent).map(|file| file.path);
     let mut found = Vec::new();

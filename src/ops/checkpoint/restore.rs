@@ -21,7 +21,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Meta, Node};
 use crate::ops::capture::{What, nothing, record};
 use crate::ops::checkout::apply::carry_out;
-use crate::ops::checkout::plan::Plan;
+use crate::ops::checkout::plan::{Plan, Removal};
 use crate::ops::materialize::{Clones, FileWrite, Written};
 use crate::ops::{Error, Result};
 use crate::repo::trees::{self, TreeChange};
@@ -29,7 +29,6 @@ use crate::repo::{RepoError, Repository, WriteLock};
 use crate::store::journal::Batch;
 use crate::store::sessions::{self, Appender};
 use crate::store::{operations, snapshots, staging, worktable};
-use crate::world::write::Expect;
 
 /// What to restore.
 #[derive(Debug, Clone, Default)]
@@ -227,6 +226,11 @@ impl Looks<'_> {
         Ok(known.map(|entry| entry.seen).unwrap_or_default())
     }
 
+    fn removal(&self, path: RepoPath, kind: FileKind) -> Result<Removal> {
+        let seen = if kind == FileKind::Dir { None } else { Some(self.seen(&path)?) };
+        Ok(Removal { path, kind, seen })
+    }
+
     fn op(&self, path: &RepoPath, new: Option<&StagedEntry>) -> Result<Option<Op>> {
         Ok(record(self.area, path, new, self.work(path)?.as_ref(), self.staged(path)?.as_ref()))
     }
@@ -248,7 +252,7 @@ impl Looks<'_> {
 
     /// What to record of the rest of a plan.
     fn ops_beside(&self, plan: &Plan, ops: &mut Batch) -> Result<()> {
-        for (path, _) in &plan.removals {
+        for Removal { path, .. } in &plan.removals {
             self.op(path, None)?.map_or(Ok(()), |op| ops.record(op))?;
         }
         for (path, entry) in &plan.folder_meta {
@@ -273,17 +277,16 @@ fn add_to(plan: &mut Plan, change: TreeChange, looks: &Looks<'_>) -> Result<()> 
     let old_kind = old.as_ref().map(kind_of);
     let Some(new) = new else {
         if let Some(kind) = old_kind {
-            if kind != FileKind::Dir {
-                plan.expected.insert(path.clone(), Expect::Seen(looks.seen(&path)?));
-            }
-            plan.removals.push((path, kind));
+            plan.removals.push(looks.removal(path, kind)?);
         }
         return Ok(());
     };
     let same_kind = old_kind == Some(kind_of(&new));
     let replaced_kind =
         old_kind.filter(|kind| !same_kind && (*kind == FileKind::Dir || kind_of(&new) == FileKind::Dir));
-    plan.removals.extend(replaced_kind.map(|kind| (path.clone(), kind)));
+    if let Some(kind) = replaced_kind {
+        plan.removals.push(looks.removal(path.clone(), kind)?);
+    }
     if kind_of(&new) == FileKind::Dir {
         if !same_kind {
             plan.folders.push(path.clone());

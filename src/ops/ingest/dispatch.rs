@@ -30,6 +30,8 @@ use crate::world::read;
 
 /// One window is at most this share of the budget. Several must fit, or reading would wait for hashing.
 const WINDOW_SHARE: usize = 8;
+/// Room before a window, for what waits of the one before, is at most this share of it: it takes memory and is zeroed.
+const ROOM_SHARE: usize = 4;
 /// A huge file may hold this share of the budget, so that its neighbours are read while its end is still hashed.
 const HUGE_SHARE: usize = 2;
 /// A file that changes while it is read is read again this often before it is reported.
@@ -237,7 +239,7 @@ impl<'a> Dispatcher<'a> {
         Shared::hash(&self.shared, number, raw, held);
     }
 
-    /// Reads and cuts a large file here, window by window, while earlier windows are hashed and stored.
+    /// Cuts a large file here, window by window, while later windows are read and earlier ones hashed and stored.
     fn stream(&mut self, file: usize) {
         let Some(path) = self.sources.get(file).map(|source| source.path.clone()) else { return };
         let mut failure = String::new();
@@ -277,7 +279,7 @@ impl<'a> Dispatcher<'a> {
         let mut parts = Vec::new();
         let open = Arc::new(open);
         let mut at = 0;
-        for window in windows(&self.shared, &open, stat.len, cutter.head_room()) {
+        for window in windows(&self.shared, &open, stat.len, cutter.most_waiting()) {
             let Window { start, bytes, room } = window?;
             if start > at {
                 cutter.skip(start - at, &mut parts);
@@ -311,14 +313,14 @@ struct Window {
 
 /// The windows of a large file, in order; the last is empty and begins where the file ends. While one is cut the next is read:
 /// 4 GiB of which all is known take 3.4 to 4.3 s in turns with 4.9 to 5.2.
-fn windows(shared: &Arc<Shared>, file: &Arc<File>, len: u64, room: usize) -> Receiver<std::io::Result<Window>> {
+fn windows(shared: &Arc<Shared>, file: &Arc<File>, len: u64, waiting: usize) -> Receiver<std::io::Result<Window>> {
     let (sender, receiver) = sync_channel(0);
     let (own, file) = (Arc::clone(shared), Arc::clone(file));
     // What is read before this waits for nothing that waits for this.
     shared.pools.io().spawn_fifo(move || {
         // Whoever gave up needs no word.
         let send = |window| sender.send(window).is_ok();
-        if let Err(error) = read_windows(&own, &file, len, room, &mut |window| send(Ok(window))) {
+        if let Err(error) = read_windows(&own, &file, len, waiting, &mut |window| send(Ok(window))) {
             send(Err(error));
         }
     });
@@ -329,10 +331,11 @@ fn read_windows(
     shared: &Shared,
     file: &File,
     len: u64,
-    room: usize,
+    waiting: usize,
     send: &mut dyn FnMut(Window) -> bool,
 ) -> std::io::Result<()> {
     let window_len = if len > shared.classes.large { shared.large_window_len } else { shared.window_len };
+    let room = if waiting <= window_len / ROOM_SHARE { waiting } else { 0 };
     let mut at = 0;
     while let Some((start, end)) = read::next_blocks(file, at, len)? {
         at = start;

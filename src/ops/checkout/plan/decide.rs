@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Plan, Scope};
+use super::{Plan, Removal, Scope};
 use crate::base::disk::FileKind;
 use crate::model::path::RepoPath;
 use crate::model::staging::SeenStat;
@@ -14,7 +14,6 @@ use crate::ops::scan::Pair;
 use crate::ops::status::is_version;
 use crate::repo::trees;
 use crate::store::objects::ObjectStore;
-use crate::world::write::Expect;
 
 /// Decides path by path, and collects what follows.
 pub(super) struct Planner<'a> {
@@ -78,23 +77,23 @@ impl Planner<'_> {
             (Some(_), Some(_), WorkChange::Mode) => {}
             (Some(_), ..) => return self.plan.conflicts.push(path),
         }
-        let kind = pair.disk.map(|disk| disk.kind);
         match &target.node {
             Node::Dir { .. } => {
-                if let Some(kind) = kind.filter(|kind| *kind != FileKind::Dir) {
-                    self.plan.removals.push((path.clone(), kind));
-                }
+                let in_the_way = pair.disk.as_ref().filter(|disk| disk.kind != FileKind::Dir);
+                self.plan.removals.extend(in_the_way.map(|disk| Removal::new(path.clone(), disk)));
                 self.plan.folders.push(path.clone());
                 self.plan.folder_meta.push((path, target));
             }
             _ => {
-                let in_the_way = kind.filter(|kind| *kind == FileKind::Dir);
-                if let Some(kind) = in_the_way {
-                    self.plan.removals.push((path.clone(), kind));
+                let (in_the_way, replaced) = match &pair.disk {
+                    Some(disk) if disk.kind == FileKind::Dir => (Some(disk), None),
+                    disk => (None, disk.as_ref()),
+                };
+                if let Some(disk) = in_the_way {
+                    self.plan.removals.push(Removal::new(path.clone(), disk));
                     self.replaced.push(path.clone());
                 }
-                let replaced = pair.disk.filter(|_| in_the_way.is_none());
-                self.plan.add(&path, &target, replaced.as_ref().map(SeenStat::from));
+                self.plan.add(&path, &target, replaced.map(SeenStat::from));
             }
         }
     }
@@ -114,7 +113,7 @@ impl Planner<'_> {
                     if !is_dir {
                         self.plan.lost.push(path.clone());
                     }
-                    self.plan.removals.push((path, disk.kind));
+                    self.plan.removals.push(Removal::new(path, &disk));
                 }
             }
             // New and staged: it stays staged on the new HEAD.
@@ -127,10 +126,8 @@ impl Planner<'_> {
                 }
                 if !stored {
                     self.plan.lost.push(path.clone());
-                } else if !is_dir && !self.scope.force {
-                    self.plan.expected.insert(path.clone(), Expect::Seen(SeenStat::from(&disk)));
                 }
-                self.plan.removals.push((path.clone(), disk.kind));
+                self.plan.removals.push(Removal::new(path.clone(), &disk));
                 self.plan.forgotten.push(path);
             }
         }

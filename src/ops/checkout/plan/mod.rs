@@ -8,7 +8,7 @@ mod look;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use self::decide::Planner;
 use self::look::look;
@@ -41,6 +41,24 @@ pub struct Scope {
     pub moves_head: bool,
 }
 
+/// Something that goes.
+#[derive(Debug)]
+pub struct Removal {
+    /// Where.
+    pub path: RepoPath,
+    /// What it is.
+    pub kind: FileKind,
+    /// What it looked like when that was decided; a folder goes if it is empty.
+    pub seen: Option<SeenStat>,
+}
+
+impl Removal {
+    /// What stands there goes as it is now.
+    pub fn new(path: RepoPath, stat: &Stat) -> Self {
+        Self { path, kind: stat.kind, seen: Some(stat).filter(|stat| stat.kind != FileKind::Dir).map(SeenStat::from) }
+    }
+}
+
 /// Everything to be done, in an order that works: removals from the end, then folders, then files, then modes of folders.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -49,9 +67,7 @@ pub struct Plan {
     /// Where copies of files to be written may be found.
     pub clones: Option<Clones>,
     /// Removed, deepest first.
-    pub removals: Vec<(RepoPath, FileKind)>,
-    /// What the files among the removals looked like when it was decided that they may go.
-    pub expected: HashMap<RepoPath, Expect>,
+    pub removals: Vec<Removal>,
     /// Folders to be there.
     pub folders: Vec<RepoPath>,
     /// Modes and times of folders, set last.
@@ -102,32 +118,23 @@ impl Plan {
             let (path, staged) = (entry.path()?, entry.decode()?);
             let wanted = as_tree_entry(&path, &staged);
             let wanted = wanted.ok_or_else(|| StoreError::Internal(format!("nothing is to be at {path}")))?;
-            let expect = match staged {
-                StagedEntry { racy: true, .. } => Expect::Absent,
-                StagedEntry { seen, .. } if self.linked.contains(&seen.ino) => Expect::SeenLinked(seen),
-                StagedEntry { seen, .. } => Expect::Seen(seen),
-            };
+            let expect = if staged.racy { Expect::Absent } else { self.expect(staged.seen) };
             Ok(FileWrite { path, meta: wanted.meta, node: wanted.node, expect })
         })
+    }
+
+    /// What may go: the file that looked like this.
+    pub fn expect(&self, seen: SeenStat) -> Expect {
+        if self.linked.contains(&seen.ino) { Expect::SeenLinked(seen) } else { Expect::Seen(seen) }
     }
 
     /// Names of one file that change together must not look changed because the other one was.
     pub fn allow_for_hard_links(&mut self) {
         let replaced = self.files.entries().filter_map(|entry| entry.decode().ok());
         let replaced = replaced.filter(|staged| !staged.racy).map(|staged| staged.seen.ino);
-        let removed = self.expected.values().filter_map(|expect| match expect {
-            Expect::Seen(seen) => Some(seen.ino),
-            _ => None,
-        });
+        let removed = self.removals.iter().filter_map(|removal| removal.seen.map(|seen| seen.ino));
         let mut once = HashSet::new();
         self.linked = replaced.chain(removed).filter(|ino| !once.insert(*ino)).collect();
-        for expect in self.expected.values_mut() {
-            if let Expect::Seen(seen) = *expect
-                && self.linked.contains(&seen.ino)
-            {
-                *expect = Expect::SeenLinked(seen);
-            }
-        }
     }
 
     /// Puts in tree order what was decided at once and what was compared first, and gives back what memory is not needed.
@@ -246,34 +253,36 @@ fn clear_replaced(repo: &Repository, planner: &mut Planner<'_>) -> Result<()> {
         list_below(dir.as_ref(), folder, &mut below)?;
     }
     let plan = &mut planner.plan;
-    let settled: HashSet<&RepoPath> = plan.removals.iter().map(|(path, _)| path).chain(&plan.conflicts).collect();
-    below.retain(|(path, _)| !settled.contains(path));
+    let settled: HashSet<&RepoPath> =
+        plan.removals.iter().map(|removal| &removal.path).chain(&plan.conflicts).collect();
+    below.retain(|removal| !settled.contains(&removal.path));
     drop(settled);
     if below.is_empty() {
         return Ok(());
     }
-    for (path, kind) in below {
-        match (kind, planner.scope.force) {
+    for removal in below {
+        match (removal.kind, planner.scope.force) {
             (FileKind::Dir, _) => {}
-            (_, true) => plan.lost.push(path.clone()),
-            (_, false) => plan.conflicts.push(path.clone()),
+            (_, true) => plan.lost.push(removal.path.clone()),
+            (_, false) => plan.conflicts.push(removal.path.clone()),
         }
-        plan.removals.push((path, kind));
+        plan.removals.push(removal);
     }
-    plan.removals.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.removals.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.conflicts.sort_unstable();
     plan.lost.sort_unstable();
     Ok(())
 }
 
-fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<(RepoPath, FileKind)>) -> Result<()> {
+fn list_below(dir: &dyn Dir, at: &RepoPath, into: &mut Vec<Removal>) -> Result<()> {
     for item in dir.list().on("list", dir.path())? {
         let path = at.join(item.name.as_bytes())?;
+        let Some(stat) = dir.stat(&item.name).on("look at", dir.path().join(&item.name))? else { continue };
         if item.kind == FileKind::Dir {
             let inside = dir.open_dir(&item.name).on("open", dir.path().join(&item.name))?;
             list_below(inside.as_ref(), &path, into)?;
         }
-        into.push((path, item.kind));
+        into.push(Removal::new(path, &stat));
     }
     Ok(())
 }
