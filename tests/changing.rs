@@ -209,13 +209,24 @@ fn a_file_that_shrinks_while_it_is_read_is_stored_as_it_became() {
     assert!(stored(&repo, "big") == fs::read(&file).unwrap());
 }
 
-#[test]
-fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
+/// A repository whose last commit has these files.
+fn committed(names: &[&str]) -> (tempfile::TempDir, Repository) {
     let folder = tempfile::tempdir().unwrap();
     let repo = init_at(folder.path());
-    fs::write(folder.path().join("a"), "committed").unwrap();
+    names.iter().for_each(|name| fs::write(folder.path().join(name), "committed").unwrap());
     add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
     try_commit(&repo, "first").unwrap();
+    (folder, repo)
+}
+
+fn force(repo: &Repository, on_stage: &(dyn Fn(&str) + Sync)) -> Result<checkout::Outcome, Error> {
+    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
+    checkout::checkout(repo, &options, &Meddler::new(on_stage, &|_| {}))
+}
+
+#[test]
+fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
+    let (folder, repo) = committed(&["a"]);
     fs::write(folder.path().join("a"), "lost").unwrap();
     let looks = AtomicU64::new(0);
     // The first look finds what is lost, the second comes after that was stored.
@@ -225,8 +236,7 @@ fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
             fs::write(folder.path().join("late"), "lost as well").unwrap();
         }
     };
-    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
-    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {})).unwrap();
+    let outcome = force(&repo, &on_stage).unwrap();
     assert_eq!(looks.into_inner(), 3);
     assert_eq!((outcome.lost, outcome.failed), (vec![path("a"), path("late")], 0));
     assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"committed");
@@ -238,20 +248,14 @@ fn what_changes_while_a_forced_checkout_stores_what_is_lost_is_stored_too() {
 
 #[test]
 fn what_a_forced_checkout_replaces_may_have_other_names_that_go() {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, repo) = committed(&["a", "z"]);
     let at = |name: &str| folder.path().join(name);
-    let repo = init_at(folder.path());
-    fs::write(at("a"), "committed").unwrap();
-    fs::write(at("z"), "committed").unwrap();
-    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
-    try_commit(&repo, "first").unwrap();
     fs::write(at("a"), "lost").unwrap();
     fs::hard_link(at("a"), at("untracked")).unwrap();
     fs::remove_file(at("z")).unwrap();
     fs::create_dir(at("z")).unwrap();
     fs::hard_link(at("a"), at("z/below")).unwrap();
-    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
-    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&|_| {}, &|_| {})).unwrap();
+    let outcome = force(&repo, &|_| {}).unwrap();
     assert_eq!((outcome.failed, outcome.written, outcome.removed), (0, 2, 3));
     assert_eq!([at("a"), at("z")].map(|file| fs::read(file).unwrap()), [b"committed"; 2]);
     undo::undo(&repo, &undo::Options::default(), &Meddler::new(&|_| {}, &|_| {})).unwrap();
@@ -262,11 +266,7 @@ fn what_a_forced_checkout_replaces_may_have_other_names_that_go() {
 
 #[test]
 fn a_forced_checkout_is_refused_rather_than_lose_what_keeps_changing() {
-    let folder = tempfile::tempdir().unwrap();
-    let repo = init_at(folder.path());
-    fs::write(folder.path().join("a"), "committed").unwrap();
-    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
-    try_commit(&repo, "first").unwrap();
+    let (folder, repo) = committed(&["a"]);
     let looks = AtomicU64::new(0);
     let on_stage = |stage: &str| {
         if stage == "comparing with the work tree" {
@@ -274,20 +274,14 @@ fn a_forced_checkout_is_refused_rather_than_lose_what_keeps_changing() {
             fs::write(folder.path().join("a"), format!("a log of {look} lines")).unwrap();
         }
     };
-    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
-    let refused = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {}));
+    let refused = force(&repo, &on_stage);
     assert!(matches!(refused, Err(Error::KeptChanging(at)) if at == path("a")));
     assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"a log of 3 lines");
 }
 
 #[test]
 fn what_a_forced_checkout_could_not_replace_is_not_called_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let repo = init_at(folder.path());
-    fs::write(folder.path().join("a"), "committed").unwrap();
-    fs::write(folder.path().join("b"), "committed").unwrap();
-    add_watched(&repo, &Meddler::new(&|_| {}, &|_| {}));
-    try_commit(&repo, "first").unwrap();
+    let (folder, repo) = committed(&["a", "b"]);
     fs::write(folder.path().join("a"), "lost").unwrap();
     fs::write(folder.path().join("b"), "lost").unwrap();
     fs::write(folder.path().join("untracked"), "lost").unwrap();
@@ -297,8 +291,7 @@ fn what_a_forced_checkout_could_not_replace_is_not_called_lost() {
             fs::write(folder.path().join("a"), "not lost").unwrap();
         }
     };
-    let options = checkout::Options { revision: "HEAD".to_owned(), force: true, ..checkout::Options::default() };
-    let outcome = checkout::checkout(&repo, &options, &Meddler::new(&on_stage, &|_| {})).unwrap();
+    let outcome = force(&repo, &on_stage).unwrap();
     assert_eq!((outcome.failed, outcome.left), (1, vec![path("a")]));
     assert_eq!(outcome.lost, [path("b"), path("untracked")]);
     assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"not lost");

@@ -234,13 +234,9 @@ fn rest_of_grain(listing: &Listing) -> Option<Duration> {
 /// After so many entries that were looked up, the pages of the journal that they lie in are given back: a few megabytes.
 const LOOKED_UP_AT_ONCE: usize = 8 << 10;
 
-/// The first of some files and links that does not look as it did when it was last stored. What could not be read does not count.
-pub fn first_unstored(
-    repo: &Repository,
-    area: &Area,
-    paths: &[RepoPath],
-    unreadable: &[RepoPath],
-) -> Result<Option<RepoPath>> {
+/// The first of some files and links that does not look as it did when the work tree was last stored. What could not be read does not
+/// count.
+pub fn first_unstored(repo: &Repository, paths: &[RepoPath], unreadable: &[RepoPath]) -> Result<Option<RepoPath>> {
     let state = repo.journal().read();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     for (number, path) in paths.iter().enumerate() {
@@ -250,7 +246,7 @@ pub fn first_unstored(
         let name = OsStr::from_bytes(path.file_name());
         let now = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
         let Some(now) = now.filter(|now| matches!(now.kind, FileKind::File | FileKind::Symlink)) else { continue };
-        let row = worktable::get(&state, area, path)?;
+        let row = worktable::get(&state, &Area::WorkTree, path)?;
         let stored = row.map_or_else(|| staging::get(&state, path), |row| Ok(Some(row)))?;
         if !stored.is_some_and(|stored| stored.seen == SeenStat::from(&now)) && !unreadable.contains(path) {
             return Ok(Some(path.clone()));

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::plan::{Plan, Removal, Scope, as_staged, looking_like};
 use hashbrown::HashSet;
 
+use super::plan::{Plan, Removal, Scope, as_staged, looking_like};
 use super::{Error, Outcome, Result};
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;

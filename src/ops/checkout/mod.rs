@@ -68,10 +68,10 @@ pub struct Outcome {
     pub lost: Vec<RepoPath>,
     /// What could not be written or removed.
     pub failed: u64,
-    /// Where that is.
-    pub left: Vec<RepoPath>,
     /// Some of it because stored data is damaged.
     pub damaged: u64,
+    /// What stands there still though it was to be replaced or removed, or was not made.
+    pub left: Vec<RepoPath>,
     /// Was this a look only?
     pub dry_run: bool,
 }
@@ -152,7 +152,7 @@ fn save_lost(
         operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
         drop(paths);
         plan = make()?;
-        match first_unstored(repo, &Area::WorkTree, &plan.lost, &saved.unreadable)? {
+        match first_unstored(repo, &plan.lost, &saved.unreadable)? {
             None => break,
             Some(path) if attempt == SAVES => return Err(Error::KeptChanging(path)),
             Some(_) => {}

@@ -76,6 +76,8 @@ pub struct Plan {
     files: Packed,
     /// Their bytes.
     pub bytes: u64,
+    /// The inodes of what they replace.
+    replaced: Vec<u64>,
     /// Files of several names among what is replaced or removed: when one name goes, the others look changed.
     linked: HashSet<u64>,
     /// Right already, but staging does not know: what it is to record.
@@ -98,6 +100,7 @@ impl Plan {
     /// Adds a file or link to be written: over the file that looks like `replaced`, or where there is nothing.
     pub fn add(&mut self, path: &RepoPath, entry: &Entry, replaced: Option<SeenStat>) {
         self.bytes += if let Node::File { len, .. } = entry.node { len } else { 0 };
+        self.replaced.extend(replaced.map(|seen| seen.ino));
         let (seen, racy) = (replaced.unwrap_or_default(), replaced.is_none());
         self.files.push(path, &StagedEntry { seen, racy, ..as_staged(entry) });
     }
@@ -130,14 +133,12 @@ impl Plan {
 
     /// Names of one file that change together must not look changed because the other one was.
     pub fn allow_for_hard_links(&mut self) {
-        let replaced = self.files.entries().filter_map(|entry| entry.decode().ok());
-        let replaced = replaced.filter(|staged| !staged.racy).map(|staged| staged.seen.ino);
         let removed = self.removals.iter().filter_map(|removal| removal.seen.map(|seen| seen.ino));
         let mut once = HashSet::new();
-        self.linked = replaced.chain(removed).filter(|ino| !once.insert(*ino)).collect();
+        self.linked = self.replaced.iter().copied().chain(removed).filter(|ino| !once.insert(*ino)).collect();
     }
 
-    /// Puts in tree order what was decided at once and what was compared first, and gives back what memory is not needed.
+    /// Puts in tree order what was decided at once and what was compared first.
     fn sort(&mut self) {
         self.folders.sort();
         self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
