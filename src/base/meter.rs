@@ -63,6 +63,7 @@ pub struct Meter {
     bytes: AtomicU64,
     chunks_new: AtomicU64,
     chunks_known: AtomicU64,
+    chunks_in_place: AtomicU64,
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
     in_flight_peak: AtomicU64,
@@ -101,6 +102,11 @@ impl Meter {
     pub fn add_chunk(&self, is_new: bool) {
         let counter = if is_new { &self.chunks_new } else { &self.chunks_known };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Chunks of large files that were where an older version of the file has them.
+    pub fn add_in_place(&self, chunks: u64) {
+        self.chunks_in_place.fetch_add(chunks, Ordering::Relaxed);
     }
 
     /// A request to the cache of blocks.
@@ -148,6 +154,7 @@ impl Meter {
             bytes_per_second: a_second(bytes),
             chunks_new: get(&self.chunks_new),
             chunks_known: get(&self.chunks_known),
+            chunks_in_place: get(&self.chunks_in_place),
             stages: stages.collect(),
             in_flight_peak: get(&self.in_flight_peak),
             in_flight_limit: get(&self.in_flight_limit),
@@ -193,6 +200,8 @@ pub struct Summary {
     pub chunks_new: u64,
     /// Chunks that were.
     pub chunks_known: u64,
+    /// Chunks of large files that are where an older version has them, so that their ends need not be searched for.
+    pub chunks_in_place: u64,
     /// The stages that took time.
     pub stages: Vec<StageTime>,
     /// The most bytes of files that were between reading and storing.
@@ -293,6 +302,7 @@ mod tests {
         meter.add_files(1, 100);
         [true, true, false].into_iter().for_each(|is_new| meter.add_chunk(is_new));
         [true, false, false].into_iter().for_each(|is_hit| meter.add_cache_request(is_hit));
+        [2, 1].into_iter().for_each(|chunks| meter.add_in_place(chunks));
         meter.add_in_flight(5, 10);
         meter.add_in_flight(4, 10);
         drop(meter.time(Stage::Commit));
@@ -301,7 +311,7 @@ mod tests {
         let found = meter.summary(Duration::from_secs(2), 4, 2);
         assert_eq!((found.files, found.bytes, found.files_per_second, found.bytes_per_second), (4, 400, 2.0, 200.0));
         assert_eq!((found.chunks_new, found.chunks_known, found.cache_hits, found.cache_misses), (2, 1, 1, 2));
-        assert_eq!((found.in_flight_peak, found.in_flight_limit), (5, 10));
+        assert_eq!((found.chunks_in_place, found.in_flight_peak, found.in_flight_limit), (3, 5, 10));
         let names: Vec<_> = found.stages.iter().map(|stage| (stage.stage, stage.threads, stage.share)).collect();
         assert_eq!(names[..2], [("read", 4, 0.125), ("compress", 2, 0.75)]);
         let at_rest = Summary { cpu_secs: 0.0, processors: 2, ..found };

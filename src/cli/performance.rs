@@ -96,7 +96,11 @@ pub fn text(summary: &Summary) -> String {
     };
     if summary.chunks_new + summary.chunks_known > 0 {
         let (new, known) = (grouped(summary.chunks_new), grouped(summary.chunks_known));
-        line(&mut text, format!("chunks    {new} new, {known} known"));
+        let in_place = match summary.chunks_in_place {
+            0 => String::new(),
+            chunks => format!(", {} where they were", grouped(chunks)),
+        };
+        line(&mut text, format!("chunks    {new} new, {known} known{in_place}"));
     }
     for stage in &summary.stages {
         let of = count(stage.threads as u64, "thread");
@@ -146,6 +150,7 @@ mod tests {
             stages: vec![stage("scan", 0.01), stage(busiest, 0.96)],
             in_flight_peak: 1,
             in_flight_limit: 2,
+            chunks_in_place: 0,
             cache_hits: 0,
             cache_misses: 1,
             memory_bytes: 1 << 20,

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Zeros are looked for in blocks of this size, aligned in the file.
 pub const ZERO_BLOCK_LEN: usize = 64 * 1024;
 
+/// Bytes that the rolling hash depends on: each is shifted on by the next.
+const HASH_LEN: usize = u64::BITS as usize;
+
 /// Shortest lengths that the algorithm takes.
 pub const MIN_LENS: RangeInclusive<u32> = v2020::MINIMUM_MIN as u32..=v2020::MINIMUM_MAX as u32;
 /// Mean lengths that the algorithm takes.
@@ -133,6 +136,23 @@ impl Chunker {
             Rule::Fixed => window.len().min(max),
         }
     }
+
+    /// Of a chunk that was cut so somewhere: would it be again, in this window? It depends on the byte behind it as well. May say
+    /// `false` of a few that would.
+    pub fn ends_at(&self, window: &[u8], len: usize) -> bool {
+        let ChunkParams { min_len, avg_len, max_len, .. } = self.params;
+        let Rule::Content { mask_s, mask_l } = self.rule else { return false };
+        // A pair of bytes is looked at together.
+        let Some(last) = len.checked_sub(HASH_LEN).and_then(|from| window.get(from..len + 2)) else { return false };
+        if len == max_len as usize {
+            return true;
+        }
+        if len < min_len as usize + HASH_LEN || len > max_len as usize {
+            return false;
+        }
+        let mask = if len < avg_len as usize { mask_s } else { mask_l };
+        v2020::cut(last, 0, last.len(), last.len(), mask, mask, mask << 1, mask << 1).1 == HASH_LEN
+    }
 }
 
 /// Are all bytes zero? Returns at the first that is not.
@@ -217,6 +237,32 @@ pub mod tests {
             at += len;
         }
         assert_eq!(lens, cuts(params, &bytes));
+    }
+
+    #[test]
+    fn a_cut_is_recognised_by_the_bytes_around_it() {
+        let params = ChunkParams::with_average(4096);
+        let chunker = Chunker::new(params);
+        let bytes = noise(11, 2_000_000);
+        let (mut at, mut cuts, mut recognised, mut forced) = (0, 0, 0, 0);
+        while bytes.len() - at > params.max_len as usize + 2 {
+            let window = &bytes[at..];
+            let len = chunker.next_len(window);
+            forced += usize::from(len == params.max_len as usize);
+            cuts += 1;
+            recognised += usize::from(chunker.ends_at(window, len));
+            for before in [len - 1, len / 2] {
+                assert!(!chunker.ends_at(window, before), "{before} of {len}");
+            }
+            assert!(!chunker.ends_at(&window[..len + 1], len), "the byte behind is not there");
+            at += len;
+        }
+        assert!(forced > 0 && recognised * 100 > cuts * 95, "{recognised} of {cuts}, {forced} forced");
+        let mut window = bytes[..params.max_len as usize + 2].to_vec();
+        let len = chunker.next_len(&window);
+        window[len] ^= 0x55;
+        assert_eq!(chunker.ends_at(&window, len), chunker.next_len(&window) == len, "the byte behind counts");
+        assert!(!Chunker::of_bands().ends_at(&bytes, BAND_CHUNK_LEN as usize));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Zero blocks (64 KiB, aligned in the file) are holes; what lies between is cut by content, each stretch afresh, and arrays
 //! of numbers at fixed places. The result depends on the bytes alone, not on how they are fed.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::chunker::{Chunker, ZERO_BLOCK_LEN, is_zero};
@@ -44,13 +45,15 @@ pub struct Cutter {
     at: u64,
     /// Arrays in the file, each cut for itself; unknown as long as not enough of the file has come.
     arrays: Option<Vec<Range<u64>>>,
+    /// Chunks that were cut so before: where each begins, and its length.
+    proven: VecDeque<(u64, usize)>,
 }
 
 impl Cutter {
     /// A cutter at the start of a file.
     pub fn new(chunker: Chunker) -> Self {
         let arrays = if chunker.finds_arrays() { None } else { Some(Vec::new()) };
-        Self { chunker, pending: Vec::new(), start: 0, scanned: 0, hole: 0, at: 0, arrays }
+        Self { chunker, pending: Vec::new(), start: 0, scanned: 0, hole: 0, at: 0, arrays, proven: VecDeque::new() }
     }
 
     /// How many bytes wait for the next window, at most; those of a file's header, before it is known where its arrays are, may be
@@ -58,6 +61,12 @@ impl Cutter {
     pub fn most_waiting(&self) -> usize {
         let array_len = usize::try_from(self.chunker.array_len()).unwrap_or(usize::MAX);
         array_len.max(self.chunker.params().max_len as usize)
+    }
+
+    /// Of the window that comes next, each of these bytes, a place in the file and a length, in order, are a chunk of a file that was
+    /// cut by the same rules. What is a chunk here and begins there then ends there, without being looked at.
+    pub fn expect(&mut self, proven: impl Iterator<Item = (u64, usize)>) {
+        self.proven = proven.collect();
     }
 
     /// Takes the next bytes of the file: those from `start` on. They must begin where the last ones ended, and be whole blocks but
@@ -133,13 +142,16 @@ impl Cutter {
         let mut ends = Vec::new();
         let start = self.start;
         let mut end = start;
+        let mut proven = std::mem::take(&mut self.proven);
         while let Some(window) = self.pending.get(end..known)
             && !window.is_empty()
-            && let Some(len) = self.next_len(self.at + (end - start) as u64, window, at_end)
+            && let at = self.at + (end - start) as u64
+            && let Some(len) = self.next_len(at, next_proven(&mut proven, at), window, at_end)
         {
             end += len;
             ends.push(end);
         }
+        self.proven = proven;
         if end == start {
             return;
         }
@@ -165,7 +177,7 @@ impl Cutter {
     }
 
     /// The length of the chunk that begins at `at` in the file, if it does not depend on what is not there yet.
-    fn next_len(&self, at: u64, window: &[u8], at_end: bool) -> Option<usize> {
+    fn next_len(&self, at: u64, proven: Option<usize>, window: &[u8], at_end: bool) -> Option<usize> {
         let arrays = self.arrays.as_deref().unwrap_or_default();
         let next = arrays.partition_point(|array| array.end <= at);
         let within = |end: u64| window.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
@@ -178,11 +190,23 @@ impl Cutter {
             }
             array => {
                 let limit = array.map_or(window.len(), |array| within(array.start));
+                let stretch = window.get(..limit).unwrap_or(window);
+                if let Some(len) = proven.filter(|len| self.chunker.ends_at(stretch, *len)) {
+                    return Some(len);
+                }
                 let is_known = at_end || limit < window.len() || limit >= self.chunker.params().max_len as usize;
-                is_known.then(|| self.chunker.next_len(window.get(..limit).unwrap_or(window)))
+                is_known.then(|| self.chunker.next_len(stretch))
             }
         }
     }
+}
+
+/// The length of the proven chunk that begins at `at`; forgets those before.
+fn next_proven(proven: &mut VecDeque<(u64, usize)>, at: u64) -> Option<usize> {
+    while proven.front().is_some_and(|(start, _)| *start < at) {
+        proven.pop_front();
+    }
+    proven.front().filter(|(start, _)| *start == at).map(|(_, len)| *len)
 }
 
 #[cfg(test)]
@@ -294,6 +318,79 @@ mod tests {
         cutter.feed(file.clone(), 0, &mut parts);
         cutter.finish(&mut parts);
         assert_ne!(shape(&parts).0, lens);
+    }
+
+    /// Cuts `file`, told of all chunks that another file has.
+    fn cut_beside(file: &[u8], other: &[u8], window: usize) -> (Vec<i64>, Vec<u8>) {
+        let mut cutter = Cutter::new(Chunker::new(ChunkParams::default()));
+        let (mut parts, mut old, mut at) = (Vec::new(), Vec::new(), 0);
+        for len in cut(other, usize::MAX).0 {
+            old.extend((len > 0).then_some((at, len as usize)));
+            at += len.unsigned_abs() as usize;
+        }
+        for start in (0..file.len()).step_by(window) {
+            let end = file.len().min(start + window);
+            let inside = old.iter().filter(|(at, len)| *at >= start && at + len <= end);
+            let proven = inside.filter(|(at, len)| file[*at..at + len] == other[*at..at + len]);
+            cutter.expect(proven.map(|(at, len)| (*at as u64, *len)));
+            cutter.feed(file[start..end].to_vec(), 0, &mut parts);
+        }
+        cutter.finish(&mut parts);
+        shape(&parts)
+    }
+
+    #[test]
+    fn what_is_known_of_another_version_changes_no_cut() {
+        let other = sample();
+        let (lens, _) = cut(&other, usize::MAX);
+        let mut edited = vec![other.clone(), other[..other.len() - 2 * ZERO_BLOCK_LEN].to_vec(), vec![7; other.len()]];
+        // Around every cut: a byte, a block of zeros, an array that begins there.
+        let mut at = 0;
+        for len in lens {
+            at += len.unsigned_abs() as usize;
+            for place in [at.saturating_sub(40), at - 1, at, at + 1] {
+                let mut file = other.clone();
+                file.iter_mut().skip(place).take(1).for_each(|byte| *byte ^= 0x55);
+                edited.push(file);
+            }
+            let mut file = other.clone();
+            let block = at / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
+            file.iter_mut().skip(block).take(ZERO_BLOCK_LEN).for_each(|byte| *byte = 0);
+            edited.push(file);
+        }
+        for window in [ZERO_BLOCK_LEN, 5 * ZERO_BLOCK_LEN, usize::MAX / 2] {
+            for file in &edited {
+                assert_eq!(cut_beside(file, &other, window), cut(file, usize::MAX));
+            }
+        }
+        // The same where the new version has arrays and the old one has not, and the reverse.
+        let step = ChunkParams::default().avg_len as usize;
+        let header = format!(r#"{{"a":{{"data_offsets":[1000,{}]}}}}"#, 1000 + 9 * step);
+        let with_array = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &noise(9, 20 * step)].concat();
+        let mut without = with_array.clone();
+        without[8] = b'x';
+        for window in [5 * ZERO_BLOCK_LEN, usize::MAX / 2] {
+            assert_eq!(cut_beside(&with_array, &without, window), cut(&with_array, usize::MAX));
+            assert_eq!(cut_beside(&without, &with_array, window), cut(&without, usize::MAX));
+            assert_ne!(cut(&without, usize::MAX).0, cut(&with_array, usize::MAX).0);
+        }
+    }
+
+    #[test]
+    fn a_proven_chunk_is_not_searched() {
+        let file = noise(12, 40 * ZERO_BLOCK_LEN);
+        let lens = cut(&file, usize::MAX).0;
+        let first = lens[0] as usize;
+        // Not true, but it ends where the rule says: who looked would find the first cut.
+        let both = first + lens[1] as usize;
+        let chunker = Chunker::new(ChunkParams::default());
+        assert!(both < chunker.params().max_len as usize && chunker.ends_at(&file, both));
+        let mut cutter = Cutter::new(chunker);
+        let mut parts = Vec::new();
+        cutter.expect([(0, both)].into_iter());
+        cutter.feed(file, 0, &mut parts);
+        cutter.finish(&mut parts);
+        assert_eq!(shape(&parts).0[..2], [both as i64, lens[2]]);
     }
 
     #[test]

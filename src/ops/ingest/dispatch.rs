@@ -1,15 +1,18 @@
 //! Decides how each file is read, and keeps the pools busy within the budget.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, sync_channel};
 
+use hashbrown::HashMap;
 use rayon::ThreadPool;
 
 use super::band::{Before, read_band};
 use super::hashed::{Done, Held, Job, Raw, ReadInfo, hash};
+use super::in_place::{Expected, OldCuts, Placed};
 use super::tuning::{BATCH_BYTES, tuned};
 use super::{Cut, Source};
 use crate::base::clock;
@@ -17,14 +20,16 @@ use crate::base::disk::real::{has_user_xattrs, read_soon};
 use crate::base::disk::{Dir, Stat};
 use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
-use crate::base::pool::{ByteBudget, Pools, Spare};
+use crate::base::pool::{BudgetGuard, ByteBudget, Pools, Spare};
+use crate::model::id::ChunkId;
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
 use crate::repo::Repository;
 use crate::repo::settings::{Settings, SizeClasses};
 use crate::store::objects::ObjectStore;
 use crate::transform::chunker::{Chunker, ZERO_BLOCK_LEN};
-use crate::transform::cutter::{Cutter, Part};
+use crate::transform::cutter::{Cutter, Part, chunk_ranges};
+use crate::transform::hash::chunk_ids;
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::read;
 
@@ -36,6 +41,8 @@ const ROOM_SHARE: usize = 4;
 const HUGE_SHARE: usize = 2;
 /// A file that changes while it is read is read again this often before it is reported.
 const ATTEMPTS: usize = 3;
+/// Windows of a file whose older version is known that are hashed before one is cut: with less than two nothing would be gained.
+const LEAST_AHEAD: usize = 2;
 
 /// Hands out work in path order.
 pub struct Dispatcher<'a> {
@@ -60,6 +67,8 @@ struct Shared {
     window_len: usize,
     large_window_len: usize,
     read_ahead_from: u64,
+    /// Windows that may be hashed before the first of them is cut.
+    ahead: usize,
     spare: Arc<Spare>,
     sender: Sender<(u64, Job<Done>)>,
 }
@@ -80,6 +89,9 @@ impl<'a> Dispatcher<'a> {
         let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
         // Windows are whole zero blocks.
         let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
+        let large_window_len = window(tuned.large_read_len);
+        // They hold half of the budget at most; what is cut needs the rest.
+        let ahead = (repo.pools().cpu_threads() + 1).min(in_flight_len / 2 / large_window_len);
         let shared = Arc::new(Shared {
             root: Arc::clone(repo.work()),
             objects: repo.objects(),
@@ -89,8 +101,9 @@ impl<'a> Dispatcher<'a> {
             many: tuned.many,
             batch_files: tuned.batch_files.max(1),
             window_len: window(tuned.read_len),
-            large_window_len: window(tuned.large_read_len),
+            large_window_len,
             read_ahead_from: *read_ahead_from,
+            ahead,
             spare,
             sender,
         });
@@ -272,23 +285,44 @@ impl<'a> Dispatcher<'a> {
         let dir = Folders::new(Arc::clone(&self.shared.root)).open_parent(path, IfAbsent::Fail)?;
         let (open, stat) = read::open(dir.as_ref(), path)?;
         let huge = stat.len > self.shared.classes.huge;
-        let mut cutter = Cutter::new(match self.cut_of(file) {
-            Cut::Content => self.shared.chunker,
-            Cut::Band => Chunker::of_bands(),
-        });
-        let mut parts = Vec::new();
+        let (chunker, before) = match self.cut_of(file) {
+            Cut::Content => (self.shared.chunker, self.sources.get(file).and_then(|source| source.before)),
+            Cut::Band => (Chunker::of_bands(), None),
+        };
+        let before = before.filter(|_| self.shared.ahead >= LEAST_AHEAD);
+        let mut old = OldCuts::new(&self.shared.objects, before.map(|(content, _)| content));
+        let most_ahead = if old.are_known() { self.shared.ahead } else { 1 };
+        let mut cutter = Cutter::new(chunker);
+        let (mut parts, mut cut_at, mut at) = (Vec::new(), 0, 0);
         let open = Arc::new(open);
-        let mut at = 0;
-        for window in windows(&self.shared, &open, stat.len, cutter.most_waiting()) {
-            let Window { start, bytes, room } = window?;
+        let windows = windows(&self.shared, &open, stat.len, cutter.most_waiting());
+        let mut ahead = VecDeque::new();
+        loop {
+            while ahead.len() < most_ahead
+                && let Ok(window) = windows.recv()
+            {
+                ahead.push_back(self.compare(window?, &mut old));
+            }
+            let Some(Ok(Compared { window, chunks, held })) = ahead.pop_front().map(|next| next.recv()) else { break };
+            drop(held);
+            let Window { start, bytes, room } = window;
             if start > at {
                 cutter.skip(start - at, &mut parts);
             }
             at = start + (bytes.len() - room) as u64;
+            let is_as_it_was = |(expected, id): &&(Expected, ChunkId)| expected.id == *id;
+            let in_place: Vec<Placed> =
+                chunks.iter().filter(is_as_it_was).map(|(expected, _)| expected.place).collect();
+            self.shared.pools.meter().add_in_place(in_place.len() as u64);
+            cutter.expect(in_place.iter().map(|place| (place.at, place.len as usize)));
             let busy = self.shared.pools.meter().time(Stage::Hash);
             cutter.feed(bytes, room, &mut parts);
             drop(busy);
-            self.send(Raw::Parts { file, parts: std::mem::take(&mut parts) }, huge);
+            let cuts = cuts_of(&parts, &mut cut_at);
+            let hashed: HashMap<Placed, ChunkId> = chunks.iter().map(|(expected, id)| (expected.place, *id)).collect();
+            let ids = cuts.iter().map(|cut| hashed.get(cut).copied()).collect();
+            old.follow(&chunks, &cuts, at);
+            self.send(Raw::Parts { file, parts: std::mem::take(&mut parts), ids }, huge);
             if self.stopped() {
                 return Ok(None);
             }
@@ -297,9 +331,62 @@ impl<'a> Dispatcher<'a> {
             return Err(std::io::Error::other("it was not read to its end"));
         }
         cutter.finish(&mut parts);
-        self.send(Raw::Parts { file, parts }, huge);
+        self.send(Raw::Parts { file, parts, ids: Vec::new() }, huge);
         info(&open, stat)
     }
+
+    /// Hashes on the other pool what in a window should be as it was; only then is it known where it is cut.
+    fn compare(&self, window: Window, old: &mut OldCuts) -> Receiver<Compared> {
+        let (sender, receiver) = sync_channel(1);
+        let len = window.bytes.len() - window.room;
+        let expected = old.within(window.start..window.start + len as u64);
+        let compared = move |window, chunks, held| {
+            // Whoever gave up needs no word.
+            let _ = sender.send(Compared { window, chunks, held });
+        };
+        if expected.is_empty() {
+            compared(window, Vec::new(), None);
+            return receiver;
+        }
+        let held = self.budget.take(len);
+        let pools = Arc::clone(&self.shared.pools);
+        self.shared.pools.cpu().spawn_fifo(move || {
+            let busy = pools.meter().time(Stage::Hash);
+            let bytes = |expected: &Expected| {
+                let start = window.room + (expected.place.at - window.start) as usize;
+                window.bytes.get(start..start + expected.place.len as usize).unwrap_or_default()
+            };
+            let ids = chunk_ids(&expected.iter().map(bytes).collect::<Vec<_>>());
+            drop(busy);
+            compared(window, expected.into_iter().zip(ids).collect(), Some(held));
+        });
+        receiver
+    }
+}
+
+/// A window of which an older version is known.
+struct Compared {
+    window: Window,
+    /// The chunks that were expected in it, and the ids of what is there.
+    chunks: Vec<(Expected, ChunkId)>,
+    held: Option<BudgetGuard>,
+}
+
+/// The chunks of these parts, the first of which begins at `at`, which is where the last ends afterwards.
+fn cuts_of(parts: &[Part], at: &mut u64) -> Vec<Placed> {
+    let mut cuts = Vec::new();
+    for part in parts {
+        match part {
+            Part::Hole(len) => *at += len,
+            Part::Data { start, ends, .. } => {
+                for range in chunk_ranges(*start, ends) {
+                    cuts.push(Placed { at: *at, len: range.len() as u32 });
+                    *at += range.len() as u64;
+                }
+            }
+        }
+    }
+    cuts
 }
 
 /// A part of a large file, as it was read.

@@ -61,6 +61,8 @@ pub enum Raw {
         file: usize,
         /// Cut bytes and holes.
         parts: Vec<Part>,
+        /// Of each chunk in its order the id, if it is known already; those at the end that are not may be left out.
+        ids: Vec<Option<ChunkId>>,
     },
     /// The end of a file that came in parts.
     End {
@@ -142,7 +144,7 @@ pub fn hash(raw: Raw, chunker: Chunker) -> Done {
             Done::Small { buffer, files: hashed, grown }
         }
         Raw::Whole { file, bytes, info } => Done::Parts { file, parts: whole_parts(bytes, chunker), end: Some(info) },
-        Raw::Parts { file, parts } => Done::Parts { file, parts: with_ids(parts), end: None },
+        Raw::Parts { file, parts, ids } => Done::Parts { file, parts: with_ids(parts, ids), end: None },
         Raw::End { file, info } => Done::End { file, info },
         Raw::Again => Done::Again,
     }
@@ -159,10 +161,10 @@ fn whole_parts(bytes: Vec<u8>, chunker: Chunker) -> Vec<(Part, Vec<ChunkId>)> {
         cutter.feed(bytes, 0, &mut parts);
         cutter.finish(&mut parts);
     }
-    with_ids(parts)
+    with_ids(parts, Vec::new())
 }
 
-fn with_ids(parts: Vec<Part>) -> Vec<(Part, Vec<ChunkId>)> {
+fn with_ids(parts: Vec<Part>, known: Vec<Option<ChunkId>>) -> Vec<(Part, Vec<ChunkId>)> {
     let chunks = |part| -> Vec<&[u8]> {
         match part {
             &Part::Hole(_) => Vec::new(),
@@ -173,7 +175,11 @@ fn with_ids(parts: Vec<Part>) -> Vec<(Part, Vec<ChunkId>)> {
     };
     let of_parts: Vec<Vec<&[u8]>> = parts.iter().map(chunks).collect();
     let counts: Vec<usize> = of_parts.iter().map(Vec::len).collect();
-    let mut ids = chunk_ids(&of_parts.concat()).into_iter();
+    let known = known.into_iter().chain(std::iter::repeat(None));
+    let all: Vec<(&[u8], Option<ChunkId>)> = of_parts.concat().into_iter().zip(known).collect();
+    let unknown: Vec<&[u8]> = all.iter().filter(|(_, id)| id.is_none()).map(|(bytes, _)| *bytes).collect();
+    let mut hashed = chunk_ids(&unknown).into_iter();
+    let mut ids = all.into_iter().filter_map(|(_, id)| id.or_else(|| hashed.next()));
     let ids: Vec<Vec<ChunkId>> = counts.into_iter().map(|count| ids.by_ref().take(count).collect()).collect();
     parts.into_iter().zip(ids).collect()
 }

@@ -12,6 +12,7 @@
 mod band;
 mod dispatch;
 mod hashed;
+mod in_place;
 mod older;
 mod sink;
 #[cfg(test)]

@@ -25,12 +25,47 @@ struct OldPiece {
     leaf: Option<RecipeId>,
 }
 
+/// The parts of a stored recipe, loaded one by one.
+pub struct Leaves {
+    objects: Arc<ObjectStore>,
+    root: Option<RecipeId>,
+    waiting: VecDeque<RecipeId>,
+}
+
+impl Leaves {
+    /// Those of a stored file; none if it has no recipe.
+    pub fn new(objects: &Arc<ObjectStore>, content: Option<Content>) -> Self {
+        let root = match content {
+            Some(Content::Recipe(id)) => Some(id),
+            _ => None,
+        };
+        Self { objects: Arc::clone(objects), root, waiting: root.into_iter().collect() }
+    }
+
+    /// Is none left?
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The next part. What cannot be read is left out: it is of no use and no harm.
+    pub fn next(&mut self) -> Option<(RecipeId, Vec<Piece>)> {
+        loop {
+            let id = self.waiting.pop_front()?;
+            match self.objects.recipe(&id) {
+                Ok(Recipe::Leaf(pieces)) => return Some((id, pieces)),
+                Ok(Recipe::Branch(parts)) if Some(id) == self.root => {
+                    self.waiting.extend(parts.into_iter().map(|(part, _)| part));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 /// An old version, being followed.
 pub struct Older {
-    objects: Arc<ObjectStore>,
-    root: Option<ObjectId>,
+    leaves: Leaves,
     pieces: VecDeque<OldPiece>,
-    waiting: VecDeque<RecipeId>,
     /// Bytes from the first of `pieces` to the place in the old version that has been reached.
     reached: u64,
 }
@@ -38,38 +73,26 @@ pub struct Older {
 impl Older {
     /// The stored content `before`, if there is one.
     pub fn new(objects: &Arc<ObjectStore>, before: Option<(Content, u64)>) -> Self {
-        let objects = Arc::clone(objects);
-        let (mut pieces, mut waiting, mut root) = (VecDeque::new(), VecDeque::new(), None);
-        match before {
-            None | Some((Content::Empty, _)) => {}
-            Some((Content::Chunk(id), len)) => pieces.push_back(OldPiece { id: Some(id), len, leaf: None }),
-            Some((Content::Recipe(id), _)) => {
-                root = Some(id.into());
-                waiting.push_back(id);
-            }
-        }
-        Self { objects, root, pieces, waiting, reached: 0 }
+        let leaves = Leaves::new(objects, before.map(|(content, _)| content));
+        let whole = match before {
+            Some((Content::Chunk(id), len)) => Some(OldPiece { id: Some(id), len, leaf: None }),
+            _ => None,
+        };
+        Self { leaves, pieces: whole.into_iter().collect(), reached: 0 }
     }
 
-    /// Loads recipes until `AHEAD` pieces lie before the place that has been reached. What cannot be read is of no use and
-    /// no harm.
+    /// Loads recipes until `AHEAD` pieces lie before the place that has been reached.
     fn fill(&mut self) {
         while self.place().0 + AHEAD > self.pieces.len() {
-            let Some(id) = self.waiting.pop_front() else { return };
-            match self.objects.recipe(&id) {
-                Ok(Recipe::Leaf(pieces)) => self.pieces.extend(pieces.iter().map(|piece| OldPiece {
-                    id: match piece {
-                        Piece::Chunk { id, .. } => Some(*id),
-                        Piece::Hole { .. } => None,
-                    },
-                    len: piece.len(),
-                    leaf: Some(id),
-                })),
-                Ok(Recipe::Branch(parts)) if Some(ObjectId::from(id)) == self.root => {
-                    self.waiting.extend(parts.into_iter().map(|(part, _)| part));
-                }
-                _ => {}
-            }
+            let Some((leaf, pieces)) = self.leaves.next() else { return };
+            self.pieces.extend(pieces.iter().map(|piece| OldPiece {
+                id: match piece {
+                    Piece::Chunk { id, .. } => Some(*id),
+                    Piece::Hole { .. } => None,
+                },
+                len: piece.len(),
+                leaf: Some(leaf),
+            }));
         }
     }
 
@@ -96,7 +119,7 @@ impl Older {
 
     /// The new version has this piece, which is stored already or a hole.
     pub fn pass_known(&mut self, id: Option<&ChunkId>, len: u64) {
-        if self.root.is_none() {
+        if self.leaves.root.is_none() {
             return;
         }
         self.fill();
@@ -135,11 +158,11 @@ impl Older {
     pub fn leaf(&self) -> Option<ObjectId> {
         let (at, _) = self.place();
         let leaf = self.pieces.iter().take(at.max(1)).next_back().and_then(|piece| piece.leaf);
-        leaf.map(ObjectId::from).or(self.root)
+        leaf.map(ObjectId::from).or(self.root())
     }
 
     /// The old recipe as a whole.
     pub fn root(&self) -> Option<ObjectId> {
-        self.root
+        self.leaves.root.map(ObjectId::from)
     }
 }

@@ -74,16 +74,23 @@ fn bands_are_cut_at_the_same_places_however_they_are_read() {
     assert_eq!(streamed, whole);
 }
 
-/// One band in a repository in memory.
-struct Band {
+/// One file in a repository in memory.
+struct Stored {
     folder: tempfile::TempDir,
     repo: Repository,
+    cut: super::Cut,
 }
 
-impl Band {
+impl Stored {
+    fn new(settings: Settings, cut: super::Cut) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repository::in_memory(open_root(folder.path()).unwrap(), settings).unwrap();
+        Self { folder, repo, cut }
+    }
+
     fn store(&self, bytes: &[u8], before: Option<(Content, u64)>) -> (Content, IngestStats) {
         std::fs::write(self.folder.path().join("0"), bytes).unwrap();
-        let source = Source { path: path("0"), len: bytes.len() as u64, cut: super::Cut::Band, before };
+        let source = Source { path: path("0"), len: bytes.len() as u64, cut: self.cut, before };
         let lock = self.repo.lock("test").unwrap();
         let mut sink = Sink::new(&self.repo);
         let content =
@@ -96,9 +103,7 @@ impl Band {
 
 #[test]
 fn a_changed_sector_of_a_band_costs_one_chunk() {
-    let folder = tempfile::tempdir().unwrap();
-    let repo = Repository::in_memory(open_root(folder.path()).unwrap(), Settings::default()).unwrap();
-    let band = Band { folder, repo };
+    let band = Stored::new(Settings::default(), super::Cut::Band);
     let chunk = BAND_CHUNK_LEN as usize;
     let mut bytes = noise(7, 4 << 20);
     bytes[64 * chunk..80 * chunk].fill(0);
@@ -115,4 +120,39 @@ fn a_changed_sector_of_a_band_costs_one_chunk() {
     let (content, stats) = band.store(&bytes[..100_000], Some((last, bytes.len() as u64)));
     assert_eq!((stats.chunks_new, stats.chunks_known), (1, 6));
     assert_eq!(content, band.store(&bytes[..100_000], None).0);
+}
+
+#[test]
+fn a_new_version_of_a_large_file_is_cut_only_where_it_differs() {
+    let classes = SizeClasses { medium: 0, ..Settings::default().classes };
+    let chunking = ChunkParams::with_average(4096);
+    let settings = Settings { chunking, classes, read_len: 256 << 10, cpu_threads: 2, ..Settings::default() };
+    let stored = Stored::new(settings.clone(), super::Cut::Content);
+    let old = [noise(1, 3_000_000), vec![0; 400_000], noise(2, 3_000_000)].concat();
+    let (first, stats) = stored.store(&old, None);
+    let all = stats.chunks_new;
+    let at = 1_000_000;
+    let mut overwritten = old.clone();
+    (at..old.len()).step_by(800_000).for_each(|at| overwritten[at] ^= 0x55);
+    // What was done, and how many of the chunks are in place at least. Where content has moved, what is read ahead meanwhile
+    // is not, nor the two chunks at the edges of a window, nor what is read while a hole ends.
+    let cases: [(&str, Vec<u8>, f64); 9] = [
+        ("nothing", old.clone(), 0.95),
+        ("bytes overwritten", overwritten, 0.95),
+        ("some put in", [&old[..at], &noise(3, 100_001), &old[at..]].concat(), 0.8),
+        ("some put in at the start", [&noise(3, 70_000), &old[..]].concat(), 0.8),
+        ("some taken out", [&old[..at], &old[at + 500_003..]].concat(), 0.75),
+        ("the start taken out", old[at + 1..].to_vec(), 0.65),
+        ("more at the end", [&old[..], &noise(4, 300_000)].concat(), 0.95),
+        ("the end taken out", old[..at].to_vec(), 0.15),
+        ("all of it", noise(5, old.len()), 0.0),
+    ];
+    for (what, new, least) in cases {
+        let before = stored.repo.pools().meter().summary(Default::default(), 1, 1).chunks_in_place;
+        let (content, _) = stored.store(&new, Some((first, old.len() as u64)));
+        let in_place = stored.repo.pools().meter().summary(Default::default(), 1, 1).chunks_in_place - before;
+        assert!(in_place as f64 >= least * all as f64, "{what}: {in_place} of {all}");
+        let fresh = Stored::new(settings.clone(), super::Cut::Content);
+        assert_eq!(content, fresh.store(&new, None).0, "{what}: what is known of it before changes nothing");
+    }
 }
