@@ -72,6 +72,7 @@ def steps_under(limit_mib, tree, later, folder, program):
         measure.compare_trees(tree, out)
         if b"files changed" not in run("diff --stat of both", "diff", "--stat", "HEAD", "main", at=out):
             raise measure.Failed("nothing differs between two releases")
+        forced(run, tree, later, folder / "unsaved", folder / "forced")
     run(None, "init", store=other)
     run("first checkpoint", "checkpoint", "create", store=other)
     run("fsck of it", "fsck", "--full", store=other)
@@ -79,6 +80,18 @@ def steps_under(limit_mib, tree, later, folder, program):
         raise measure.Failed("the checkpoint does not hold the tree")
     shutil.rmtree(folder)
     return peaks
+
+
+def forced(run, tree, later, store, out):
+    """Replaces a tree that is stored nowhere, which is saved first, and takes that back."""
+    run(None, "init", store=store, at=later)
+    run(None, "add", ".", store=store, at=later)
+    run(None, "commit", "-m", "next", store=store, at=later)
+    shutil.copytree(tree, out, symlinks=True)
+    run("checkout --force over what is not saved", "checkout", "--force", "HEAD", store=store, at=out)
+    measure.compare_trees(later, out)
+    run("undo of it", "undo", store=store, at=out)
+    measure.compare_trees(tree, out)
 
 
 def shown(peak_bytes):

@@ -16,7 +16,6 @@ use super::worklist::{Work, Worklist};
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::{FileKind, Stat};
-use crate::base::memory;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
@@ -258,7 +257,7 @@ impl Staging<'_> {
         let mut parts = changes.found.into_parts(at_once);
         while let Some(part) = parts.next()? {
             if in_parts {
-                memory::give_back();
+                self.repo.give_back();
             }
             let mut sink = Sink::new(self.repo);
             self.store(part, &mut sink, monitor)?;

@@ -12,7 +12,6 @@ use super::compare::holds;
 use super::{Error, Result};
 use crate::base::disk::{Dir, DiskFile, Stat};
 use crate::base::kind::ErrorKind;
-use crate::base::memory;
 use crate::base::meter::{Meter, Stage};
 use crate::base::monitor::Monitor;
 use crate::base::pool::lock;
@@ -124,7 +123,7 @@ pub fn write_files(
     };
     let result = loop {
         if total.0 > at_once as u64 {
-            memory::give_back();
+            repo.give_back();
         }
         match write_some() {
             Ok(true) => {}

@@ -23,6 +23,7 @@ use data_encoding::HEXLOWER;
 use crate::base::disk::lock::{Before, Lock, LockFailure, LockFile};
 use crate::base::disk::{Dir, IoContext, open_root};
 use crate::base::memo::Memo;
+use crate::base::memory;
 use crate::base::metrics::Metrics;
 use crate::base::pool::Pools;
 use crate::format::layer;
@@ -206,6 +207,15 @@ impl Repository {
     /// The pools.
     pub fn pools(&self) -> &Arc<Pools> {
         &self.pools
+    }
+
+    /// Gives back memory that is free, and pages of files that were read: between parts of work that does not fit otherwise.
+    pub fn give_back(&self) {
+        let objects = self.objects();
+        objects.layers().pass_all();
+        objects.index().pass_all();
+        self.journal.read().pass_all();
+        memory::give_back();
     }
 
     /// The journal.

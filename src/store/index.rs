@@ -57,6 +57,11 @@ pub struct ChunkIndex {
 }
 
 impl ChunkIndex {
+    /// What was read of the index files is not needed soon.
+    pub fn pass_all(&self) {
+        self.files.iter().for_each(|file| file.bytes.pass(0..file.bytes.len()));
+    }
+
     /// Opens the index files in `dir` that are valid for `layers`. Cost: one open and one header a file.
     pub fn open(dir: Option<Arc<dyn Dir>>, layers: &LayerSet) -> Result<Self, StoreError> {
         let mut files = Vec::new();

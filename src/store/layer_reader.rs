@@ -61,6 +61,11 @@ impl LayerReader {
         Ok(Self { id, blob, footer, tables, block_ids: OnceLock::new() })
     }
 
+    /// What was read of the tables is not needed soon.
+    pub fn pass_all(&self) {
+        self.tables.pass(0..self.tables.len());
+    }
+
     /// The layer's id.
     pub fn id(&self) -> LayerId {
         self.id

@@ -312,6 +312,9 @@ impl LayerWriter {
 
     /// Completes the file: blocks, tables, footer, sync, rename, sync of the folder, footer read back.
     pub fn seal(mut self) -> Result<SealedLayer, StoreError> {
+        // The next layer may be filling already, and has these for itself.
+        self.spare = Spare::new(0, 0);
+        self.ids = HashSet::new();
         self.close_block(ObjectKind::Chunk)?;
         self.close_block(ObjectKind::Tree)?;
         while !self.in_flight.is_empty() {

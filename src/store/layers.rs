@@ -48,6 +48,11 @@ impl LayerSet {
         self.layers.binary_search_by(|(layer, _)| layer.cmp(id)).ok().map(|at| at as u32)
     }
 
+    /// What was read of the tables of open layers is not needed soon.
+    pub fn pass_all(&self) {
+        lock(&self.open).iter().for_each(|(_, reader)| reader.pass_all());
+    }
+
     /// A layer, open.
     pub fn reader(&self, number: u32) -> Result<Arc<LayerReader>, StoreError> {
         if let Some(reader) = lock(&self.open).get(&number) {

@@ -314,7 +314,7 @@ fn flags_do_what_they_say() {
 #[test]
 fn memory_bounds_what_it_says() {
     let settings = load("[performance]\nmax_memory_usage = '128MB'").unwrap().settings();
-    assert_eq!((settings.cache_len, settings.in_flight_len, settings.paths_at_once), (32 << 20, 4 << 20, 40 << 10));
+    assert_eq!((settings.cache_len, settings.in_flight_len, settings.paths_at_once), (24 << 20, 4 << 20, 36 << 10));
     let settings = load("[performance]\nmax_memory_usage = '1TB'").unwrap().settings();
     assert_eq!(settings, Settings::default());
 }

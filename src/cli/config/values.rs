@@ -22,13 +22,15 @@ pub const COMPRESSIONS: [&str; 3] = [FAST, NORMAL, BEST];
 /// Source code in blocks of 512 KiB: 41 MB/s on a thread. Level 19 saves 7 % more at 2.6 MB/s.
 const BEST_LEVEL: i32 = 12;
 
-/// Of `max_memory_usage`: one part in this many is for decoded blocks,
+/// What the program itself takes, tables of layers that it looks into included.
+const OWN: u64 = 32 * MIB;
+/// Of what `max_memory_usage` leaves beside that, one part in this many is for decoded blocks: 8 MiB with 64 MB.
 const CACHE_SHARE: u64 = 4;
-/// and one in this many for content in flight, which exists several times on its way.
+/// Of the whole, one part in this many is for content in flight, which exists several times on its way.
 const IN_FLIGHT_SHARE: u64 = 32;
 /// Beyond what everything else needs with a low limit, half is for changed paths until they are recorded. Each takes about 1 KiB:
-/// 8,192 with 64 MB, a million with 2 GB.
-const BESIDE_PATHS: u64 = 48 * MIB;
+/// 4,096 with 64 MB, a million with 2 GB.
+const BESIDE_PATHS: u64 = 56 * MIB;
 const PATH_SHARE: u64 = 2 * KIB;
 
 /// Buffers of one part in this many are kept when they are freed, on several threads: with 64 MB those of 512 KiB, with 2 GB
@@ -184,7 +186,7 @@ impl Values {
             level: self.level(),
             snapshot_interval: u8::try_from(self.snapshot_interval).unwrap_or(u8::MAX),
             layer_len: self.layer_len,
-            cache_len: len(self.cache.min(self.max_memory / CACHE_SHARE)),
+            cache_len: len(self.cache.min(self.max_memory.saturating_sub(OWN) / CACHE_SHARE)),
             in_flight_len: len(self.in_flight.min(self.max_memory / IN_FLIGHT_SHARE)),
             paths_at_once: len(self.max_memory.saturating_sub(BESIDE_PATHS) / PATH_SHARE)
                 .min(Settings::default().paths_at_once),

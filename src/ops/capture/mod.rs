@@ -26,7 +26,6 @@ use super::worklist::Worklist;
 use super::{Error, Result, commit};
 use crate::base::clock;
 use crate::base::disk::FileKind;
-use crate::base::memory;
 use crate::base::monitor::Monitor;
 use crate::format::object::encode_tree;
 use crate::model::checkpoint::Area;
@@ -370,7 +369,7 @@ fn settle_all(
     let mut bands = BandPaths::new(repo.work());
     while let Some(part) = parts.next()? {
         if in_parts {
-            memory::give_back();
+            repo.give_back();
         }
         let state = repo.journal().read();
         let rows = part.into_iter().map(|work| Row::found(&state, area, work)).collect::<Result<Vec<_>>>()?;
@@ -395,7 +394,7 @@ fn settle_all(
     }
     drop(parts);
     if in_parts {
-        memory::give_back();
+        repo.give_back();
     }
     Ok(())
 }

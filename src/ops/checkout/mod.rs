@@ -126,8 +126,8 @@ fn record(repo: &Repository, options: &Options, commit: &CommitId, head: &Head) 
     Ok((ops, operation))
 }
 
-/// The work tree, and what is lost although it is ignored.
-fn lost(paths: &[RepoPath]) -> What<'_> {
+/// The work tree, and these paths of it even if they are ignored.
+fn and_also(paths: &[RepoPath]) -> What<'_> {
     What { also: paths, ..What::of(&Area::WorkTree) }
 }
 
@@ -146,11 +146,13 @@ fn save_lost(
         if plan.lost.is_empty() {
             break;
         }
-        let paths = std::mem::take(&mut plan.lost);
+        let (hidden, is_long) = (std::mem::take(&mut plan.hidden), plan.lost.len() > repo.settings().paths_at_once);
         drop(plan);
-        let saved = save(repo, lock, format!("before the {}", operation.summary), lost(&paths), monitor)?;
+        if is_long {
+            repo.give_back();
+        }
+        let saved = save(repo, lock, format!("before the {}", operation.summary), and_also(&hidden), monitor)?;
         operation.work = WorkStep::Replaced { saved: saved.number, paths: vec![RepoPath::root()], moved };
-        drop(paths);
         plan = make()?;
         match first_unstored(repo, &plan.lost, &saved.unreadable)? {
             None => break,
@@ -227,7 +229,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     }
     let mut ops = Vec::new();
     if plan.file_count() + plan.removals.len() > 0 {
-        let saved = save(repo, &lock, "before a restore".to_owned(), lost(&plan.lost), monitor)?;
+        let saved = save(repo, &lock, "before a restore".to_owned(), and_also(&plan.lost), monitor)?;
         let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
         operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };
         ops = operations::record_ops(&repo.journal().read(), operation)?;

@@ -25,8 +25,8 @@ use crate::transform::cutter::{Part, chunk_ranges};
 /// A layer is sealed when it has so many objects for each path that may be in memory: an object takes some 100 bytes until then, a
 /// path ten times as much while it is read.
 const OBJECTS_PER_PATH: usize = 2;
-/// But not with fewer: whether an object is new is asked of each layer. They take 6 MB.
-const LEAST_OBJECTS: usize = 64 << 10;
+/// But not with fewer: whether an object is new is asked of each layer. They take 3 MB, and as much again while they are sealed.
+const LEAST_OBJECTS: usize = 32 << 10;
 
 /// New layers, being written and written.
 pub struct Sink<'a> {

@@ -39,6 +39,7 @@ pub(super) fn look(
     let mut sort_out = |target: Option<Entry>, mut pair: Pair| {
         if target.is_some() && pair.disk.is_none() {
             pair.disk = ignored.stat(&pair.path);
+            planner.plan.hidden.extend(pair.disk.map(|_| pair.path.clone()));
         }
         match (&target, &pair.staged) {
             (Some(target), Some(staged)) if is_version(target, staged) && pair.looks_unchanged() => {

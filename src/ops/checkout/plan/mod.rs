@@ -92,6 +92,8 @@ pub struct Plan {
     pub conflicts: Vec<RepoPath>,
     /// What is lost by force.
     pub lost: Vec<RepoPath>,
+    /// Those among them that no walk shows, because they are ignored.
+    pub hidden: Vec<RepoPath>,
     /// Staging follows.
     pub moves_head: bool,
 }
@@ -144,6 +146,12 @@ impl Plan {
         self.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
         self.forgotten.sort();
         self.kept.sort();
+    }
+
+    /// An ignored file that is what is wanted is nobody's business.
+    fn forget_what_stays_hidden(&mut self) {
+        let lost: HashSet<&RepoPath> = if self.hidden.is_empty() { HashSet::new() } else { self.lost.iter().collect() };
+        self.hidden.retain(|path| lost.contains(path));
     }
 
     /// What applying the plan would report.
@@ -212,6 +220,7 @@ pub fn make(repo: &Repository, target: &mut Target<'_>, scope: &Scope, monitor: 
     }
     planner.plan.sort();
     clear_replaced(repo, &mut planner)?;
+    planner.plan.forget_what_stays_hidden();
     let Planner { mut plan, not_folders, .. } = planner;
     plan.removals.reverse();
     let in_the_way = in_the_way(not_folders, &plan);
@@ -264,7 +273,10 @@ fn clear_replaced(repo: &Repository, planner: &mut Planner<'_>) -> Result<()> {
     for removal in below {
         match (removal.kind, planner.scope.force) {
             (FileKind::Dir, _) => {}
-            (_, true) => plan.lost.push(removal.path.clone()),
+            (_, true) => {
+                plan.lost.push(removal.path.clone());
+                plan.hidden.push(removal.path.clone());
+            }
             (_, false) => plan.conflicts.push(removal.path.clone()),
         }
         plan.removals.push(removal);
