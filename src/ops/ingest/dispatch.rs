@@ -20,7 +20,7 @@ use crate::base::disk::real::{has_user_xattrs, read_soon};
 use crate::base::disk::{Dir, Stat};
 use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
-use crate::base::pool::{BudgetGuard, ByteBudget, Pools, Spare};
+use crate::base::pool::{ByteBudget, Pools, Spare};
 use crate::model::id::ChunkId;
 use crate::model::path::RepoPath;
 use crate::model::staging::is_racy;
@@ -41,6 +41,8 @@ const ROOM_SHARE: usize = 4;
 const HUGE_SHARE: usize = 2;
 /// A file that changes while it is read is read again this often before it is reported.
 const ATTEMPTS: usize = 3;
+/// Windows that are compared with an older version may take one part in this many of the budget beside it.
+const AHEAD_SHARE: usize = 2;
 /// Windows of a file whose older version is known that are hashed before one is cut: with less than two nothing would be gained.
 const LEAST_AHEAD: usize = 2;
 
@@ -89,9 +91,9 @@ impl<'a> Dispatcher<'a> {
         let most = (in_flight_len / WINDOW_SHARE).max(ZERO_BLOCK_LEN);
         // Windows are whole zero blocks.
         let window = |len: usize| len.clamp(ZERO_BLOCK_LEN, most) / ZERO_BLOCK_LEN * ZERO_BLOCK_LEN;
-        let large_window_len = window(tuned.large_read_len);
-        // They hold half of the budget at most; what is cut needs the rest.
-        let ahead = (repo.pools().cpu_threads() + 1).min(in_flight_len / 2 / large_window_len);
+        let (window_len, large_window_len) = (window(tuned.read_len), window(tuned.large_read_len));
+        let longest = window_len.max(large_window_len);
+        let ahead = (repo.pools().cpu_threads() + 1).min(in_flight_len / AHEAD_SHARE / longest);
         let shared = Arc::new(Shared {
             root: Arc::clone(repo.work()),
             objects: repo.objects(),
@@ -100,7 +102,7 @@ impl<'a> Dispatcher<'a> {
             classes: *classes,
             many: tuned.many,
             batch_files: tuned.batch_files.max(1),
-            window_len: window(tuned.read_len),
+            window_len,
             large_window_len,
             read_ahead_from: *read_ahead_from,
             ahead,
@@ -303,8 +305,7 @@ impl<'a> Dispatcher<'a> {
             {
                 ahead.push_back(self.compare(window?, &mut old));
             }
-            let Some(Ok(Compared { window, chunks, held })) = ahead.pop_front().map(|next| next.recv()) else { break };
-            drop(held);
+            let Some(Ok((window, chunks))) = ahead.pop_front().map(|next| next.recv()) else { break };
             let Window { start, bytes, room } = window;
             if start > at {
                 cutter.skip(start - at, &mut parts);
@@ -335,20 +336,20 @@ impl<'a> Dispatcher<'a> {
         info(&open, stat)
     }
 
-    /// Hashes on the other pool what in a window should be as it was; only then is it known where it is cut.
+    /// Hashes on the other pool what in a window should be as it was; only then is it known where it is cut. What waits so is not taken
+    /// from the budget: whoever cuts would wait for what it holds itself. There are few of them instead.
     fn compare(&self, window: Window, old: &mut OldCuts) -> Receiver<Compared> {
         let (sender, receiver) = sync_channel(1);
         let len = window.bytes.len() - window.room;
         let expected = old.within(window.start..window.start + len as u64);
-        let compared = move |window, chunks, held| {
+        let compared = move |window, chunks| {
             // Whoever gave up needs no word.
-            let _ = sender.send(Compared { window, chunks, held });
+            let _ = sender.send((window, chunks));
         };
         if expected.is_empty() {
-            compared(window, Vec::new(), None);
+            compared(window, Vec::new());
             return receiver;
         }
-        let held = self.budget.take(len);
         let pools = Arc::clone(&self.shared.pools);
         self.shared.pools.cpu().spawn_fifo(move || {
             let busy = pools.meter().time(Stage::Hash);
@@ -358,19 +359,14 @@ impl<'a> Dispatcher<'a> {
             };
             let ids = chunk_ids(&expected.iter().map(bytes).collect::<Vec<_>>());
             drop(busy);
-            compared(window, expected.into_iter().zip(ids).collect(), Some(held));
+            compared(window, expected.into_iter().zip(ids).collect());
         });
         receiver
     }
 }
 
-/// A window of which an older version is known.
-struct Compared {
-    window: Window,
-    /// The chunks that were expected in it, and the ids of what is there.
-    chunks: Vec<(Expected, ChunkId)>,
-    held: Option<BudgetGuard>,
-}
+/// A window, the chunks that were expected in it, and the ids of what is there.
+type Compared = (Window, Vec<(Expected, ChunkId)>);
 
 /// The chunks of these parts, the first of which begins at `at`, which is where the last ends afterwards.
 fn cuts_of(parts: &[Part], at: &mut u64) -> Vec<Placed> {

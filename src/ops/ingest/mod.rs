@@ -3,6 +3,7 @@
 //! ```text
 //! dispatcher --jobs--> I/O pool: read --> CPU pool: cut, hash --> sequencer: known? store, recipe --> layer writer
 //!            (large files: cuts itself what is read)             (in path order)          (CPU pool: compress)
+//!            (what is where it was is hashed first and not cut)
 //! ```
 //!
 //! What is in flight is bounded in bytes by one budget that the dispatcher takes from and the sequencer gives back to.

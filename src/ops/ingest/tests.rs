@@ -156,3 +156,23 @@ fn a_new_version_of_a_large_file_is_cut_only_where_it_differs() {
         assert_eq!(content, fresh.store(&new, None).0, "{what}: what is known of it before changes nothing");
     }
 }
+
+#[test]
+fn what_is_compared_ahead_never_waits_for_itself() {
+    let classes = SizeClasses { medium: 0, ..Settings::default().classes };
+    // Chunks, and a header before which nothing is cut, longer than what may be in flight.
+    for (avg_len, header_len, in_flight_len) in
+        [(4 << 10, 0, 1 << 20), (1 << 20, 0, 1 << 20), (64 << 10, 3 << 20, 2 << 20)]
+    {
+        let chunking = ChunkParams::with_average(avg_len);
+        let settings = Settings { chunking, classes, in_flight_len, cpu_threads: 4, ..Settings::default() };
+        let header = [r#"{"a":{"data_offsets":[0,4000000]}}"#, &" ".repeat(header_len)].concat();
+        let old = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &noise(1, 12_000_000)].concat();
+        let mut new = old.clone();
+        new.iter_mut().skip(4_000_000).take(10).for_each(|byte| *byte ^= 0x55);
+        let stored = Stored::new(settings.clone(), super::Cut::Content);
+        let (first, _) = stored.store(&old, None);
+        let (content, _) = stored.store(&new, Some((first, old.len() as u64)));
+        assert_eq!(content, Stored::new(settings, super::Cut::Content).store(&new, None).0, "{avg_len} {header_len}");
+    }
+}
