@@ -292,7 +292,7 @@ impl<'a> Dispatcher<'a> {
             Cut::Band => (Chunker::of_bands(), None),
         };
         let before = before.filter(|_| self.shared.ahead >= LEAST_AHEAD);
-        let mut old = OldCuts::new(&self.shared.objects, before.map(|(content, _)| content));
+        let mut old = OldCuts::new(&self.shared.objects, before.map(|(content, _)| content), &chunker);
         let most_ahead = if old.are_known() { self.shared.ahead } else { 1 };
         let mut cutter = Cutter::new(chunker);
         let (mut parts, mut cut_at, mut at) = (Vec::new(), 0, 0);
@@ -312,16 +312,17 @@ impl<'a> Dispatcher<'a> {
             }
             at = start + (bytes.len() - room) as u64;
             let is_as_it_was = |(expected, id): &&(Expected, ChunkId)| expected.id == *id;
-            let in_place: Vec<Placed> =
-                chunks.iter().filter(is_as_it_was).map(|(expected, _)| expected.place).collect();
-            self.shared.pools.meter().add_in_place(in_place.len() as u64);
-            cutter.expect(in_place.iter().map(|place| (place.at, place.len as usize)));
+            let place = |(expected, _): &(Expected, ChunkId)| (expected.place.at, expected.place.len as usize);
+            cutter.expect(chunks.iter().filter(is_as_it_was).map(place));
             let busy = self.shared.pools.meter().time(Stage::Hash);
             cutter.feed(bytes, room, &mut parts);
             drop(busy);
             let cuts = cuts_of(&parts, &mut cut_at);
-            let hashed: HashMap<Placed, ChunkId> = chunks.iter().map(|(expected, id)| (expected.place, *id)).collect();
-            let ids = cuts.iter().map(|cut| hashed.get(cut).copied()).collect();
+            let hashed: HashMap<Placed, (ChunkId, bool)> =
+                chunks.iter().map(|(expected, id)| (expected.place, (*id, expected.id == *id))).collect();
+            let ids = cuts.iter().map(|cut| hashed.get(cut).map(|(id, _)| *id)).collect();
+            let in_place = cuts.iter().filter(|cut| hashed.get(*cut).is_some_and(|(_, is_as_it_was)| *is_as_it_was));
+            self.shared.pools.meter().add_in_place(in_place.count() as u64);
             old.follow(&chunks, &cuts, at);
             self.send(Raw::Parts { file, parts: std::mem::take(&mut parts), ids }, huge);
             if self.stopped() {

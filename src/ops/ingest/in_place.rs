@@ -12,6 +12,7 @@ use crate::model::id::ChunkId;
 use crate::model::recipe::{MAX_LEAF_PIECES, Piece};
 use crate::model::tree::Content;
 use crate::store::objects::ObjectStore;
+use crate::transform::chunker::{BAND_CHUNK_LEN, Chunker};
 
 /// So many chunks in a row that are not what they were: the versions are shifted. So many in a row of the same lengths tell how
 /// far; a length is worth about 16 bits.
@@ -43,11 +44,22 @@ pub struct Expected {
     shift: i64,
 }
 
+/// A piece of the old version.
+struct Old {
+    /// Where it begins there.
+    at: u64,
+    piece: Piece,
+    /// It is a chunk that may have been cut by its content, and not at a fixed place.
+    by_content: bool,
+}
+
 /// The cuts of an older version, followed beside a new one.
 pub struct OldCuts {
     leaves: Leaves,
-    /// In order, each with its place in the old version.
-    pieces: VecDeque<(u64, Piece)>,
+    /// Lengths of chunks that are cut at fixed places. One that is shorter only comes behind such.
+    fixed: [u64; 2],
+    /// In order.
+    pieces: VecDeque<Old>,
     /// Where the next one begins that is not loaded.
     loaded: u64,
     /// What has to be added to a place in the old version to have that in the new one.
@@ -60,11 +72,12 @@ pub struct OldCuts {
 }
 
 impl OldCuts {
-    /// Those of stored content, if it has a recipe.
-    pub fn new(objects: &Arc<ObjectStore>, content: Option<Content>) -> Self {
+    /// Those of stored content, if it has a recipe. The new version is cut by `chunker`.
+    pub fn new(objects: &Arc<ObjectStore>, content: Option<Content>, chunker: &Chunker) -> Self {
         let leaves = Leaves::new(objects, content);
         let is_lost = leaves.is_empty();
-        Self { leaves, pieces: VecDeque::new(), loaded: 0, shift: 0, is_lost, wrong: 0, recent: Vec::new() }
+        let fixed = [u64::from(BAND_CHUNK_LEN), chunker.array_len()];
+        Self { leaves, fixed, pieces: VecDeque::new(), loaded: 0, shift: 0, is_lost, wrong: 0, recent: Vec::new() }
     }
 
     /// Is there anything to expect?
@@ -74,8 +87,10 @@ impl OldCuts {
 
     fn load(&mut self) -> bool {
         let Some((_, pieces)) = self.leaves.next() else { return false };
+        let is_fixed = |piece: &Piece| self.fixed.contains(&piece.len());
         for piece in pieces {
-            self.pieces.push_back((self.loaded, piece));
+            let is_behind_fixed = self.pieces.back().is_some_and(|before| is_fixed(&before.piece));
+            self.pieces.push_back(Old { at: self.loaded, piece, by_content: !is_behind_fixed && !is_fixed(&piece) });
             self.loaded += piece.len();
         }
         let surplus = self.pieces.len().saturating_sub(MOST);
@@ -91,13 +106,13 @@ impl OldCuts {
             return Vec::new();
         }
         while self.loaded < end && self.load() {}
-        let first = self.pieces.partition_point(|(at, _)| *at < start);
-        let inside = self.pieces.range(first..).take_while(|(at, piece)| at + piece.len() <= end);
-        let chunks = inside.filter_map(|(at, piece)| match piece {
-            Piece::Chunk { id, len } => {
-                Some(Expected { place: Placed { at: at.checked_add_signed(shift)?, len: *len }, id: *id, shift })
+        let first = self.pieces.partition_point(|old| old.at < start);
+        let inside = self.pieces.range(first..).take_while(|old| old.at + old.piece.len() <= end);
+        let chunks = inside.filter_map(|old| match old.piece {
+            Piece::Chunk { id, len } if old.by_content => {
+                Some(Expected { place: Placed { at: old.at.checked_add_signed(shift)?, len }, id, shift })
             }
-            Piece::Hole { .. } => None,
+            _ => None,
         });
         chunks.collect()
     }
@@ -118,12 +133,9 @@ impl OldCuts {
     /// Looks for the last cuts in the old version.
     fn search(&mut self, reached: u64) {
         let place = reached.saturating_add_signed(-self.shift);
-        while self.pieces.iter().rev().take_while(|(at, _)| *at >= place).count() < AHEAD && self.load() {}
-        let is_same = |new: &[Placed], old: &[(u64, Piece)]| {
-            let same =
-                |(new, (_, old)): (&Placed, &(u64, Piece))| matches!(old, Piece::Chunk { len, .. } if *len == new.len);
-            new.iter().zip(old).all(same)
-        };
+        while self.pieces.iter().rev().take_while(|old| old.at >= place).count() < AHEAD && self.load() {}
+        let same = |(new, old): (&Placed, &Old)| matches!(old.piece, Piece::Chunk { len, .. } if len == new.len);
+        let is_same = |new: &[Placed], old: &[Old]| new.iter().zip(old).all(same);
         let old = &*self.pieces.make_contiguous();
         for new in self.recent.windows(RUN).rev().take(TRIES) {
             let [first, rest @ ..] = new else { continue };
@@ -132,8 +144,8 @@ impl OldCuts {
                 // Cuts at the greatest length, or at fixed places, are alike everywhere.
                 continue;
             }
-            if let Some([(at, _), ..]) = old.windows(RUN).find(|old| is_same(new, old)) {
-                (self.shift, self.is_lost, self.wrong) = (first.at as i64 - *at as i64, false, 0);
+            if let Some([start, ..]) = old.windows(RUN).find(|old| is_same(new, old)) {
+                (self.shift, self.is_lost, self.wrong) = (first.at as i64 - start.at as i64, false, 0);
                 return;
             }
         }

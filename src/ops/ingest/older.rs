@@ -30,6 +30,8 @@ pub struct Leaves {
     objects: Arc<ObjectStore>,
     root: Option<RecipeId>,
     waiting: VecDeque<RecipeId>,
+    /// Bytes of what was given out.
+    len: u64,
 }
 
 impl Leaves {
@@ -39,7 +41,7 @@ impl Leaves {
             Some(Content::Recipe(id)) => Some(id),
             _ => None,
         };
-        Self { objects: Arc::clone(objects), root, waiting: root.into_iter().collect() }
+        Self { objects: Arc::clone(objects), root, waiting: root.into_iter().collect(), len: 0 }
     }
 
     /// Is none left?
@@ -47,12 +49,16 @@ impl Leaves {
         self.waiting.is_empty()
     }
 
-    /// The next part. What cannot be read is left out: it is of no use and no harm.
+    /// The next part. What cannot be read is left out: it is of no use and no harm. All together are no longer than a file can be.
     pub fn next(&mut self) -> Option<(RecipeId, Vec<Piece>)> {
         loop {
             let id = self.waiting.pop_front()?;
             match self.objects.recipe(&id) {
-                Ok(Recipe::Leaf(pieces)) => return Some((id, pieces)),
+                Ok(Recipe::Leaf(pieces)) => {
+                    let end = pieces.iter().try_fold(self.len, |end, piece| end.checked_add(piece.len()));
+                    self.len = end.filter(|end| i64::try_from(*end).is_ok())?;
+                    return Some((id, pieces));
+                }
                 Ok(Recipe::Branch(parts)) if Some(id) == self.root => {
                     self.waiting.extend(parts.into_iter().map(|(part, _)| part));
                 }

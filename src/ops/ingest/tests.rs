@@ -3,6 +3,9 @@ use std::sync::Arc;
 use crate::base::disk::open_root;
 use crate::base::monitor::Silent;
 use crate::base::size::{KIB, MIB};
+use crate::format::object::encode_recipe;
+use crate::model::id::ObjectKind;
+use crate::model::recipe::{Piece, Recipe};
 use crate::model::tree::Content;
 use crate::ops::testing::path;
 use crate::repo::Repository;
@@ -175,4 +178,45 @@ fn what_is_compared_ahead_never_waits_for_itself() {
         let (content, _) = stored.store(&new, Some((first, old.len() as u64)));
         assert_eq!(content, Stored::new(settings, super::Cut::Content).store(&new, None).0, "{avg_len} {header_len}");
     }
+}
+
+#[test]
+fn an_older_version_that_was_cut_by_other_rules_changes_nothing() {
+    let classes = SizeClasses { medium: 0, ..Settings::default().classes };
+    for avg_len in [4096, 8192, 16384] {
+        let chunking = ChunkParams::with_average(avg_len);
+        let settings = Settings { chunking, classes, cpu_threads: 2, ..Settings::default() };
+        let of = |cut, bytes: &[u8], before| Stored::new(settings.clone(), cut).store(bytes, before).0;
+        let band = noise(3, 6_000_000);
+        let header = r#"{"a":{"data_offsets":[0,4000000]}}"#;
+        let array = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &noise(4, 5_000_000)].concat();
+        let mut no_array = array.clone();
+        no_array[8] = b'x';
+        for (what, cut, old, new) in
+            [("band", super::Cut::Band, &band, &band), ("array", super::Cut::Content, &array, &no_array)]
+        {
+            let mut stored = Stored::new(settings.clone(), cut);
+            let (first, _) = stored.store(old, None);
+            stored.cut = super::Cut::Content;
+            let (content, _) = stored.store(new, Some((first, old.len() as u64)));
+            assert_eq!(content, of(super::Cut::Content, new, None), "{what} {avg_len}");
+        }
+    }
+}
+
+#[test]
+fn a_recipe_longer_than_any_file_is_no_older_version() {
+    let classes = SizeClasses { medium: 0, ..Settings::default().classes };
+    let stored = Stored::new(Settings { classes, ..Settings::default() }, super::Cut::Content);
+    let pieces = vec![Piece::Hole { len: i64::MAX as u64 }; 3];
+    let (id, bytes) = encode_recipe(&Recipe::Leaf(pieces));
+    let lock = stored.repo.lock("test").unwrap();
+    let mut sink = Sink::new(&stored.repo);
+    sink.add(id.into(), ObjectKind::Recipe, &bytes, None).unwrap();
+    let (layers, _) = sink.finish().unwrap();
+    stored.repo.commit(&lock, &layers, Vec::new()).unwrap();
+    drop(lock);
+    let new = noise(1, 3_000_000);
+    let (content, _) = stored.store(&new, Some((Content::Recipe(id), u64::MAX)));
+    assert_eq!(content, stored.store(&new, None).0);
 }
