@@ -303,7 +303,7 @@ pub static KEYS: [Key; 46] = [
         section: PERFORMANCE,
         name: "max_memory_usage",
         alias: Some("memory_limit"),
-        help: "Bounds chunk_cache_size to a quarter (of all but 32 MB), in_flight_size to a 32nd, and what is kept of changed paths. Or: memory_limit.",
+        help: "Bounds chunk_cache_size (a quarter, 32 MB left out), in_flight_size (a 32nd) and paths held. Or: memory_limit.",
         field: Field::Size(|v| &mut v.max_memory, MEMORY),
     },
     row(
