@@ -591,7 +591,7 @@ def main():
     store = Store(work, home / "repo", bundle)
     _, found["first_ms"], _, ingest = store.checkpoint()
     assert ingest["bytes"] >= found["baseline"]["bytes"]
-    others = rivals(home / "rivals")
+    others = rivals(home / "rivals") if args.rival_rounds else []
     for tool in others:
         for each in tool.init():
             run(*each.pipeline[0], cwd=each.cwd or tool.home, env={**os.environ, **tool.env()})

@@ -120,10 +120,12 @@ class Run:
         self.each(f"commit {label}", action, tree)
 
     def size(self, one, step):
-        """Notes how large the repository is."""
+        """Notes how large the repository is, and with it what the program keeps elsewhere to be quick the next time."""
         size = size_of(one.tool.repo)
         one.repo_bytes = size.disk_bytes
         self.note(one, step, **asdict(size))
+        caches = size_of(one.tool.cache).disk_bytes if one.tool.cache.exists() else 0
+        self.note(one, f"{step} with caches", disk_bytes=size.disk_bytes + caches)
 
     def unchanged(self, one, tree, label):
         """Asks about a tree that is as it was stored."""

@@ -18,6 +18,8 @@ class Tool:
     def __init__(self, home):
         self.home = home
         self.repo = home / "repo"
+        # What the program keeps on this machine beside the repository, to be quick next time.
+        self.cache = home / "cache"
 
     @classmethod
     def program(cls):
@@ -169,7 +171,7 @@ class Restic(Tool):
         return command("restic", "-r", self.repo, *args, cwd=cwd)
 
     def env(self):
-        return {"RESTIC_PASSWORD": "x", "RESTIC_CACHE_DIR": str(self.home / "cache")}
+        return {"RESTIC_PASSWORD": "x", "RESTIC_CACHE_DIR": str(self.cache)}
 
     def init(self):
         return [self._run("init", "--quiet")]
@@ -198,6 +200,7 @@ class Borg(Tool):
     def env(self):
         return {
             "BORG_BASE_DIR": str(self.home),
+            "BORG_CACHE_DIR": str(self.cache),
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
         }
@@ -231,14 +234,14 @@ class Bupstash(Tool):
         return (self.program(), verb, "-r", self.repo, *args)
 
     def env(self):
-        return {"BUPSTASH_KEY": str(self.home / "key"), "BUPSTASH_QUERY_CACHE": str(self.home / "query-cache")}
+        return {"BUPSTASH_KEY": str(self.home / "key"), "BUPSTASH_QUERY_CACHE": str(self.cache / "query-cache")}
 
     def init(self):
         return [command(self.program(), "new-key", "-o", self.home / "key"), command(*self._run("init"))]
 
     def commit(self, tree, label):
-        log = self.home / "send-log"
-        return [command(*self._run("put", "-q", "--send-log", log, f"name={label}", "::", tree))]
+        self.cache.mkdir(exist_ok=True)
+        return [command(*self._run("put", "-q", "--send-log", self.cache / "send-log", f"name={label}", "::", tree))]
 
     def unchanged(self, tree, label):
         return self.commit(tree, label)
