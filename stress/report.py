@@ -5,6 +5,7 @@ import platform
 from statistics import median
 
 import targets
+from scenarios import UNCHANGED_RUNS
 from targets import CPU, DISK, MB, MEMORY, WALL
 from tools import Digstore
 
@@ -71,7 +72,10 @@ def heading(tools, runs):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} processors, {memory:.0f} GiB"
     lines = [f"- {tool.name}: {tool.version()} ({tool.settings})" for tool in tools]
-    note = f"Median of {runs}; in brackets digstore's share of the other's. Page cache warm, memory full of it. 1 MB = 10^6 bytes."
+    note = (
+        f"Median of {runs}, of nothing changed {UNCHANGED_RUNS} times as many; in brackets digstore's share of the other's. "
+        "Page cache warm, memory full of it. 1 MB = 10^6 bytes."
+    )
     return "\n".join(["# digstore beside its rivals", "", note, f"{machine}.", "", *lines])
 
 
