@@ -1,6 +1,5 @@
 //! Progress on a terminal, and problems as they happen.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -36,8 +35,7 @@ struct Shared {
     batch: u64,
     items: AtomicU64,
     bytes: AtomicU64,
-    /// With their places in the order of arrival: a verb that looks twice finds them twice.
-    problems: Mutex<HashMap<String, usize>>,
+    problems: Mutex<Vec<String>>,
     stage: Mutex<Option<Stage>>,
     closing: Mutex<bool>,
     wake: Condvar,
@@ -75,12 +73,12 @@ impl Progress {
 
     /// What went wrong since this was asked last.
     pub fn take_problems(&self) -> Vec<String> {
-        in_order(std::mem::take(&mut *lock(&self.shared.problems)))
+        std::mem::take(&mut *lock(&self.shared.problems))
     }
 
     /// Everything that went wrong without ending the verb.
     pub fn problems(&self) -> Vec<String> {
-        in_order(lock(&self.shared.problems).clone())
+        lock(&self.shared.problems).clone()
     }
 }
 
@@ -168,14 +166,6 @@ impl Monitor for Progress {
     }
 
     fn problem(&self, message: &str) {
-        {
-            let mut known = lock(&self.shared.problems);
-            let next = known.len();
-            if known.contains_key(message) {
-                return;
-            }
-            known.insert(message.to_owned(), next);
-        }
         if !self.collect {
             let stage = lock(&self.shared.stage);
             let say = || super::say(&format!("warning: {message}\n"));
@@ -184,17 +174,12 @@ impl Monitor for Progress {
                 None => say(),
             }
         }
+        lock(&self.shared.problems).push(message.to_owned());
     }
 
     fn cancelled(&self) -> bool {
         self.shared.cancelled.load(Ordering::Relaxed)
     }
-}
-
-fn in_order(problems: HashMap<String, usize>) -> Vec<String> {
-    let mut problems: Vec<(String, usize)> = problems.into_iter().collect();
-    problems.sort_unstable_by_key(|(_, place)| *place);
-    problems.into_iter().map(|(message, _)| message).collect()
 }
 
 /// A count that moves on by `batch`, and shows its end.
@@ -240,14 +225,9 @@ mod tests {
         progress.begin("testing", Some(2), None);
         progress.advance(1, 10);
         thread::sleep(Duration::from_millis(5));
-        for problem in ["one", "two", "one", "a third"] {
-            progress.problem(problem);
-        }
-        progress.end();
-        assert_eq!(progress.problems(), ["one", "two", "a third"]);
-        assert_eq!(progress.take_problems().len(), 3);
         progress.problem("one");
-        assert_eq!(progress.problems(), ["one"], "said again once it was asked for");
+        progress.end();
+        assert_eq!(progress.problems(), ["one"]);
         assert!(!progress.cancelled());
         drop(progress);
     }
