@@ -42,6 +42,23 @@ fn a_first_round() {
 }
 
 #[test]
+fn add_all_is_everything_unless_paths_narrow_it() {
+    let place = Place::new();
+    place.write("d/gone", "1");
+    place.write("d/kept", "1");
+    place.write("other", "1");
+    place.ok(&["add", "-A"]);
+    place.ok(&["commit", "-m", "first"]);
+    fs::remove_file(place.tree.join("d/gone")).unwrap();
+    place.write("d/new", "1");
+    place.write("other", "2");
+    place.ok(&["-C", "d", "add", "-A", "."]);
+    assert_eq!(place.ok(&["status", "--short"]), "D  d/gone\nA  d/new\n M other\n");
+    place.ok(&["-C", "d", "add", "--all"]);
+    assert_eq!(place.ok(&["status", "--short"]), "D  d/gone\nA  d/new\nM  other\n");
+}
+
+#[test]
 fn every_verb_prints_one_json_object_that_names_its_schema() {
     let place = Place::new();
     place.write("a", "1");

@@ -15,8 +15,8 @@ pub struct AddArgs {
     /// Files and folders
     #[arg(value_name = "PATH", required_unless_present = "all")]
     pub paths: Vec<PathBuf>,
-    /// Everything in the work tree
-    #[arg(short = 'A', long, conflicts_with = "paths")]
+    /// Everything in the work tree, wherever in it you are. PATHs narrow it to them
+    #[arg(short = 'A', long)]
     pub all: bool,
     /// Only show what would be added
     #[arg(short = 'n', long)]

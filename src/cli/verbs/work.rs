@@ -32,7 +32,7 @@ pub fn init(app: &App, args: &InitArgs) -> Done {
 
 pub fn add(app: &App, args: &AddArgs) -> Done {
     let at = app.open()?;
-    let paths = if args.all { vec![RepoPath::root()] } else { at.paths(&args.paths)? };
+    let paths = if args.paths.is_empty() { vec![RepoPath::root()] } else { at.paths(&args.paths)? };
     let options = add::Options { paths, dry_run: args.dry_run, force: args.force, tracked_only: false };
     let outcome = add::add(&at.repo, &options, app.monitor())?;
     let paths = outcome.added.len() + outcome.modified.len() + outcome.deleted.len();
