@@ -147,8 +147,8 @@ pub fn pair(
     scopes: &Scopes,
     visit: &mut dyn FnMut(Pair) -> Result<()>,
 ) -> Result<()> {
-    let mut entries = staging::entries(state)?;
-    let mut staged = entries.next_encoded()?;
+    let mut tracked = staging::entries_in(state, scopes);
+    let mut staged = tracked.next_encoded()?;
     loop {
         let order = match (&staged, found.peek()) {
             (None, None) => return Ok(()),
@@ -159,7 +159,7 @@ pub fn pair(
         let disk = if order.is_ge() { found.pop() } else { None };
         let entry = match staged {
             Some(entry) if order.is_le() => {
-                staged = entries.next_encoded()?;
+                staged = tracked.next_encoded()?;
                 Some(entry)
             }
             _ => None,
@@ -167,12 +167,17 @@ pub fn pair(
         match (entry, disk) {
             (Some(entry), None) => {
                 let path = entry.path()?;
-                if scopes.contains(&path) && !found.hides(&path) {
+                if !found.hides(&path) {
                     visit(pair_of(path, Some(entry.decode()?), None))?;
                 }
             }
             (entry, Some(found)) => {
-                let entry = entry.map(|entry| entry.decode()).transpose()?;
+                let entry = match entry {
+                    Some(entry) => Some(entry.decode()?),
+                    // A folder on the way to a scope.
+                    None if !scopes.contains(&found.path) => staging::get(state, &found.path)?,
+                    None => None,
+                };
                 visit(pair_of(found.path, entry, Some(found.stat)))?;
             }
             (None, None) => {}
@@ -210,4 +215,57 @@ pub fn repo_path(root: &Path, base: &Path, given: &Path) -> Result<RepoPath> {
         full.strip_prefix(root).map(Path::to_path_buf).map_err(|_| outside())
     })?;
     Ok(RepoPath::parse(relative.as_os_str().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::monitor::Silent;
+    use crate::format::journal::Op;
+    use crate::format::staging::{STAGED_PREFIX, key};
+    use crate::ops::testing::{TestRepo, file, path};
+
+    /// What is found in scopes: each path, and whether it is tracked and on disk.
+    fn found_in(repo: &TestRepo, scopes: &[&str]) -> Result<Vec<(String, bool, bool)>> {
+        let scopes = Scopes::or_everything(&scopes.iter().map(|text| path(text)).collect::<Vec<_>>());
+        let state = repo.journal().read();
+        let mut pairs = Vec::new();
+        walk_along(repo, &state, &scopes, false, false, &Silent, |found| {
+            pair(&state, found, &scopes, &mut |pair| {
+                pairs.push((pair.path.to_string(), pair.staged.is_some(), pair.disk.is_some()));
+                Ok(())
+            })
+        })?;
+        Ok(pairs)
+    }
+
+    #[test]
+    fn scopes_have_what_is_on_disk_or_tracked_in_them_and_the_folders_above() {
+        let repo = TestRepo::in_memory();
+        let names = ["a", "d/b", "d/e/gone", "d/e/x", "d/e!", "d/f", "z"];
+        repo.commit(&names.map(|name| (name, file(b"1"))), "first");
+        repo.write_work(&names.map(|name| (name, &b"1"[..])));
+        std::fs::remove_file(repo.folder.path().join("d/e/gone")).unwrap();
+        repo.write_work(&[("d/e/new", b"1"), ("y", b"1")]);
+        let pair = |name: &str, tracked, on_disk| (name.to_owned(), tracked, on_disk);
+        let (gone, new) = (pair("d/e/gone", true, false), pair("d/e/new", false, true));
+        let below = vec![pair("d", true, true), pair("d/e", true, true), gone, new, pair("d/e/x", true, true)];
+        assert_eq!(found_in(&repo, &["d/e"]).unwrap(), below);
+        let two = [pair("a", true, true), pair("d", true, true), pair("d/e!", true, true)];
+        assert_eq!(found_in(&repo, &["d/e!", "a"]).unwrap(), two);
+        assert_eq!(found_in(&repo, &[]).unwrap().len(), names.len() + 4);
+    }
+
+    #[test]
+    fn what_is_tracked_outside_of_the_scopes_is_not_read() {
+        let repo = TestRepo::in_memory();
+        repo.commit(&[("d/b", file(b"1")), ("e", file(b"1"))], "first");
+        let impossible = [&b".."[..], b"d\0..", b"z\0.."];
+        let damaged = impossible.map(|path| Op::Put(key(STAGED_PREFIX, path), b"no entry".to_vec()));
+        repo.journal().commit(damaged.to_vec()).unwrap();
+        repo.write_work(&[("d/b", b"1")]);
+        assert_eq!(found_in(&repo, &["d/b"]).unwrap().len(), 2);
+        assert_eq!(found_in(&repo, &["e"]).unwrap(), [("e".to_owned(), true, false)]);
+        assert!(found_in(&repo, &["d"]).is_err());
+    }
 }

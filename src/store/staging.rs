@@ -9,6 +9,7 @@ use crate::base::bytes::{ByteReader, put_bytes};
 use crate::format::journal::Op;
 use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, path_of_key, staged_key};
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
 
 /// Sets a path's entry.
@@ -62,12 +63,47 @@ pub fn entries_within(state: &State, path: &RepoPath) -> Result<Vec<(RepoPath, S
     Ok(found)
 }
 
+/// Entries in scopes, in tree order, deletions included. Of what is outside nothing is read: naming one path among a million
+/// costs what one path costs.
+#[derive(Debug)]
+pub struct ScopedEntries<'a> {
+    state: &'a State,
+    /// Those that come after the one that is gone through.
+    scopes: std::slice::Iter<'a, RepoPath>,
+    entries: Option<Entries<'a>>,
+}
+
+/// Starts at the first entry in scopes.
+pub fn entries_in<'a>(state: &'a State, scopes: &'a Scopes) -> ScopedEntries<'a> {
+    ScopedEntries { state, scopes: scopes.outermost().iter(), entries: None }
+}
+
+impl<'a> ScopedEntries<'a> {
+    /// The next entry as it lies there.
+    pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, StoreError> {
+        loop {
+            if let Some(entries) = &mut self.entries
+                && let Some(entry) = entries.next_encoded()?
+            {
+                return Ok(Some(entry));
+            }
+            let Some(scope) = self.scopes.next() else { return Ok(None) };
+            self.entries = Some(entries_below(self.state, scope)?);
+        }
+    }
+
+    /// The next entry.
+    #[expect(clippy::should_implement_trait, reason = "each step can fail, and callers use `?` in a while loop")]
+    pub fn next(&mut self) -> Result<Option<(RepoPath, StagedEntry)>, StoreError> {
+        self.next_encoded()?.map(|entry| entry.path_and_entry()).transpose()
+    }
+}
+
 impl Entries<'_> {
     /// The next entry.
     #[expect(clippy::should_implement_trait, reason = "each step can fail, and callers use `?` in a while loop")]
     pub fn next(&mut self) -> Result<Option<(RepoPath, StagedEntry)>, StoreError> {
-        let Some(entry) = self.next_encoded()? else { return Ok(None) };
-        Ok(Some((entry.path()?, entry.decode()?)))
+        self.next_encoded()?.map(|entry| entry.path_and_entry()).transpose()
     }
 }
 
@@ -120,6 +156,10 @@ impl<'a> Encoded<'a> {
     /// The entry's path.
     pub fn path(&self) -> Result<RepoPath, StoreError> {
         path_of_key(self.path).map_err(StoreError::in_journal)
+    }
+
+    fn path_and_entry(&self) -> Result<(RepoPath, StagedEntry), StoreError> {
+        Ok((self.path()?, self.decode()?))
     }
 
     /// What is recorded.

@@ -245,7 +245,7 @@ fn staged(view: &View<'_>, differing: &mut Differing<'_>) -> Result<()> {
     let root = view.repo.root_tree(view.repo.head_commit()?.as_ref())?;
     let objects = view.repo.objects();
     let generation = refs::generation(view.journal)?;
-    let mut entries = staging::entries(view.journal)?;
+    let mut entries = staging::entries_in(view.journal, view.scopes);
     while let Some((path, entry)) = entries.next()? {
         if entry.generation > generation {
             let old = trees::lookup(&objects, &root, &path)?.as_ref().map(VersionInfo::from);
@@ -295,7 +295,7 @@ fn recorded<'a>(view: &View<'a>, state: &State) -> Result<Recorded<'a>> {
             }))
         }
         State::Staging => {
-            let mut entries = staging::entries(view.journal)?;
+            let mut entries = staging::entries_in(view.journal, view.scopes);
             let next = move || entries.next().map_err(Error::from).transpose();
             Box::new(std::iter::from_fn(next).filter_map(|entry| {
                 let of = |(path, entry)| of_staged(&entry).map(|version| (path, version));
@@ -331,9 +331,9 @@ fn each_version(view: &View<'_>, state: &State, visit: &mut Visit<'_>) -> Result
 /// Tracked paths as they are on disk. What looks as when it was last read keeps its stored content.
 fn each_tracked(view: &View<'_>, found: &mut Found, visit: &mut Visit<'_>) -> Result<()> {
     let mut folders = Folders::new(Arc::clone(view.repo.work()));
-    let mut entries = staging::entries(view.journal)?;
+    let mut entries = staging::entries_in(view.journal, view.scopes);
     while let Some((path, entry)) = entries.next()? {
-        let Some(version) = of_staged(&entry).filter(|_| view.scopes.contains(&path)) else { continue };
+        let Some(version) = of_staged(&entry) else { continue };
         while found.peek().is_some_and(|found| found.path < path) {
             found.pop();
         }
