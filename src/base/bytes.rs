@@ -24,6 +24,9 @@ pub enum DecodeError {
     },
 }
 
+/// Bytes of the longest number, 64 bits in sevens.
+const MAX_VARINT_LEN: usize = 10;
+
 /// A cursor over bytes that came from disk.
 #[derive(Debug, Clone)]
 pub struct ByteReader<'a> {
@@ -97,19 +100,22 @@ impl<'a> ByteReader<'a> {
     /// An unsigned LEB128 number. The shortest form is required, so that a value has one encoding.
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
+        for (at, &byte) in self.rest.iter().enumerate().take(MAX_VARINT_LEN) {
             let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
+            if at + 1 == MAX_VARINT_LEN && bits > 1 {
                 return Err(self.invalid("a number is too large"));
             }
-            value |= bits << shift;
+            value |= bits << (7 * at);
             if byte & 0x80 == 0 {
-                if byte == 0 && shift > 0 {
+                if byte == 0 && at > 0 {
                     return Err(self.invalid("a number is not in its shortest form"));
                 }
+                self.take(at + 1)?;
                 return Ok(value);
             }
+        }
+        if self.rest.len() < MAX_VARINT_LEN {
+            return Err(DecodeError::Truncated { what: self.what });
         }
         Err(self.invalid("a number is too long"))
     }
@@ -181,8 +187,12 @@ mod tests {
 
     #[test]
     fn long_forms_and_overflow_are_refused() {
-        for bad in [&[0x80, 0x00][..], &[0xff; 10], &[0x80; 11], &[]] {
-            assert!(ByteReader::new("test", bad).varint().is_err(), "{bad:?}");
+        let why = |bytes: &[u8]| ByteReader::new("test", bytes).varint().unwrap_err().to_string();
+        assert_eq!(why(&[0x80, 0x00]), "test: a number is not in its shortest form");
+        assert_eq!(why(&[0xff; 10]), "test: a number is too large");
+        assert_eq!(why(&[0x80; 11]), "test: a number is too long");
+        for cut in [&[][..], &[0x80], &[0x80; 9]] {
+            assert_eq!(why(cut), "test is cut short");
         }
     }
 

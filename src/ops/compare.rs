@@ -104,6 +104,10 @@ pub enum WorkChange {
 
 /// Compares pairs whose looks do not settle it, in parallel.
 pub fn work_changes<P: Borrow<Pair> + Sync>(repo: &Repository, pairs: &[P], monitor: &dyn Monitor) -> Vec<WorkChange> {
+    if pairs.is_empty() {
+        // An unchanged tree needs no threads to compare with.
+        return Vec::new();
+    }
     let objects = repo.objects();
     repo.pools().cpu().install(|| {
         let compared =
