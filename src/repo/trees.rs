@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{RepoError, Repository};
 use crate::model::id::CommitId;
 use crate::model::path::RepoPath;
+use crate::model::scopes::Scopes;
 use crate::model::tree::{Entry, Node, Tree};
 use crate::store::objects::ObjectStore;
 
@@ -56,6 +57,7 @@ pub struct Entries {
     objects: Arc<ObjectStore>,
     /// Folders on the way to the next entry, and how far they have been gone through.
     open: Vec<(RepoPath, Arc<Tree>, usize)>,
+    scopes: Scopes,
 }
 
 impl Entries {
@@ -66,7 +68,12 @@ impl Entries {
 
     /// The same of a tree that stands at a path.
     pub fn below(objects: Arc<ObjectStore>, at: &RepoPath, tree: Arc<Tree>) -> Self {
-        Self { objects, open: vec![(at.clone(), tree, 0)] }
+        Self { objects, open: vec![(at.clone(), tree, 0)], scopes: Scopes::everything() }
+    }
+
+    /// Only those in scopes. No other folders are read than those that lead there.
+    pub fn within(self, scopes: Scopes) -> Self {
+        Self { scopes, ..self }
     }
 
     fn step(&mut self) -> Result<Option<(RepoPath, Entry)>, RepoError> {
@@ -78,13 +85,19 @@ impl Entries {
             *next += 1;
             let too_deep = |at: &RepoPath| RepoError::TooDeep(at.to_string());
             let path = at.join(&entry.name).map_err(|_| too_deep(at))?;
+            let is_within = self.scopes.contains(&path);
+            if !is_within && !self.scopes.lead_below(&path) {
+                continue;
+            }
             if let Node::Dir { tree: id } = entry.node {
                 if self.open.len() > MAX_DEPTH {
                     return Err(too_deep(&path));
                 }
                 self.open.push((path.clone(), self.objects.tree(&id)?, 0));
             }
-            return Ok(Some((path, entry)));
+            if is_within {
+                return Ok(Some((path, entry)));
+            }
         }
         Ok(None)
     }
@@ -98,21 +111,23 @@ impl Iterator for Entries {
     }
 }
 
-/// What differs between two trees, in tree order, each change as it is found. Equal subtrees are not read. Times do not count as a
-/// difference.
+/// What differs in scopes between two trees, in tree order, each change as it is found. Equal subtrees are not read, nor those
+/// outside of the scopes. Times do not count as a difference.
 pub fn diff<E: From<RepoError>>(
     objects: &ObjectStore,
     old: &Tree,
     new: &Tree,
+    scopes: &Scopes,
     each: &mut dyn FnMut(TreeChange) -> Result<(), E>,
 ) -> Result<(), E> {
-    diff_level(objects, old, new, &RepoPath::root(), 0, each)
+    diff_level(objects, old, new, scopes, &RepoPath::root(), 0, each)
 }
 
 fn diff_level<E: From<RepoError>>(
     objects: &ObjectStore,
     old: &Tree,
     new: &Tree,
+    scopes: &Scopes,
     at: &RepoPath,
     depth: usize,
     each: &mut dyn FnMut(TreeChange) -> Result<(), E>,
@@ -130,11 +145,15 @@ fn diff_level<E: From<RepoError>>(
             continue;
         }
         let path = at.join(name).map_err(|_| RepoError::TooDeep(at.to_string()))?;
+        let is_within = scopes.contains(&path);
+        if !is_within && !scopes.lead_below(&path) {
+            continue;
+        }
         // Two folders that differ below only are no change themselves.
         let is_dir = |entry: Option<&Entry>| matches!(entry, Some(Entry { node: Node::Dir { .. }, .. }));
         let folders_of_same_mode =
             is_dir(a) && is_dir(b) && a.map(|entry| entry.meta.mode) == b.map(|entry| entry.meta.mode);
-        if !folders_of_same_mode {
+        if is_within && !folders_of_same_mode {
             each(TreeChange { path: path.clone(), old: a.cloned(), new: b.cloned() })?;
         }
         if is_dir(a) || is_dir(b) {
@@ -142,7 +161,7 @@ fn diff_level<E: From<RepoError>>(
                 Some(Entry { node: Node::Dir { tree }, .. }) => objects.tree(tree).map_err(RepoError::from),
                 _ => Ok(Arc::default()),
             };
-            diff_level(objects, below(a)?.as_ref(), below(b)?.as_ref(), &path, depth + 1, each)?;
+            diff_level(objects, below(a)?.as_ref(), below(b)?.as_ref(), scopes, &path, depth + 1, each)?;
         }
     }
     Ok(())

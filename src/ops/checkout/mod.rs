@@ -246,20 +246,15 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
         Some("HEAD") if repo.head_commit()?.is_none() => {}
         Some(revision) => {
             let tree = repo.tree_of(&repo.resolve_point(revision)?)?;
-            for entry in trees::Entries::new(repo.objects(), tree) {
-                let (path, entry) = entry?;
-                if scopes.contains(&path) {
-                    target.push((path, entry));
-                }
+            for entry in trees::Entries::new(repo.objects(), tree).within(scopes) {
+                target.push(entry?);
             }
         }
         None => {
             let state = repo.journal().read();
-            let mut entries = crate::store::staging::entries(&state)?;
+            let mut entries = crate::store::staging::entries_in(&state, &scopes);
             while let Some((path, entry)) = entries.next()? {
-                if scopes.contains(&path)
-                    && let Some(entry) = plan::as_tree_entry(&path, &entry)
-                {
+                if let Some(entry) = plan::as_tree_entry(&path, &entry) {
                     target.push((path, entry));
                 }
             }

@@ -71,9 +71,9 @@ fn preview_bundle(repo: &Repository, options: &Options, tree: &TreeId, bundle: &
     let scopes = Scopes::or_everything(&options.paths);
     on_disk.retain(|path, _| scopes.contains(path));
     let mut outcome = Outcome { number: options.number, dry_run: true, ..Outcome::default() };
-    for entry in trees::Entries::new(Arc::clone(&objects), objects.tree(tree)?) {
+    for entry in trees::Entries::new(Arc::clone(&objects), objects.tree(tree)?).within(scopes) {
         let (path, entry) = entry?;
-        if path.is_within(bundle) && scopes.contains(&path) {
+        if path.is_within(bundle) {
             let stat = on_disk.remove(&path);
             let known = worktable::known(&state, &area, &path)?;
             let is_same = |stat: &Stat, known: &StagedEntry| known.looks_like(stat) && is_version(&entry, known);

@@ -141,9 +141,9 @@ pub fn replace(
     let mut left_out = LeftOut::new(repo, &then);
     let looks = Looks { repo, area };
     let mut plan = Plan::default();
-    trees::diff(&objects, &now, &then, &mut |change| {
+    trees::diff(&objects, &now, &then, &scopes, &mut |change| {
         // Folders that lead to a bundle are no part of it.
-        if !scopes.contains(&change.path) || !change.path.is_within(&root) {
+        if !change.path.is_within(&root) {
             return Ok(());
         }
         if unsaved.contains(&change.path) {

@@ -235,7 +235,8 @@ fn between_trees(
 ) -> Result<()> {
     let version = |entry: &Option<Entry>| entry.as_ref().map(VersionInfo::from);
     let repo = view.repo;
-    trees::diff(&repo.objects(), tree(repo, old)?.as_ref(), tree(repo, new)?.as_ref(), &mut |change| {
+    let (old, new) = (tree(repo, old)?, tree(repo, new)?);
+    trees::diff(&repo.objects(), &old, &new, view.scopes, &mut |change| {
         differing.add(FileChange { old: version(&change.old), new: version(&change.new), path: change.path })
     })
 }
@@ -288,7 +289,8 @@ type Recorded<'a> = Box<dyn Iterator<Item = Result<(RepoPath, VersionInfo)>> + '
 fn recorded<'a>(view: &View<'a>, state: &State) -> Result<Recorded<'a>> {
     Ok(match state {
         State::Stored(point) => {
-            let entries = trees::Entries::new(view.repo.objects(), tree(view.repo, point.as_ref())?);
+            let tree = tree(view.repo, point.as_ref())?;
+            let entries = trees::Entries::new(view.repo.objects(), tree).within(view.scopes.clone());
             Box::new(entries.map(|entry| {
                 let (path, entry) = entry?;
                 Ok((path, VersionInfo::from(&entry)))
@@ -392,15 +394,16 @@ fn look(folders: &mut Folders, path: &RepoPath, stat: &Stat, monitor: &dyn Monit
 
 /// Reads a file on disk that has the length of its stored version: only its bytes tell whether it changed.
 fn settle(repo: &Repository, mut change: FileChange, monitor: &dyn Monitor) -> Result<Option<FileChange>> {
-    let (Some(old), Some(new)) = (&change.old, &mut change.new) else { return Ok(Some(change)) };
-    let (VersionNode::File { len, content }, VersionNode::OnDisk { len: found }) = (&old.node, &new.node) else {
+    let (Some(old), Some(new)) = (&mut change.old, &mut change.new) else { return Ok(Some(change)) };
+    let (stored, on_disk) = if matches!(old.node, VersionNode::OnDisk { .. }) { (new, old) } else { (old, new) };
+    let (VersionNode::File { len, content }, VersionNode::OnDisk { len: found }) = (&stored.node, &on_disk.node) else {
         return Ok(Some(change));
     };
     if len != found || monitor.cancelled() {
         return Ok(Some(change));
     }
     match same_content(&repo.objects(), repo.work(), &change.path, content, *len) {
-        Ok(true) => new.node = old.node.clone(),
+        Ok(true) => on_disk.node = stored.node.clone(),
         Ok(false) => {}
         Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
         Err(error) => {
@@ -408,7 +411,7 @@ fn settle(repo: &Repository, mut change: FileChange, monitor: &dyn Monitor) -> R
             return Ok(None);
         }
     }
-    let same = old.same_version(new);
+    let same = stored.same_version(on_disk);
     Ok((!same).then_some(change))
 }
 

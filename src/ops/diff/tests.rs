@@ -1,7 +1,14 @@
 use super::*;
 use crate::base::monitor::{Recording, Silent};
+use crate::format::object::{encode_commit, encode_tree};
+use crate::model::commit::Commit;
+use crate::model::id::{ObjectKind, TreeId};
+use crate::model::refs::RefName;
+use crate::model::tree::{Node, Tree};
+use crate::ops::checkout::{RestoreOptions, restore};
 use crate::ops::testing::{TestRepo, What, file, path, settings};
 use crate::repo::Settings;
+use crate::store::refs::{self, RefKind};
 use crate::transform::chunker::tests::noise;
 
 fn names(repo: &TestRepo, old: Side, new: Side) -> Vec<String> {
@@ -33,6 +40,58 @@ fn revisions_are_compared() {
         Options { paths: vec![path("n"), path("a")], content: false, ..Options::new(rev("HEAD~"), rev("HEAD")) };
     let found = diff(&repo, &options, &Silent).unwrap().files;
     assert_eq!(found.iter().map(|f| f.path.to_string()).collect::<Vec<_>>(), ["a", "n/m/z"]);
+}
+
+/// Commits HEAD's tree with other content of a folder, of which nothing is stored.
+fn lose(repo: &TestRepo, name: &str) {
+    let head = repo.objects().commit(&repo.head_commit().unwrap().unwrap()).unwrap();
+    let mut entries = repo.root_tree(repo.head_commit().unwrap().as_ref()).unwrap().entries().to_vec();
+    let folder = entries.iter_mut().find(|entry| entry.name == name.as_bytes()).unwrap();
+    folder.node = Node::Dir { tree: TreeId::from_digest([9; 32]) };
+    let (tree, tree_bytes) = encode_tree(&Tree::from_sorted(entries).unwrap());
+    let (id, commit_bytes) = encode_commit(&Commit { tree, message: "lost".to_owned(), ..head });
+    let mut layer = repo.new_layer().unwrap();
+    layer.add(tree.into(), ObjectKind::Tree, &tree_bytes, None).unwrap();
+    layer.add(id.into(), ObjectKind::Commit, &commit_bytes, None).unwrap();
+    let ops = vec![refs::set_op(RefKind::Branch, &RefName::parse("main").unwrap(), &id)];
+    repo.repo.commit(&repo.lock("test").unwrap(), &[layer.seal().unwrap()], ops).unwrap();
+}
+
+#[test]
+fn what_is_stored_outside_of_the_paths_is_not_read() {
+    let repo = TestRepo::in_memory();
+    repo.commit(&[("d/b", file("1")), ("d/c/x", file("1")), ("e/y", file("1"))], "one");
+    repo.set_ref(RefKind::Tag, "one", &repo.head_commit().unwrap().unwrap());
+    repo.commit(&[("d/b", file("2")), ("d/c/x", file("2")), ("e/y", file("1"))], "two");
+    lose(&repo, "e");
+    repo.write_work(&[("d/b", b"1"), ("d/c/x", b"3"), ("e/y", b"1")]);
+    for (new, expected) in [
+        (rev("HEAD"), &["d/b", "d/c/x"][..]),
+        (Side::Staging, &["d/b", "d/c/x"]),
+        (Side::WorkTree, &["d/c/x"]),
+        (Side::Disk, &["d/c/x"]),
+    ] {
+        for sides in [(rev("one"), new.clone()), (new, rev("one"))] {
+            let options = Options { content: false, ..Options::new(sides.0, sides.1) };
+            let within = |name: &str| Options { paths: vec![path(name)], ..options.clone() };
+            let found = diff(&repo, &within("d"), &Silent).unwrap().files;
+            assert_eq!(found.iter().map(|f| f.path.to_string()).collect::<Vec<_>>(), expected, "{options:?}");
+            let found = diff(&repo, &within("d/c"), &Silent).unwrap().files;
+            assert_eq!(found.iter().map(|f| f.path.to_string()).collect::<Vec<_>>(), ["d/c/x"], "{options:?}");
+        }
+    }
+    let whole = Options { content: false, ..Options::new(rev("HEAD"), Side::WorkTree) };
+    assert!(diff(&repo, &whole, &Silent).is_err());
+    let of_head = |name: &str| RestoreOptions {
+        paths: vec![path(name)],
+        source: Some("HEAD".to_owned()),
+        force: true,
+        ..RestoreOptions::default()
+    };
+    assert_eq!(restore(&repo, &of_head("d/c"), &Silent).unwrap().written, 1);
+    assert_eq!(std::fs::read(repo.folder.path().join("d/c/x")).unwrap(), b"2");
+    assert_eq!(std::fs::read(repo.folder.path().join("d/b")).unwrap(), b"1");
+    assert!(restore(&repo, &of_head("e"), &Silent).is_err());
 }
 
 #[test]
