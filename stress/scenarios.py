@@ -10,7 +10,7 @@ from tools import CopyFloor, Floor
 GIB = 1 << 30
 
 # How often everybody is asked about an unchanged tree: it is quick, and so easily disturbed.
-UNCHANGED_RUNS = 3
+UNCHANGED_RUNS = 5
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,9 @@ impl RepoError {
                 Some("make one with 'digstore init', or name one with --store DIR or -C DIR")
             }
             Self::Locked { .. } => Some("try again when it is done, or wait longer with --lock-timeout SECONDS"),
+            Self::UnknownRevision { revision } if revision.contains(':') => {
+                Some("'digstore cat REV:PATH' prints a file of a revision, 'digstore ls REV:PATH' lists a folder")
+            }
             Self::UnknownRevision { .. } => {
                 Some("'digstore log', 'digstore branch' and 'digstore tag' show what there is")
             }

@@ -50,7 +50,7 @@ pub struct DiffArgs {
     #[arg(last = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Compare what is staged with HEAD (or with REV)
-    #[arg(long)]
+    #[arg(long, visible_alias = "cached")]
     pub staged: bool,
     /// Unchanged lines shown around a change
     #[arg(short = 'U', long, value_name = "N", default_value_t = 3)]
