@@ -1,5 +1,7 @@
 //! `status`: what is staged, what differs from it on disk, what is not tracked. Waits for no lock.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::compare::{WorkChange, work_changes};
@@ -13,7 +15,7 @@ use crate::model::path::RepoPath;
 use crate::model::refs::Head;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
-use crate::model::tree::{Entry, Node};
+use crate::model::tree::{Entry, Node, Tree};
 use crate::repo::{Repository, trees};
 use crate::store::journal::Batch;
 use crate::store::{refs, staging};
@@ -84,8 +86,9 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     }
     outcome.head = refs::head_commit(&state)?;
     let scopes = Scopes::or_everything(&options.paths);
-    let head = repo.root_tree(outcome.head.as_ref())?;
     let objects = repo.objects();
+    // Most trees have nothing staged: then no layer is opened, of which none may be in memory.
+    let mut head_tree: Option<Arc<Tree>> = None;
     let at_once = repo.settings().paths_at_once;
     let mut doubtful: Vec<Pair> = Vec::new();
     let mut same = Vec::new();
@@ -95,7 +98,11 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         }
         let staged_now = pair.staged.as_ref().is_some_and(|entry| entry.generation > generation);
         if staged_now || pair.deleted {
-            let old = trees::lookup(&objects, &head, &pair.path)?;
+            let tree = match &mut head_tree {
+                Some(tree) => tree,
+                none => none.insert(repo.root_tree(outcome.head.as_ref())?),
+            };
+            let old = trees::lookup(&objects, tree, &pair.path)?;
             let change = staged_change(old.as_ref(), pair.staged.as_ref());
             outcome.staged.extend(change.map(|change| Item { path: pair.path.clone(), change }));
         }
@@ -200,5 +207,26 @@ pub fn is_version(entry: &Entry, staged: &StagedEntry) -> bool {
         (Node::Symlink { target: a }, StagedNode::Symlink { target: b }) => a == b,
         (Node::Dir { .. }, StagedNode::Dir) => same_mode,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::monitor::Silent;
+    use crate::ops::testing::{TestRepo, file, path};
+
+    #[test]
+    fn without_a_staged_change_no_layer_is_opened() {
+        let repo = TestRepo::on_disk();
+        repo.commit(&[("a", file("1"))], "one");
+        let repo = repo.reopen();
+        for layer in std::fs::read_dir(repo.folder.path().join(".digstore/layers")).unwrap() {
+            std::fs::remove_file(layer.unwrap().path()).unwrap();
+        }
+        let found = status(&repo, &Options::default(), &Silent).unwrap();
+        assert_eq!(found.changed, [Item { path: path("a"), change: WorkChange::Deleted }]);
+        repo.stage(&[("a", None)]);
+        assert!(status(&repo, &Options::default(), &Silent).is_err());
     }
 }
