@@ -13,7 +13,7 @@ use crate::model::bundle::{BANDS_NAME, band_name};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
-use crate::repo::Repository;
+use crate::repo::{Repository, Settings};
 use crate::store::journal::State;
 use crate::store::{folders, staging};
 use crate::world::bundle::{Bundle, Inner, Listing, is_unchanged, list};
@@ -58,7 +58,11 @@ pub fn walk_along<T>(
     let skip = repo.skip();
     let options =
         WalkOptions { is_tracked: &is_tracked, include_ignored, scopes, skip, known, keeps_listings, monitor };
-    walk(repo.work(), &options, repo.pools().io(), repo.pools().meter(), look).on("walk", repo.work().path())?
+    let Settings { auto, io_threads, .. } = repo.settings();
+    // More than there are processors: what is in memory is looked at the sooner because one of them never waits for the other, and
+    // what is not is asked of the disk several at a time.
+    let pool = if auto.readers && *io_threads == 0 { repo.pools().readers() } else { repo.pools().io() };
+    walk(repo.work(), &options, pool, repo.pools().meter(), look).on("walk", repo.work().path())?
 }
 
 /// Walks the scopes in the work tree on the I/O pool, and gives all that was found.
