@@ -52,7 +52,9 @@ impl Place {
         let uid = std::os::unix::fs::MetadataExt::uid(&self.tree.metadata().unwrap());
         if uid == 0 {
             let program = self.home.path().join("digstore");
-            fs::copy(&self.program, &program).unwrap();
+            // By another process: what this one has open for writing, a child that another test starts just now has open too, and a
+            // program that is open for writing cannot be run.
+            assert!(Command::new("cp").arg(&self.program).arg(&program).status().unwrap().success());
             self.program = program;
             self.user = Some(NOBODY);
             self.give(self.home.path());
