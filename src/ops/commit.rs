@@ -86,7 +86,16 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         let state = repo.journal().read();
         let changes = staged_changes(&state, generation)?;
         let gone = verify_content(repo, &changes)?;
-        (build(repo, &mut sink, (base_id, &base), changes.iter().copied())?, changes.len() as u64, gone)
+        (
+            build(
+                repo,
+                &mut |tree, older| add_tree(&mut sink, tree, older),
+                (base_id, &base),
+                changes.iter().copied(),
+            )?,
+            changes.len() as u64,
+            gone,
+        )
     };
     if tree == base_id && parent.is_some() && !options.allow_empty || (changed_paths == 0 && !options.allow_empty) {
         return Err(Error::NothingToCommit);
@@ -184,16 +193,20 @@ fn verify_content(repo: &Repository, changes: &[Encoded<'_>]) -> Result<Vec<Repo
     Ok(gone)
 }
 
-fn add_tree(sink: &mut Sink<'_>, tree: &Tree, older: Option<TreeId>) -> Result<TreeId> {
+/// Stores a tree. `older` is the one that was in its place.
+pub fn add_tree(sink: &mut Sink<'_>, tree: &Tree, older: Option<TreeId>) -> Result<TreeId> {
     let (id, bytes) = encode_tree(tree);
     sink.add(id.into(), ObjectKind::Tree, &bytes, older.map(ObjectId::from))?;
     Ok(id)
 }
 
+/// What becomes of each tree that is built, and of the one that was in its place.
+pub type StoreTree<'s> = dyn FnMut(&Tree, Option<TreeId>) -> Result<TreeId> + 's;
+
 /// The root tree: `base` with `changes`, which are in tree order, applied. Folders without changes are taken over by their ids.
 pub fn build<'a>(
     repo: &Repository,
-    sink: &mut Sink<'_>,
+    store: &mut StoreTree<'_>,
     base: (TreeId, &Tree),
     changes: impl Iterator<Item = Encoded<'a>>,
 ) -> Result<TreeId> {
@@ -207,13 +220,13 @@ pub fn build<'a>(
         }
         Some(Cow::from(group))
     });
-    build_folder(repo, sink, base, &mut groups, 0)
+    build_folder(repo, store, base, &mut groups, 0)
 }
 
 /// The tree at `depth` names below the root: `base` with changes applied, which are given in groups by their names there.
 fn build_folder<'a>(
     repo: &Repository,
-    sink: &mut Sink<'_>,
+    store: &mut StoreTree<'_>,
     (base_id, base): (TreeId, &Tree),
     groups: &mut dyn Iterator<Item = Cow<'a, [Encoded<'a>]>>,
     depth: usize,
@@ -226,18 +239,18 @@ fn build_folder<'a>(
             entries.push(kept.clone());
         }
         let replaced = old.next_if(|entry| entry.name == name);
-        entries.extend(merge(repo, sink, name, replaced, &group, depth)?);
+        entries.extend(merge(repo, store, name, replaced, &group, depth)?);
     }
     entries.extend(old.cloned());
     let tree = Tree::from_sorted(entries)
         .map_err(|error| StoreError::Internal(format!("staging does not make a tree: {error}")))?;
-    add_tree(sink, &tree, Some(base_id))
+    store(&tree, Some(base_id))
 }
 
 /// What stands at one name after the changes at and below it.
 fn merge(
     repo: &Repository,
-    sink: &mut Sink<'_>,
+    store: &mut StoreTree<'_>,
     name: Vec<u8>,
     old: Option<&Entry>,
     group: &[Encoded<'_>],
@@ -269,7 +282,7 @@ fn merge(
     let meta = meta.or(old_meta).unwrap_or(Meta { mode: IMPLIED_DIR_MODE, mtime_ns: 0 });
     let mut groups =
         below.chunk_by(|one, other| one.names().nth(depth + 1) == other.names().nth(depth + 1)).map(Cow::from);
-    let tree = build_folder(repo, sink, (old_id, &old_tree), &mut groups, depth + 1)?;
+    let tree = build_folder(repo, store, (old_id, &old_tree), &mut groups, depth + 1)?;
     Ok(Some(Entry { name, meta, node: Node::Dir { tree } }))
 }
 

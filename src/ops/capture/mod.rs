@@ -29,7 +29,7 @@ use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::object::encode_tree;
 use crate::model::checkpoint::Area;
-use crate::model::id::{ObjectKind, TreeId};
+use crate::model::id::TreeId;
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, grain_ends};
@@ -336,12 +336,11 @@ fn store(
         capture.changed = differing(repo, area, &old, &capture.changed)?;
     }
     if capture.changed.is_empty() && before.is_none() {
-        let (id, bytes) = encode_tree(&Tree::default());
-        sink.add(id.into(), ObjectKind::Tree, &bytes, None)?;
-        capture.tree = id;
+        capture.tree = commit::add_tree(sink, &Tree::default(), None)?;
     } else if !capture.changed.is_empty() {
         let id = before.unwrap_or_else(|| encode_tree(&old).0);
-        capture.tree = commit::build(repo, sink, (id, &old), capture.changed.entries.entries())?;
+        let store: &mut commit::StoreTree<'_> = &mut |tree, older| commit::add_tree(sink, tree, older);
+        capture.tree = commit::build(repo, store, (id, &old), capture.changed.entries.entries())?;
     }
     if base != Some(capture.tree) {
         capture.ops.push(worktable::base_op(area, &capture.tree));

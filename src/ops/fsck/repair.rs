@@ -1,8 +1,9 @@
 //! `fsck --repair`: what is broken is set aside, what is lost is looked for elsewhere, what is derived is made anew.
 //!
-//! Lost objects are looked for in another repository, if one is given, and in the work tree: files at the paths that need them are
-//! cut again, and what has the id of a lost object is stored. Then every layer with damage is written anew
-//! without it, and the old file gets a name under which it is kept and not used.
+//! Lost objects are looked for in another repository, if one is given; trees are built anew from staging, which says what the
+//! folders of HEAD hold; and files of the work tree at the paths that need lost objects are cut again. What has the id of a lost
+//! object is stored. Then every layer with damage is written anew without it, and the old file gets a name under which it is kept
+//! and not used.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,11 +17,13 @@ use super::{Found, stop_if_cancelled};
 use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::layer::ObjectRow;
-use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind};
+use crate::format::object::encode_tree;
+use crate::model::id::{BlockId, LayerId, ObjectId, ObjectKind, TreeId};
 use crate::model::path::RepoPath;
 use crate::model::staging::StagedNode;
-use crate::model::tree::Node;
+use crate::model::tree::{Node, Tree};
 use crate::ops::Result;
+use crate::ops::commit::build;
 use crate::ops::gc::mark::roots;
 use crate::ops::ingest::{Sink, Source, ingest};
 use crate::ops::reach::{Reference, content_reference, references};
@@ -30,6 +33,7 @@ use crate::store::StoreError;
 use crate::store::layer_reader::file_name;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
 use crate::store::objects::ObjectStore;
+use crate::store::staging::Packed;
 use crate::store::{retired, staging};
 use crate::transform::hash::sha256;
 use crate::world::bundle::BandPaths;
@@ -64,22 +68,26 @@ pub(super) fn repair(
         objects: &objects,
         other: other.map(Repository::objects),
         found,
+        staged: Staged { repo, trees: None },
         seen: HashSet::new(),
         elsewhere: BTreeMap::new(),
+        rebuilt: BTreeMap::new(),
         lost: HashSet::new(),
         paths: HashSet::new(),
     };
     search.run(repo, monitor)?;
-    let Search { elsewhere, lost, paths, .. } = search;
-    repair.lost = (elsewhere.len() + lost.len()) as u64;
-    let wanted: HashSet<ObjectId> = elsewhere.keys().copied().chain(lost).collect();
+    let Search { elsewhere, rebuilt, lost, paths, .. } = search;
+    repair.lost = (elsewhere.len() + rebuilt.len() + lost.len()) as u64;
+    let wanted: HashSet<ObjectId> = elsewhere.keys().chain(rebuilt.keys()).copied().chain(lost).collect();
     let mut sink = Sink::healing(repo, wanted);
     if let Some(other) = other.map(Repository::objects) {
         for (id, kind) in elsewhere {
             stop_if_cancelled(monitor)?;
-            let bytes = other.read(&id, kind)?;
-            sink.add(id, kind, &bytes, None)?;
+            sink.add(id, kind, &other.read(&id, kind)?, None)?;
         }
+    }
+    for (id, bytes) in rebuilt {
+        sink.add(id, ObjectKind::Tree, &bytes, None)?;
     }
     let sources = sources(repo, paths);
     ingest(repo, &Arc::new(sources), &mut sink, monitor)?;
@@ -103,10 +111,13 @@ struct Search<'a> {
     objects: &'a ObjectStore,
     other: Option<Arc<ObjectStore>>,
     found: &'a Found,
+    staged: Staged<'a>,
     /// A second path may lead to the same object, and its file may still have what is lost.
     seen: HashSet<(Reference, RepoPath)>,
     /// Objects that the other repository has.
     elsewhere: BTreeMap<ObjectId, ObjectKind>,
+    /// Trees that staging has.
+    rebuilt: BTreeMap<ObjectId, Vec<u8>>,
     /// Objects that are nowhere yet.
     lost: HashSet<ObjectId>,
     /// Files that need lost objects.
@@ -164,7 +175,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The bytes of an object that is sound here or in the other repository; none of a chunk, which refers to nothing.
+    /// The bytes of an object that is sound here or can be had elsewhere; none of a chunk, which refers to nothing.
     fn bytes(&mut self, id: ObjectId, kind: ObjectKind) -> Result<Option<Vec<u8>>> {
         let here = if self.found.damage.contains_key(&id) { self.saved(id, kind) } else { self.here(id, kind) };
         match here {
@@ -194,10 +205,51 @@ impl Search<'_> {
     }
 
     fn there(&mut self, id: ObjectId, kind: ObjectKind) -> Result<Option<Vec<u8>>> {
-        let there = self.other.as_ref().map(|other| other.read(&id, kind));
-        let Some(Ok(bytes)) = there else { return Ok(None) };
-        self.elsewhere.insert(id, kind);
-        Ok(Some(bytes.to_vec()))
+        if let Some(Ok(bytes)) = self.other.as_ref().map(|other| other.read(&id, kind)) {
+            self.elsewhere.insert(id, kind);
+            return Ok(Some(bytes.to_vec()));
+        }
+        if kind != ObjectKind::Tree {
+            return Ok(None);
+        }
+        let Some(bytes) = self.staged.tree(id)? else { return Ok(None) };
+        self.rebuilt.insert(id, bytes.clone());
+        Ok(Some(bytes.clone()))
+    }
+}
+
+/// The trees of what staging records, built when the first one is asked for. Those of folders in which nothing is staged are the
+/// trees of HEAD.
+struct Staged<'a> {
+    repo: &'a Repository,
+    trees: Option<HashMap<ObjectId, Vec<u8>>>,
+}
+
+impl Staged<'_> {
+    fn tree(&mut self, id: ObjectId) -> Result<Option<&Vec<u8>>> {
+        let trees = match self.trees.take() {
+            Some(trees) => trees,
+            None => self.build()?,
+        };
+        Ok(self.trees.insert(trees).get(&id))
+    }
+
+    fn build(&self) -> Result<HashMap<ObjectId, Vec<u8>>> {
+        let state = self.repo.journal().read();
+        let mut entries = staging::entries(&state)?;
+        let mut all = Packed::default();
+        while let Some(entry) = entries.next_encoded()? {
+            all.copy(entry);
+        }
+        let mut trees = HashMap::new();
+        let mut keep = |tree: &Tree, _: Option<TreeId>| {
+            let (id, bytes) = encode_tree(tree);
+            trees.insert(id.into(), bytes);
+            Ok(id)
+        };
+        let nothing = Tree::default();
+        build(self.repo, &mut keep, (encode_tree(&nothing).0, &nothing), all.entries())?;
+        Ok(trees)
     }
 }
 

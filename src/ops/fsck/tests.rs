@@ -2,7 +2,7 @@ use super::*;
 use crate::base::monitor::Silent;
 use std::sync::Arc;
 
-use crate::model::id::LayerId;
+use crate::model::id::{LayerId, ObjectKind};
 use crate::ops::testing::{TestRepo, What, file, path};
 use crate::store::layer_reader::file_name;
 use crate::transform::chunker::tests::noise;
@@ -118,23 +118,32 @@ fn deltas() -> (TestRepo, Vec<u8>, Vec<u8>) {
     let new = [&old[..20_000], b"changed", &old[20_000..]].concat();
     for content in [&old, &new] {
         repo.write_work(&[("big", content), ("small", b"small")]);
-        crate::ops::add::add(&repo, &all_paths(), &Silent).unwrap();
-        let options = crate::ops::commit::Options {
-            message: "more".to_owned(),
-            author: "A <a@example.org>".to_owned(),
-            time_ns: 1,
-            utc_offset_minutes: 0,
-            all: false,
-            allow_empty: false,
-        };
-        crate::ops::commit::commit(&repo, &options, &Silent).unwrap();
+        add_and_commit(&repo);
     }
     (repo, old, new)
+}
+
+fn add_and_commit(repo: &TestRepo) {
+    crate::ops::add::add(repo, &all_paths(), &Silent).unwrap();
+    let options = crate::ops::commit::Options {
+        message: "more".to_owned(),
+        author: "A <a@example.org>".to_owned(),
+        time_ns: 1,
+        utc_offset_minutes: 0,
+        all: false,
+        allow_empty: false,
+    };
+    crate::ops::commit::commit(repo, &options, &Silent).unwrap();
 }
 
 /// A block for each file.
 fn wide() -> crate::repo::Settings {
     crate::repo::Settings { block_len: 100_000, maintenance: false, ..crate::ops::testing::settings() }
+}
+
+/// A block for each object.
+fn narrow() -> crate::repo::Settings {
+    crate::repo::Settings { block_len: 1, ..wide() }
 }
 
 fn all_paths() -> crate::ops::add::Options {
@@ -278,6 +287,45 @@ fn what_is_sound_in_a_damaged_block_is_kept() {
     let lost: Vec<_> = outcome.findings.iter().filter_map(|finding| finding.path.as_ref()).collect();
     assert!(!lost.is_empty() && lost.iter().all(|found| **found == path("one")), "{lost:?}");
     assert_eq!(repo.stored(&commit, "two"), two);
+}
+
+#[test]
+fn the_trees_of_head_are_built_anew_from_staging() {
+    for is_staged in [false, true] {
+        let repo = TestRepo::on_disk_with(narrow());
+        repo.write_work(&[("d/e/one", b"1"), ("f/two", b"2"), ("three", b"3")]);
+        add_and_commit(&repo);
+        if is_staged {
+            repo.write_work(&[("f/two", b"another two")]);
+            crate::ops::add::add(&repo, &all_paths(), &Silent).unwrap();
+        }
+        std::fs::remove_dir_all(repo.folder.path().join("d")).unwrap();
+        for (layer, block) in blocks_of_trees(&repo) {
+            flip(&repo, &layer, block + 5);
+        }
+        let repo = repo.reopen_with(narrow());
+        let outcome = repaired(&repo, None);
+        let done = outcome.repair.clone().unwrap();
+        let expected = if is_staged { (1, 0) } else { (4, 4) };
+        assert_eq!((done.lost, done.healed), expected, "{outcome:?}");
+        assert_eq!(outcome.is_damaged(), is_staged, "the root held what `f` was");
+        if !is_staged {
+            assert_eq!(repo.stored(&repo.resolve("HEAD").unwrap(), "d/e/one"), b"1");
+        }
+    }
+}
+
+/// Where blocks with trees begin.
+fn blocks_of_trees(repo: &TestRepo) -> Vec<(LayerId, u64)> {
+    let objects = repo.objects();
+    let mut found = std::collections::BTreeSet::new();
+    for number in 0..objects.layers().layers().len() as u32 {
+        let reader = objects.layers().reader(number).unwrap();
+        for row in reader.stored_objects().unwrap().iter().filter(|row| row.place.kind == ObjectKind::Tree) {
+            found.insert((reader.id(), reader.block(row.place.block).unwrap().offset));
+        }
+    }
+    found.into_iter().collect()
 }
 
 #[test]
