@@ -264,6 +264,32 @@ fn a_damaged_delta_and_a_missing_base_are_told_by_path_and_repaired() {
 }
 
 #[test]
+fn whoever_lost_the_newest_commit_is_told_the_way_back() {
+    let place = Place::new();
+    place.write("file", b"one");
+    place.commit("one");
+    let known = place.files("layers");
+    place.write("file", b"two");
+    place.commit("two");
+    // The commit and its tree.
+    let newest = place
+        .files("layers")
+        .into_iter()
+        .filter(|path| !known.contains(path))
+        .max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    fs::remove_file(newest.unwrap()).unwrap();
+    let run = place.run(&["fsck"]);
+    assert_eq!((run.code, run.out.contains("fsck --repair")), (4, true), "{run:?}");
+    let run = place.run(&["fsck", "--repair"]);
+    assert_eq!((run.code, run.out.contains("digstore undo")), (4, true), "{run:?}");
+    place.ok(&["undo"]);
+    place.ok(&["commit", "-m", "two again"]);
+    assert_eq!(place.ok(&["cat", "HEAD:file"]), "two");
+    let out = place.ok(&["fsck", "--full"]);
+    assert!(out.contains("No damage found"), "{out}");
+}
+
+#[test]
 fn a_repository_without_its_journal_is_made_anew() {
     let place = Place::new();
     two_versions(&place);

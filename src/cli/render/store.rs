@@ -19,6 +19,7 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
         }
         let commit = match (&finding.commit, &finding.checkpoint, &finding.path) {
             (Some(commit), _, Some(_)) => format!(" (in commit {})", commit.short()),
+            (Some(commit), _, None) if finding.problem.contains(&commit.short()) => String::new(),
             (Some(commit), _, None) => format!(" (commit {})", commit.short()),
             (None, Some(number), Some(_)) => format!(" (in checkpoint @{number})"),
             (None, Some(number), None) => format!(" (checkpoint @{number})"),
@@ -56,7 +57,23 @@ pub fn fsck(outcome: &fsck::Outcome, paint: Paint) -> String {
         many => paint.red(format!("{} found.", count(many, "damaged thing"))),
     };
     let _ = writeln!(text, "{verdict}");
+    if outcome.is_damaged() {
+        text.push_str(what_next(outcome));
+    }
     text
+}
+
+/// What to do about damage.
+fn what_next(outcome: &fsck::Outcome) -> &'static str {
+    if outcome.repair.is_none() {
+        return "'digstore fsck --repair' brings back what it finds in the work tree, or with '--from DIR' in another repository.\n";
+    }
+    match outcome.findings.iter().any(|finding| finding.path.is_none() && finding.commit.is_some()) {
+        true => {
+            "If the newest commit is lost, 'digstore undo' takes its branch back to the one before; its changes are staged then.\n"
+        }
+        false => "",
+    }
 }
 
 fn repaired(repair: &fsck::Repair) -> String {
