@@ -12,6 +12,7 @@
 
 use std::ffi::OsStr;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -211,11 +212,15 @@ fn export(c: &mut Criterion) {
     for count in [10, 100, 500] {
         let place = filled(in_memory(), count);
         let options = transfer::ExportOptions::default();
-        let (_, outcome) = transfer::export(&place.repo, &options, &Silent).unwrap();
+        let export = || {
+            let mut document = Vec::new();
+            transfer::export(&place.repo, &options, &mut document, Path::new("document"), &Silent).unwrap()
+        };
+        let outcome = export();
         assert_eq!(outcome.checkpoints, count as u64);
         group.throughput(Throughput::Elements(count as u64));
         group.bench_with_input(BenchmarkId::from_parameter(count), &count, |b, _| {
-            b.iter(|| transfer::export(&place.repo, &options, &Silent).unwrap());
+            b.iter(export);
         });
     }
     group.finish();

@@ -235,6 +235,11 @@ fn export_and_import() {
     assert_eq!(numbers(&to.json(&["checkpoint", "list"])), [4, 3, 1]);
     to.ok(&["checkpoint", "restore", "@4"]);
     assert_eq!(content(&to), content(&from));
+    let piped = Place::new();
+    let mut import = piped.command(&["checkpoint", "import", "-"]);
+    let done = import.stdin(fs::File::open(&file).unwrap()).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(numbers(&piped.json(&["checkpoint", "list"])), [4, 3, 1]);
 
     // What is wrong with a document, and what is said of it. Nothing of it is taken in.
     let lean = from.ok(&["checkpoint", "export", "@1"]);

@@ -97,7 +97,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let app = App { global, config, progress, base, paint, streams, pools, started };
     let report = match verbs::run(&app, command.clone()) {
         // Another process has moved what was about to be read; its new place is in the journal by now.
-        Err(failure) if failure.is_missing_layer() && !app.streams.printed() => verbs::run(&app, command)?,
+        Err(failure) if failure.is_missing_layer() && !app.streams.used() => verbs::run(&app, command)?,
         done => done?,
     };
     print(&app, name, report)
@@ -107,8 +107,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure> {
     let Report { json, text, mut notes, exit } = report;
     let summary = app.summary();
-    // What prints as it goes may have waited for events or for its reader: its time says nothing.
-    let thresholds = app.config.thresholds().filter(|_| !app.streams.printed());
+    // What reads or prints as it goes may have waited for events or for its reader: its time says nothing.
+    let thresholds = app.config.thresholds().filter(|_| !app.streams.used());
     if let Some((summary, thresholds)) = summary.as_ref().zip(thresholds) {
         notes.extend(alerts(summary, &thresholds));
     }

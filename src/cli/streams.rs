@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use digstore::base::disk::{DiskError, IoContext, open_root, write_atomic};
+use digstore::base::disk::{DiskError, IoContext, open_root, write_atomic_with};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -16,13 +16,13 @@ use super::exit::Failure;
 #[derive(Debug, Default)]
 pub struct Streams {
     stdin: OnceCell<Vec<u8>>,
-    printed: Cell<bool>,
+    used: Cell<bool>,
 }
 
 impl Streams {
-    /// Something was printed already, so that the command must not be repeated.
-    pub fn printed(&self) -> bool {
-        self.printed.get()
+    /// Something was printed already, or taken from stdin as it came, so that the command must not be repeated.
+    pub fn used(&self) -> bool {
+        self.used.get()
     }
 }
 
@@ -44,7 +44,7 @@ pub struct Out<'a> {
 
 impl Write for Out<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.streams.printed.set(true);
+        self.streams.used.set(true);
         self.out.write(bytes)
     }
 
@@ -95,12 +95,32 @@ impl App {
     }
 
     /// Writes a whole file, in the place of one that may be there.
-    pub fn write_file(&self, to: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    pub fn write_file(&self, to: &Path, bytes: &[u8]) -> Result<(), Failure> {
+        self.write_file_with(to, |out, path| Ok(out.write_all(bytes).on("write", path)?))
+    }
+
+    /// The same for what is not kept in memory: `write` writes it, and is told the file's path.
+    pub fn write_file_with<T>(
+        &self,
+        to: &Path,
+        write: impl FnOnce(&mut dyn Write, &Path) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let path = self.base.join(to);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory)).on("write", &path);
+            return Err(io::Error::from(io::ErrorKind::IsADirectory)).on("write", &path)?;
         };
         let dir = open_root(folder).on("open", folder)?;
-        write_atomic(dir.as_ref(), name, FILE_MODE, bytes).on("write", &path)
+        let wrap = |error| Failure::from(DiskError { action: "write", path: path.clone(), source: error });
+        write_atomic_with(dir.as_ref(), name, FILE_MODE, wrap, |out| write(out, &path))
+    }
+
+    /// A file, or stdin for `-`, as it comes.
+    pub fn source(&self, file: &Path) -> Result<Box<dyn Read>, Failure> {
+        if file == Path::new("-") {
+            self.streams.used.set(true);
+            return Ok(Box::new(io::stdin().lock()));
+        }
+        let path = self.base.join(file);
+        Ok(Box::new(File::open(&path).on("open", &path)?))
     }
 }

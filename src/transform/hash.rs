@@ -8,10 +8,13 @@ use crate::transform::lanes::sha256_each;
 
 /// SHA-256 of the parts, one after the other.
 pub fn sha256(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
+    sha256_of(parts.iter())
+}
+
+/// The same of parts that need not be in memory at the same time.
+pub fn sha256_of(parts: impl Iterator<Item = impl AsRef<[u8]>>) -> [u8; DIGEST_LEN] {
     let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part);
-    }
+    parts.for_each(|part| hasher.update(part));
     hasher.finalize().into()
 }
 

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::seq::SeqWriter;
 use super::process::ProcessMark;
 pub use real::open_root;
 
@@ -157,19 +158,40 @@ pub fn is_leftover(name: &OsStr) -> bool {
 }
 
 /// Writes a file so that, whatever happens, either the old content or the new is there under `name`.
+pub fn write_atomic(dir: &dyn Dir, name: &OsStr, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    write_atomic_with(dir, name, mode, |error| error, |out| out.write(bytes))
+}
+
+/// The same for content that is not in memory: what `write` writes. `wrap` makes its kind of error of one of the disk.
 ///
 /// The order is the point: content is durable before the name shows it, and the name is durable before this returns.
-pub fn write_atomic(dir: &dyn Dir, name: &OsStr, mode: u32, bytes: &[u8]) -> io::Result<()> {
+pub fn write_atomic_with<T, E>(
+    dir: &dyn Dir,
+    name: &OsStr,
+    mode: u32,
+    wrap: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut SeqWriter<'_>) -> Result<T, E>,
+) -> Result<T, E> {
     let temp = temp_name();
-    let file = dir.create(&temp, mode)?;
-    let written = file.write_at(bytes, 0).and_then(|()| file.sync());
+    let file = dir.create(&temp, mode).map_err(&wrap)?;
+    let mut out = SeqWriter::new(file.as_ref(), 0);
+    let written = write(&mut out).and_then(|value| {
+        out.finish().and_then(|_| file.sync()).map_err(&wrap)?;
+        Ok(value)
+    });
     drop(file);
-    if let Err(error) = written.and_then(|()| dir.rename(&temp, name)) {
-        // The original failure is what the caller must see; a leftover is harmless and recognised by its name.
-        let _ = dir.remove_file(&temp);
-        return Err(error);
+    let named = written.and_then(|value| {
+        dir.rename(&temp, name).map_err(&wrap)?;
+        Ok(value)
+    });
+    match named {
+        Ok(value) => dir.sync().map(|()| value).map_err(wrap),
+        Err(error) => {
+            // The original failure is what the caller must see; a leftover is harmless and recognised by its name.
+            let _ = dir.remove_file(&temp);
+            Err(error)
+        }
     }
-    dir.sync()
 }
 
 /// Opens a directory inside `dir`, creating it durably if it is not there.

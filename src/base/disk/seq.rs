@@ -48,7 +48,7 @@ impl<'a> SeqWriter<'a> {
     /// Appends what `put` appends to the buffer.
     pub fn write_with(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         put(&mut self.buffer);
-        if self.buffer.len() - self.summed >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() - self.summed >= BUFFER_BYTES { self.hand_over() } else { Ok(()) }
     }
 
     /// CRC32 of `before` and all bytes so far behind it.
@@ -62,7 +62,7 @@ impl<'a> SeqWriter<'a> {
 
     /// Hands what is buffered to the system and gives the position after it.
     pub fn finish(mut self) -> io::Result<u64> {
-        self.flush()?;
+        self.hand_over()?;
         Ok(self.offset)
     }
 
@@ -71,7 +71,7 @@ impl<'a> SeqWriter<'a> {
         self.summed = self.buffer.len();
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn hand_over(&mut self) -> io::Result<()> {
         self.sum();
         let Some(file) = self.file else { return Ok(()) };
         file.write_at(&self.buffer, self.offset)?;
@@ -79,5 +79,17 @@ impl<'a> SeqWriter<'a> {
         self.buffer.clear();
         self.summed = 0;
         Ok(())
+    }
+}
+
+/// For libraries that write to streams.
+impl io::Write for SeqWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        SeqWriter::write(self, bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hand_over()
     }
 }

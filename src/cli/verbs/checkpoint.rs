@@ -1,5 +1,6 @@
 //! `digstore checkpoint`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use digstore::model::checkpoint::{Area, MAX_STATE_LEN, Trigger};
@@ -234,23 +235,23 @@ fn compact(app: &App, args: CompactArgs) -> Done {
 fn export(app: &App, args: CheckpointExportArgs) -> Done {
     let at = app.open()?;
     let options = transfer::ExportOptions { numbers: args.numbers, session: args.session, content: args.content };
-    let (mut document, outcome) = transfer::export(&at.repo, &options, app.monitor())?;
-    document.push(b'\n');
     let Some(to) = args.to else {
         // The document names itself, so with --json it is what is printed, too.
-        app.print(&document)?;
+        let mut out = app.out();
+        transfer::export(&at.repo, &options, &mut out, Path::new("the output"), app.monitor())?;
+        out.flush()?;
         return Ok(Report::printed());
     };
-    app.write_file(&to, &document)?;
+    let outcome =
+        app.write_file_with(&to, |out, path| Ok(transfer::export(&at.repo, &options, out, path, app.monitor())?))?;
     let text =
         unless_quiet(app, || format!("Wrote {} to {}.\n", count(outcome.checkpoints, "checkpoint"), to.display()));
     Ok(Report::new(&outcome, text))
 }
 
 fn import(app: &App, file: &Path) -> Done {
-    let document = app.input(file, usize::MAX)?;
     let at = app.open()?;
-    let outcome = transfer::import(&at.repo, &document, app.monitor())?;
+    let outcome = transfer::import(&at.repo, app.source(file)?, file, app.monitor())?;
     let text = unless_quiet(app, || render::import(&outcome, app.paint));
     Ok(Report::new(&outcome, text).note(outcome.gaps > 0, || {
         format!("{} in the middle are not in this document", count(outcome.gaps, "checkpoint"))

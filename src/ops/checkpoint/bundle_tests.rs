@@ -10,6 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::create::{self, Options, Outcome, Skipped};
+use super::tests::{exported, imported};
 use super::{edit, get, restore, retention, transfer};
 use crate::base::disk::open_root;
 use crate::base::monitor::{Monitor, Recording, Silent};
@@ -364,9 +365,9 @@ fn a_bundle_is_exported_and_imported() {
     let bundle = Bundle::new();
     let number = bundle.number();
     let options = transfer::ExportOptions { numbers: vec![number], session: None, content: true };
-    let (document, _) = transfer::export(&bundle.repo, &options, &Silent).unwrap();
+    let document = exported(&bundle.repo, &options);
     let other = TestRepo::on_disk();
-    transfer::import(&other, &document, &Silent).unwrap();
+    imported(&other, &document).unwrap();
     restore::restore(&other, &restore::Options { number, ..restore::Options::default() }, &Silent).unwrap();
     let there = Bundle { repo: other };
     assert_eq!(there.bands(), bundle.bands());

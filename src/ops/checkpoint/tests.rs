@@ -440,6 +440,18 @@ fn thinning_keeps_an_hour_then_one_an_hour_then_one_a_day() {
     assert!(retention::Policy::default().select(&all, now).is_empty(), "without a rule nothing goes");
 }
 
+/// A document with checkpoints.
+pub(super) fn exported(repo: &TestRepo, options: &transfer::ExportOptions) -> Vec<u8> {
+    let mut document = Vec::new();
+    transfer::export(repo, options, &mut document, Path::new("document"), &Silent).unwrap();
+    document
+}
+
+/// Takes a document in.
+pub(super) fn imported(repo: &TestRepo, document: &[u8]) -> crate::ops::Result<transfer::ImportOutcome> {
+    transfer::import(repo, document, Path::new("document"), &Silent)
+}
+
 #[test]
 fn an_export_is_taken_in_elsewhere_whole_or_not_at_all() {
     let repo = TestRepo::on_disk();
@@ -450,7 +462,7 @@ fn an_export_is_taken_in_elsewhere_whole_or_not_at_all() {
     create(&repo, &options, &Silent).unwrap();
     let export = |content| {
         let options = transfer::ExportOptions { content, ..transfer::ExportOptions::default() };
-        transfer::export(&repo, &options, &Silent).unwrap().0
+        exported(&repo, &options)
     };
     let other = TestRepo::on_disk();
     make(&other);
@@ -468,14 +480,23 @@ fn an_export_is_taken_in_elsewhere_whole_or_not_at_all() {
     ];
     for (row, bad) in damaged.iter().enumerate() {
         assert_ne!(*bad, text, "row {row}");
-        assert!(transfer::import(&other, bad.as_bytes(), &Silent).is_err(), "row {row}");
+        assert!(imported(&other, bad.as_bytes()).is_err(), "row {row}");
     }
-    let outcome = transfer::import(&other, text.as_bytes(), &Silent).unwrap();
+    let outcome = imported(&other, text.as_bytes()).unwrap();
     assert_eq!((outcome.numbers.as_slice(), outcome.known, outcome.gaps), (&[2, 3][..], 0, 0));
     assert_eq!(stored(&other, 3), stored(&repo, 2));
     assert_eq!(super::get(&other.journal().read(), 3).unwrap().id, super::get(&repo.journal().read(), 2).unwrap().id);
-    let again = transfer::import(&other, text.as_bytes(), &Silent).unwrap();
+    let again = imported(&other, text.as_bytes()).unwrap();
     assert_eq!((again.numbers.len(), again.known), (0, 2));
+    // With its names in another order, objects before checkpoints say what they are for.
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (objects, others): (Vec<_>, Vec<_>) =
+        value.as_object().unwrap().iter().partition(|(name, _)| *name == "objects");
+    let names = objects.iter().chain(&others).map(|(name, value)| format!("{name:?}:{value}"));
+    let mixed = format!("{{{}}}", names.collect::<Vec<_>>().join(","));
+    let third = TestRepo::on_disk();
+    assert_eq!(imported(&third, mixed.as_bytes()).unwrap().numbers, [1, 2]);
+    assert_eq!(stored(&third, 2), stored(&repo, 2));
     assert_eq!(make(&other), 4);
 }
 

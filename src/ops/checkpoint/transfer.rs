@@ -1,14 +1,24 @@
 //! `checkpoint export` and `checkpoint import`: checkpoints as one JSON document, checked in and out.
 //!
 //! The document carries everything about the checkpoints, and on request the objects of their trees. Each checkpoint has its
-//! checksum and each object its id, so nothing is taken in that is not what was given out.
+//! checksum and each object its id, so nothing is taken in that is not what was given out. It is an object with these names:
+//! `format` and `version`; `exported_ns`; `checkpoints`, with rising numbers; `objects`; and `checksum`, the SHA-256 over the
+//! records of the checkpoints, as they stand there, and the ids of the objects, in order. Checkpoints are in memory as a whole,
+//! objects one after the other.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hashbrown::{HashMap, HashSet};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::get;
 use crate::base::clock::{self, UnixNanos};
+use crate::base::disk::{DiskError, IoContext};
 use crate::base::monitor::Monitor;
 use crate::format::FormatError;
 use crate::format::checkpoint::{decode_checkpoint, encode_checkpoint};
@@ -22,12 +32,14 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::checkpoints::{self, Listing};
 use crate::store::objects::ObjectStore;
-use crate::transform::hash::sha256;
+use crate::transform::hash::{sha256, sha256_of};
 
 /// What the document says it is.
 const FORMAT: &str = "digstore checkpoints";
 /// The version that this program writes, and the newest that it reads.
 const VERSION: u32 = 1;
+/// Bytes of a document that are read at once.
+const READ_LEN: usize = 256 << 10;
 
 /// What to export.
 #[derive(Debug, Clone, Default)]
@@ -38,21 +50,6 @@ pub struct ExportOptions {
     pub session: Option<SessionName>,
     /// Also the files.
     pub content: bool,
-}
-
-/// The document.
-#[derive(Debug, Serialize, Deserialize)]
-struct Document {
-    format: String,
-    version: u32,
-    exported_ns: UnixNanos,
-    /// With rising numbers.
-    checkpoints: Vec<Exported>,
-    /// What their trees consist of, if that was asked for.
-    #[serde(default)]
-    objects: Vec<ExportedObject>,
-    /// SHA-256 over the checksums of the checkpoints and the ids of the objects, in order.
-    checksum: String,
 }
 
 /// A checkpoint: readable for people and programs, and the record that counts.
@@ -88,8 +85,14 @@ pub struct ExportOutcome {
     pub objects: u64,
 }
 
-/// Gives checkpoints as a JSON document.
-pub fn export(repo: &Repository, options: &ExportOptions, monitor: &dyn Monitor) -> Result<(Vec<u8>, ExportOutcome)> {
+/// Writes checkpoints as a JSON document to `out`, which errors call `name`.
+pub fn export(
+    repo: &Repository,
+    options: &ExportOptions,
+    out: &mut dyn Write,
+    name: &Path,
+    monitor: &dyn Monitor,
+) -> Result<ExportOutcome> {
     let _timer = repo.metrics().start("checkpoint.export");
     let mut found = {
         let state = repo.journal().read();
@@ -101,19 +104,52 @@ pub fn export(repo: &Repository, options: &ExportOptions, monitor: &dyn Monitor)
     };
     found.sort_unstable_by_key(|checkpoint| checkpoint.number);
     found.dedup_by_key(|checkpoint| checkpoint.number);
-    let mut objects = Vec::new();
+    let checkpoints: Vec<Exported> = found.iter().map(exported).collect::<Result<_>>()?;
+    let exported_ns = clock::now();
+    let start =
+        format!("{{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"exported_ns\":{exported_ns},\"checkpoints\":");
+    out.write_all(start.as_bytes()).on("write", name)?;
+    put_json(out, name, &checkpoints)?;
+    out.write_all(b",\"objects\":[").on("write", name)?;
+    let mut ids = Vec::new();
     if options.content {
         let trees = found.iter().filter_map(Checkpoint::tree).map(|tree| (tree.into(), ObjectKind::Tree));
-        objects = collect(&repo.objects(), trees.collect(), monitor)?;
+        monitor.begin("writing the document", None, None);
+        let written = put_objects(&repo.objects(), trees.collect(), out, name, &mut ids, monitor);
+        monitor.end();
+        written?;
     }
-    let outcome = ExportOutcome { checkpoints: found.len() as u64, objects: objects.len() as u64 };
-    let checkpoints: Vec<Exported> = found.iter().map(exported).collect::<Result<_>>()?;
-    let checksum = checksum(&checkpoints, &objects);
-    let exported_ns = clock::now();
-    let document =
-        Document { format: FORMAT.to_owned(), version: VERSION, exported_ns, checkpoints, objects, checksum };
-    let json = serde_json::to_vec(&document);
-    Ok((json.map_err(|error| invalid(&error.to_string()))?, outcome))
+    let end = format!("],\"checksum\":\"{}\"}}\n", checksum(&checkpoints, &ids));
+    out.write_all(end.as_bytes()).and_then(|()| out.flush()).on("write", name)?;
+    Ok(ExportOutcome { checkpoints: checkpoints.len() as u64, objects: ids.len() as u64 })
+}
+
+/// Writes all objects of trees, and gives their ids.
+fn put_objects(
+    store: &ObjectStore,
+    trees: Vec<Reference>,
+    out: &mut dyn Write,
+    name: &Path,
+    ids: &mut Vec<ObjectId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    reach(trees, monitor, &mut |(id, kind)| {
+        let bytes = store.read(&id, kind)?;
+        if !ids.is_empty() {
+            out.write_all(b",").on("write", name)?;
+        }
+        ids.push(id);
+        let object = ExportedObject { id: id.to_string(), kind: kind.to_string(), data: BASE64.encode(&bytes) };
+        put_json(out, name, &object)?;
+        monitor.advance(1, bytes.len() as u64);
+        let corrupt = |error: FormatError| StoreError::Corrupt { kind, id, why: error.to_string() };
+        Ok(references(kind, &bytes).map_err(corrupt)?)
+    })?;
+    Ok(())
+}
+
+fn put_json(out: &mut dyn Write, name: &Path, value: &impl Serialize) -> Result<()> {
+    Ok(serde_json::to_writer(out, value).map_err(std::io::Error::from).on("write", name)?)
 }
 
 fn exported(checkpoint: &Checkpoint) -> Result<Exported> {
@@ -133,10 +169,18 @@ fn exported(checkpoint: &Checkpoint) -> Result<Exported> {
     })
 }
 
-fn checksum(checkpoints: &[Exported], objects: &[ExportedObject]) -> String {
-    let records = checkpoints.iter().map(|checkpoint| checkpoint.record.as_bytes());
-    let parts: Vec<&[u8]> = records.chain(objects.iter().map(|object| object.id.as_bytes())).collect();
-    HEXLOWER.encode(&sha256(&parts))
+fn checksum(checkpoints: &[Exported], objects: &[ObjectId]) -> String {
+    let records = checkpoints.iter().map(|checkpoint| Cow::from(&checkpoint.record));
+    HEXLOWER.encode(&sha256_of(records.chain(objects.iter().map(|id| Cow::from(id.to_string()))).map(Part)))
+}
+
+/// Text that is hashed as its bytes.
+struct Part<'a>(Cow<'a, str>);
+
+impl AsRef<[u8]> for Part<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 fn invalid(why: &str) -> Error {
@@ -144,18 +188,6 @@ fn invalid(why: &str) -> Error {
         message: format!("this is not an export of checkpoints that can be taken in: {why}"),
         hint: "nothing was imported; export again with 'digstore checkpoint export'",
     }
-}
-
-/// All objects of trees.
-fn collect(store: &ObjectStore, trees: Vec<Reference>, monitor: &dyn Monitor) -> Result<Vec<ExportedObject>> {
-    let mut found = Vec::new();
-    reach(trees, monitor, &mut |(id, kind)| {
-        let bytes = store.read(&id, kind)?;
-        found.push(ExportedObject { id: id.to_string(), kind: kind.to_string(), data: BASE64.encode(&bytes) });
-        let corrupt = |error: FormatError| StoreError::Corrupt { kind, id, why: error.to_string() };
-        Ok(references(kind, &bytes).map_err(corrupt)?)
-    })?;
-    Ok(found)
 }
 
 /// What was imported.
@@ -171,20 +203,16 @@ pub struct ImportOutcome {
     pub objects_new: u64,
 }
 
-/// Takes in checkpoints from a JSON document. All of it, or nothing.
-pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<ImportOutcome> {
+/// Takes in checkpoints from a JSON document, which errors call `name`. All of it, or nothing.
+pub fn import(repo: &Repository, document: impl Read, name: &Path, monitor: &dyn Monitor) -> Result<ImportOutcome> {
     let _timer = repo.metrics().start("checkpoint.import");
-    let (checkpoints, objects) = read(json)?;
     let lock = repo.lock("checkpoint import")?;
-    let mut sink = Sink::small(repo);
-    let mut outcome = ImportOutcome { gaps: gaps(&checkpoints), ..ImportOutcome::default() };
-    let coming: HashMap<ObjectId, &[u8]> = objects.iter().map(|(id, _, bytes)| (*id, bytes.as_slice())).collect();
-    for (id, kind, bytes) in &objects {
-        if monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        outcome.objects_new += u64::from(sink.add(*id, *kind, bytes, None)?);
-    }
+    monitor.begin("reading the document", None, None);
+    let read = Intake::new(repo, monitor).read(document, name);
+    monitor.end();
+    let Intake { sink, coming, checkpoints, objects_new, .. } = read?;
+    let checkpoints = checked(&checkpoints.unwrap_or_default())?;
+    let mut outcome = ImportOutcome { gaps: gaps(&checkpoints), objects_new, ..ImportOutcome::default() };
     let (layers, mut ops, _) = sink.finish_small()?;
     {
         let state = repo.journal().read();
@@ -214,32 +242,155 @@ pub fn import(repo: &Repository, json: &[u8], monitor: &dyn Monitor) -> Result<I
     Ok(outcome)
 }
 
-type ReadObject = (ObjectId, ObjectKind, Vec<u8>);
+/// A document on its way in. Objects are stored as they come; nothing refers to them before all is checked.
+struct Intake<'a> {
+    sink: Sink<'a>,
+    monitor: &'a dyn Monitor,
+    /// What the objects that came refer to.
+    coming: HashMap<Reference, Vec<Reference>>,
+    ids: Vec<ObjectId>,
+    objects_new: u64,
+    format: Option<String>,
+    version: Option<u32>,
+    checkpoints: Option<Vec<Exported>>,
+    checksum: Option<String>,
+    /// Why the parser was stopped; it has no place for it.
+    failed: Option<Error>,
+}
 
-/// Reads and checks a document.
-fn read(json: &[u8]) -> Result<(Vec<Checkpoint>, Vec<ReadObject>)> {
-    /// The start of a document of any version.
-    #[derive(Deserialize)]
-    struct Start {
-        format: String,
-        version: u32,
+impl<'a> Intake<'a> {
+    fn new(repo: &'a Repository, monitor: &'a dyn Monitor) -> Self {
+        Self {
+            sink: Sink::small(repo),
+            monitor,
+            coming: HashMap::new(),
+            ids: Vec::new(),
+            objects_new: 0,
+            format: None,
+            version: None,
+            checkpoints: None,
+            checksum: None,
+            failed: None,
+        }
     }
-    let start: Start = serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
-    if start.format != FORMAT {
-        return Err(invalid("it says that it is something else"));
+
+    /// Reads a whole document and checks that it is complete and what it says it is.
+    fn read(mut self, document: impl Read, name: &Path) -> Result<Self> {
+        let mut parser = serde_json::Deserializer::from_reader(BufReader::with_capacity(READ_LEN, document));
+        let parsed = parser.deserialize_map(&mut self).and_then(|()| parser.end());
+        if let Err(error) = parsed {
+            return Err(match self.failed {
+                Some(failed) => failed,
+                None if error.is_io() => {
+                    DiskError { action: "read", path: name.to_path_buf(), source: error.into() }.into()
+                }
+                None => invalid(&error.to_string()),
+            });
+        }
+        self.check_start()?;
+        let (Some(_), Some(_), Some(checkpoints), Some(checksum)) =
+            (&self.format, &self.version, &self.checkpoints, &self.checksum)
+        else {
+            return Err(invalid("a part of it is missing"));
+        };
+        if self::checksum(checkpoints, &self.ids) != *checksum {
+            return Err(invalid("its checksum is wrong"));
+        }
+        Ok(self)
     }
-    if start.version > VERSION {
-        return Err(Error::Refused {
-            message: format!("the export has version {}; this program reads up to {VERSION}", start.version),
-            hint: "use a newer digstore to import it",
-        });
+
+    /// Is what was read so far of a document that this program can read?
+    fn check_start(&self) -> Result<()> {
+        if self.format.as_ref().is_some_and(|format| format != FORMAT) {
+            return Err(invalid("it says that it is something else"));
+        }
+        match self.version {
+            Some(version) if version > VERSION => Err(Error::Refused {
+                message: format!("the export has version {version}; this program reads up to {VERSION}"),
+                hint: "use a newer digstore to import it",
+            }),
+            _ => Ok(()),
+        }
     }
-    let document: Document = serde_json::from_slice(json).map_err(|error| invalid(&error.to_string()))?;
-    if checksum(&document.checkpoints, &document.objects) != document.checksum {
-        return Err(invalid("its checksum is wrong"));
+
+    fn take(&mut self, exported: &ExportedObject) -> Result<()> {
+        if self.monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let (id, kind, bytes) = object(exported)?;
+        let wrong = |error: FormatError| invalid(&format!("the object {id}: {error}"));
+        self.coming.insert((id, kind), references(kind, &bytes).map_err(wrong)?);
+        self.ids.push(id);
+        self.objects_new += u64::from(self.sink.add(id, kind, &bytes, None)?);
+        self.monitor.advance(1, bytes.len() as u64);
+        Ok(())
     }
+
+    /// Stops the parser if something failed.
+    fn keep<E: serde::de::Error>(&mut self, result: Result<()>) -> std::result::Result<(), E> {
+        result.map_err(|error| {
+            self.failed = Some(error);
+            E::custom("stopped")
+        })
+    }
+}
+
+/// The whole document.
+impl<'de> Visitor<'de> for &mut Intake<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an export of checkpoints")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "format" => self.format = Some(map.next_value()?),
+                "version" => self.version = Some(map.next_value()?),
+                "checkpoints" => self.checkpoints = Some(map.next_value()?),
+                "checksum" => self.checksum = Some(map.next_value()?),
+                "objects" => map.next_value_seed(Objects(&mut *self))?,
+                _ => map.next_value::<IgnoredAny>().map(|_| ())?,
+            }
+            let is_known = self.check_start();
+            self.keep(is_known)?;
+        }
+        Ok(())
+    }
+}
+
+/// Its objects.
+struct Objects<'i, 'a>(&'i mut Intake<'a>);
+
+impl<'de> DeserializeSeed<'de> for Objects<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> std::result::Result<(), D::Error> {
+        parser.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Objects<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> std::result::Result<(), A::Error> {
+        while let Some(exported) = objects.next_element::<ExportedObject>()? {
+            let taken = self.0.take(&exported);
+            self.0.keep(taken)?;
+        }
+        Ok(())
+    }
+}
+
+/// The checkpoints of a document, each compared with its record.
+fn checked(document: &[Exported]) -> Result<Vec<Checkpoint>> {
     let mut checkpoints: Vec<Checkpoint> = Vec::new();
-    for exported in &document.checkpoints {
+    for exported in document {
         let wrong = |why: &str| invalid(&format!("the checkpoint @{}: {why}", exported.number));
         let record = BASE64.decode(exported.record.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
         let checkpoint = decode_checkpoint(&record).map_err(|error| wrong(&error.to_string()))?;
@@ -259,8 +410,7 @@ fn read(json: &[u8]) -> Result<(Vec<Checkpoint>, Vec<ReadObject>)> {
         }
         checkpoints.push(checkpoint);
     }
-    let objects = document.objects.iter().map(object).collect::<Result<_>>()?;
-    Ok((checkpoints, objects))
+    Ok(checkpoints)
 }
 
 /// Compared as values, so that spaces in a state document do not matter.
@@ -268,7 +418,7 @@ fn exported_text(exported: &Exported) -> Result<serde_json::Value> {
     serde_json::to_value(exported).map_err(|error| invalid(&error.to_string()))
 }
 
-fn object(exported: &ExportedObject) -> Result<ReadObject> {
+fn object(exported: &ExportedObject) -> Result<(ObjectId, ObjectKind, Vec<u8>)> {
     let wrong = |why: &str| invalid(&format!("the object {}: {why}", exported.id));
     let id = ObjectId::from_hex(&exported.id).ok_or_else(|| wrong("its id is none"))?;
     let kinds = [ObjectKind::Chunk, ObjectKind::Recipe, ObjectKind::Tree];
@@ -288,7 +438,7 @@ fn gaps(checkpoints: &[Checkpoint]) -> u64 {
 /// was deleted, so it is followed as well.
 fn check_tree(
     objects: &ObjectStore,
-    coming: &HashMap<ObjectId, &[u8]>,
+    coming: &HashMap<Reference, Vec<Reference>>,
     tree: TreeId,
     number: u64,
     monitor: &dyn Monitor,
@@ -297,10 +447,9 @@ fn check_tree(
         message: format!("files of checkpoint @{number} are neither here nor in the document"),
         hint: "export it with --content; nothing was imported",
     };
-    let wrong = |error: FormatError| invalid(&format!("a folder or file of @{number}: {error}"));
-    reach(vec![(tree.into(), ObjectKind::Tree)], monitor, &mut |(id, kind)| match coming.get(&id) {
-        Some(bytes) => references(kind, bytes).map_err(wrong),
-        None if objects.locate(&id, kind).is_ok() => stored_references(objects, (id, kind)),
+    reach(vec![(tree.into(), ObjectKind::Tree)], monitor, &mut |reference| match coming.get(&reference) {
+        Some(references) => Ok(references.clone()),
+        None if objects.locate(&reference.0, reference.1).is_ok() => stored_references(objects, reference),
         None => Err(absent()),
     })?;
     Ok(())

@@ -9,7 +9,8 @@ use tar::{Builder, EntryType, Header};
 
 use super::Entries;
 use crate::base::clock::NANOS_PER_SEC;
-use crate::base::disk::{DiskFile, IoContext, open_root};
+use crate::base::disk::seq::SeqWriter;
+use crate::base::disk::{IoContext, open_root};
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
 use crate::model::tree::{Entry, Node};
@@ -22,8 +23,6 @@ use crate::world::write::{Expect, NewFile};
 
 /// The archive's own mode, less the umask.
 const ARCHIVE_MODE: u32 = 0o666;
-/// Writes of this size cost no time in the system.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Writes an archive: complete and durable under its name, or not there.
 pub(super) fn write(
@@ -40,16 +39,16 @@ pub(super) fn write(
         return Err(exists(path));
     }
     let new = NewFile::create(dir.clone(), ARCHIVE_MODE).on("create", path)?;
-    let sink = Sink { file: new.file(), offset: 0, buffer: Vec::with_capacity(BUFFER_BYTES) };
+    let sink = SeqWriter::new(new.file(), 0);
     let objects = repo.objects();
     let archive = Archive { repo, objects: &objects, path, monitor };
-    let mut sink = if zstd {
+    let sink = if zstd {
         let encoder = zstd::stream::write::Encoder::new(sink, DEFAULT_LEVEL).on("write", path)?;
         archive.append_all(Builder::new(encoder), entries)?.finish().on("write", path)?
     } else {
         archive.append_all(Builder::new(sink), entries)?
     };
-    sink.flush().and_then(|()| new.file().sync()).on("write", path)?;
+    sink.finish().and_then(|_| new.file().sync()).on("write", path)?;
     // The mode that the umask left.
     let mode = new.file().stat().on("look at", path)?.mode;
     match new.finish(name.as_bytes(), mode, None, Expect::Absent) {
@@ -61,30 +60,6 @@ pub(super) fn write(
 
 fn exists(path: &Path) -> Error {
     Error::Refused { message: format!("{} exists already", path.display()), hint: "remove it, or choose another name" }
-}
-
-/// A file on disk as a stream.
-struct Sink<'a> {
-    file: &'a dyn DiskFile,
-    offset: u64,
-    buffer: Vec<u8>,
-}
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.buffer, self.offset)?;
-        self.offset += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
 }
 
 /// What is needed for every entry.
