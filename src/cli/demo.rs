@@ -242,8 +242,7 @@ fn edit_and_commit(app: &App, story: &Story<'_>, measured: &mut Measured, copy: 
     story.say(history::log(&history.commits, true, app.paint).trim_end())?;
     story.step("digstore diff HEAD~1 HEAD")?;
     let side = |revision: &str| diff::Side::Revision(revision.to_owned());
-    let options =
-        diff::Options { old: side("HEAD~1"), new: side("HEAD"), paths: Vec::new(), content: true, context_lines: 1 };
+    let options = diff::Options { context_lines: 1, ..diff::Options::new(side("HEAD~1"), side("HEAD")) };
     let changed = diff::diff(&copy, &options, app.monitor())?;
     let style = DiffStyle { stat: false, name_only: false };
     let shown: String = changed.files.iter().map(|file| changes::diff(file, &style, app.paint)).collect();

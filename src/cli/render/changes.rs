@@ -214,6 +214,9 @@ pub fn checkout(outcome: &checkout::Outcome, at: &Opened, paint: Paint) -> Strin
     let mut text = String::new();
     let (write, remove) = if outcome.dry_run { ("Would write", "remove") } else { ("Wrote", "removed") };
     let _ = write!(text, "{write} {}", count(outcome.written, "path"));
+    if outcome.folders > 0 {
+        let _ = write!(text, " and {}", count(outcome.folders, "folder"));
+    }
     if outcome.written_bytes > 0 {
         let _ = write!(text, " ({})", ByteSize(outcome.written_bytes));
     }

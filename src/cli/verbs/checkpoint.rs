@@ -178,11 +178,10 @@ fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
         return Ok(Report::new(&outcome, text));
     }
     let options = diff::Options {
-        old: side(args.old),
-        new: second.map_or(Side::Disk, side),
         paths: at.paths(&paths)?,
         content: needs_content(app, &args.style),
         context_lines: args.unified,
+        ..diff::Options::new(side(args.old), second.map_or(Side::Disk, side))
     };
     differences(app, &at.repo, &options, &args.style)
 }

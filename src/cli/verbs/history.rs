@@ -81,7 +81,7 @@ pub fn diff(app: &App, args: &DiffArgs) -> Done {
         (Some(old), Some(new)) => (old, new),
     };
     let content = needs_content(app, &args.style);
-    let options = diff::Options { old, new, paths, content, context_lines: args.unified };
+    let options = diff::Options { paths, content, context_lines: args.unified, ..diff::Options::new(old, new) };
     differences(app, &at.repo, &options, &args.style)
 }
 

@@ -48,6 +48,7 @@ pub fn apply(
     if plan.moves_head {
         plan.forgotten.iter().try_for_each(|path| recorder.ops.record(staging::delete_op(path)))?;
     }
+    outcome.folders = plan.folder_meta.len() as u64;
     outcome.kept = plan.kept;
     let left: HashSet<RepoPath> = outcome.left.iter().cloned().collect();
     outcome.lost = plan.lost.into_iter().filter(|path| !left.contains(path)).collect();

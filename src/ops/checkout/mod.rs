@@ -58,6 +58,8 @@ pub struct Outcome {
     pub written: u64,
     /// Their bytes.
     pub written_bytes: u64,
+    /// Folders made or given another mode.
+    pub folders: u64,
     /// Files, links and folders removed.
     pub removed: u64,
     /// Paths that were right already.
@@ -228,7 +230,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
     let mut ops = Vec::new();
-    if plan.file_count() + plan.removals.len() > 0 {
+    if plan.file_count() + plan.removals.len() + plan.folder_meta.len() > 0 {
         let saved = save(repo, &lock, "before a restore".to_owned(), and_also(&plan.lost), monitor)?;
         let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
         operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };

@@ -9,11 +9,11 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::disk::FileKind;
 use crate::model::path::RepoPath;
 use crate::model::recipe::Piece;
-use crate::model::tree::{Entry, Node, Tree};
+use crate::model::tree::{Node, Tree};
 use crate::ops::Result;
 use crate::ops::checkout::plan::Plan;
 use crate::repo::Repository;
-use crate::repo::trees::{self, TreeChange};
+use crate::repo::trees;
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::ignore::{FILE_NAME, MAX_FILE_BYTES, Rules};
 use crate::world::write::Expect;
@@ -51,14 +51,13 @@ impl<'a> LeftOut<'a> {
         Self { repo, then, rules: HashMap::new(), found: HashSet::new() }
     }
 
-    /// Is it left out? Changes come in tree order.
-    pub fn has(&mut self, change: &TreeChange) -> Result<bool> {
-        let (None, Some(folder)) = (&change.new, change.path.parent()) else { return Ok(false) };
-        let is_dir = matches!(&change.old, Some(Entry { node: Node::Dir { .. }, .. }));
+    /// Is what the target does not have left out by it? Paths come in tree order.
+    pub fn has(&mut self, path: &RepoPath, is_dir: bool) -> Result<bool> {
+        let Some(folder) = path.parent() else { return Ok(false) };
         let is_left_out = self.found.contains(&folder)
-            || rules_of(self.repo, self.then, &folder, &mut self.rules)?.ignores(&change.path, is_dir);
+            || rules_of(self.repo, self.then, &folder, &mut self.rules)?.ignores(path, is_dir);
         if is_left_out {
-            self.found.insert(change.path.clone());
+            self.found.insert(path.clone());
         }
         Ok(is_left_out)
     }

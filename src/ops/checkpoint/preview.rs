@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::ignored::LeftOut;
 use super::restore::{Options, Outcome, target};
 use crate::base::disk::Stat;
 use crate::base::monitor::Monitor;
@@ -15,6 +16,7 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::StagedEntry;
 use crate::model::tree::Node;
+use crate::ops::diff::{FileChange, VersionInfo, VersionNode};
 use crate::ops::scan::{list_bundle, walk_bundle};
 use crate::ops::status::is_version;
 use crate::ops::{Error, Result, diff};
@@ -46,16 +48,26 @@ pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
 /// What would be written and removed.
 pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let number = options.number;
-    if let (tree, Area::Bundle(path)) = target(repo, number)? {
+    let (tree, area) = target(repo, number)?;
+    if let Area::Bundle(path) = area {
         return preview_bundle(repo, options, &tree, &path);
     }
+    let then = repo.objects().tree(&tree)?;
+    let mut left_out = LeftOut::new(repo, &then);
     let sides = diff::Options::new(diff::Side::Disk, diff::Side::Revision(format!("@{number}")));
-    let sides = diff::Options { paths: options.paths.clone(), content: false, ..sides };
+    let sides = diff::Options { paths: options.paths.clone(), content: false, all_folders: true, ..sides };
+    let is_folder = |version: &VersionInfo| version.node == VersionNode::Dir;
     let (mut written, mut removed) = (0, 0);
+    // Counted as when it is done: what gives way to a folder, or a folder that gives way, is removed.
     diff::changes_each(repo, &sides, monitor, &mut |changes| {
-        let stays = changes.iter().filter(|change| change.new.is_some()).count() as u64;
-        written += stays;
-        removed += changes.len() as u64 - stays;
+        for FileChange { path, old, new } in changes {
+            let (was, is) = (old.as_ref().map(is_folder), new.as_ref().map(is_folder));
+            if is.is_none() && left_out.has(&path, was == Some(true))? {
+                continue;
+            }
+            written += u64::from(is.is_some());
+            removed += u64::from(was.is_some() && was != is);
+        }
         Ok(())
     })?;
     Ok(Outcome { number, written, removed, dry_run: true, ..Outcome::default() })

@@ -50,7 +50,7 @@ pub struct Outcome {
     pub number: u64,
     /// The checkpoint that holds what was there before; none for a look only.
     pub saved: Option<u64>,
-    /// Files and links written.
+    /// Files and links written; of the work tree also folders made or given another mode.
     pub written: u64,
     /// Their bytes.
     pub written_bytes: u64,
@@ -140,7 +140,7 @@ pub fn replace(
     let mut in_danger = Vec::new();
     let mut left_out = LeftOut::new(repo, &then);
     let looks = Looks { repo, area };
-    let mut plan = Plan::default();
+    let (mut plan, mut folders) = (Plan::default(), 0);
     trees::diff(&objects, &now, &then, &scopes, &mut |change| {
         // Folders that lead to a bundle are no part of it.
         if !change.path.is_within(&root) {
@@ -149,8 +149,15 @@ pub fn replace(
         if unsaved.contains(&change.path) {
             in_danger.push(change.path.clone());
         }
-        let stays = *area == Area::WorkTree && left_out.has(&change)?;
-        if stays { Ok(()) } else { add_to(&mut plan, change, &looks) }
+        if *area == Area::WorkTree {
+            if let (Some(old), None) = (&change.old, &change.new)
+                && left_out.has(&change.path, kind_of(old) == FileKind::Dir)?
+            {
+                return Ok(());
+            }
+            folders += u64::from(is_other_folder(&change));
+        }
+        add_to(&mut plan, change, &looks)
     })?;
     if !in_danger.is_empty() {
         return Err(Error::WouldLose { verb: "restoring", paths: in_danger });
@@ -178,7 +185,7 @@ pub fn replace(
     ops.push(if equals_target { worktable::base_op(area, target) } else { worktable::forget_base_op(area) });
     let paths = if whole { vec![root] } else { request.paths };
     if let Some(summary) = request.summary
-        && done.written + done.removed > 0
+        && done.written + done.removed + folders > 0
     {
         let work = WorkStep::Replaced { saved: saved.number, paths, moved: false };
         let operation = Operation { work, ..Operation::new(clock::now(), summary) };
@@ -187,7 +194,7 @@ pub fn replace(
     let outcome = Outcome {
         number: request.number,
         saved: Some(saved.number),
-        written: done.written,
+        written: done.written + folders,
         written_bytes: done.written_bytes,
         removed: done.removed,
         failed: done.failed,
@@ -261,6 +268,13 @@ impl Looks<'_> {
         }
         Ok(())
     }
+}
+
+/// Is there to be a folder where none is, or one with another mode?
+fn is_other_folder(change: &TreeChange) -> bool {
+    let mode = |entry: &Entry| (kind_of(entry) == FileKind::Dir).then_some(entry.meta.mode);
+    let (old, new) = (change.old.as_ref().and_then(mode), change.new.as_ref().and_then(mode));
+    new.is_some() && old != new
 }
 
 fn kind_of(entry: &Entry) -> FileKind {

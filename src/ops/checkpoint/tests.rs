@@ -85,9 +85,14 @@ fn make(repo: &Repository) -> u64 {
     create(repo, &Options::default(), &Silent).unwrap().checkpoint.unwrap().number
 }
 
+/// Restores, and what was foretold is what is done.
 fn go_to(repo: &Repository, number: u64, paths: &[&str]) -> restore::Outcome {
     let paths = paths.iter().map(|text| path(text)).collect();
-    restore::restore(repo, &restore::Options { number, paths, ..restore::Options::default() }, &Silent).unwrap()
+    let options = restore::Options { number, paths, ..restore::Options::default() };
+    let dry = restore::restore(repo, &restore::Options { dry_run: true, ..options.clone() }, &Silent).unwrap();
+    let done = restore::restore(repo, &options, &Silent).unwrap();
+    assert_eq!((dry.written, dry.removed), (done.written, done.removed + done.failed), "restoring @{number}");
+    done
 }
 
 fn take_back(repo: &Repository) -> undo::Outcome {
@@ -761,6 +766,24 @@ fn what_the_target_ignores_stays_and_what_is_ignored_now_is_not_overwritten() {
         other => panic!("{other:?}"),
     }
     assert_eq!(disk(repo.folder.path())["conf"].2, b"precious");
+}
+
+#[test]
+fn an_empty_folder_counts() {
+    let repo = TestRepo::on_disk();
+    let folder = repo.folder.path().join("empty");
+    fs::create_dir(&folder).unwrap();
+    let first = make(&repo);
+    fs::remove_dir(&folder).unwrap();
+    let outcome = go_to(&repo, first, &["empty"]);
+    assert_eq!((outcome.written, outcome.removed, folder.is_dir()), (1, 0, true));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(go_to(&repo, first, &[]).written, 1, "its mode");
+    assert_eq!(go_to(&repo, first, &[]).written, 0);
+    take_back(&repo);
+    assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
+    take_back(&repo);
+    assert!(!folder.exists());
 }
 
 #[test]

@@ -48,12 +48,14 @@ pub struct Options {
     pub content: bool,
     /// Unchanged lines shown around a change.
     pub context_lines: usize,
+    /// Also folders that came or went together with what is in them.
+    pub all_folders: bool,
 }
 
 impl Options {
     /// Everything that differs, with contents.
     pub fn new(old: Side, new: Side) -> Self {
-        Self { old, new, paths: Vec::new(), content: true, context_lines: CONTEXT_LINES }
+        Self { old, new, paths: Vec::new(), content: true, context_lines: CONTEXT_LINES, all_folders: false }
     }
 }
 

@@ -151,7 +151,8 @@ pub fn changes_each(
     let (old, new) = (state_of(repo, &options.old)?, state_of(repo, &options.new)?);
     let scopes = Scopes::or_everything(&options.paths);
     let view = View { repo, journal: &repo.journal().read(), scopes: &scopes, monitor };
-    let mut differing = Differing { view: &view, waiting: Vec::new(), last: None, each };
+    let all_folders = options.all_folders;
+    let mut differing = Differing { view: &view, all_folders, waiting: Vec::new(), last: None, each };
     match (&old, &new) {
         (State::Stored(old), State::Stored(new)) => between_trees(&view, old.as_ref(), new.as_ref(), &mut differing),
         (State::Stored(old), State::Staging) if *old == repo.head_commit()?.map(Point::Commit) => {
@@ -177,6 +178,7 @@ struct View<'a> {
 /// Takes what may differ, in tree order.
 struct Differing<'a> {
     view: &'a View<'a>,
+    all_folders: bool,
     waiting: Vec<FileChange>,
     /// Handed on unless it is a folder and what comes next says as much.
     last: Option<FileChange>,
@@ -208,7 +210,7 @@ impl Differing<'_> {
             repo.pools().cpu().install(|| waiting.into_par_iter().map(settle).collect::<Result<_>>())?;
         let mut kept: Vec<FileChange> = self.last.take().into_iter().collect();
         for change in settled.into_iter().flatten() {
-            if kept.last().is_some_and(|last| is_obvious(last, &change)) {
+            if !self.all_folders && kept.last().is_some_and(|last| is_obvious(last, &change)) {
                 kept.pop();
             }
             kept.push(change);

@@ -159,6 +159,7 @@ impl Plan {
         Outcome {
             commit,
             written: self.file_count() as u64,
+            folders: self.folder_meta.len() as u64,
             removed: self.removals.len() as u64,
             unchanged: self.unchanged,
             kept: self.kept,
