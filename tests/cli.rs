@@ -613,3 +613,46 @@ fn a_repository_in_a_folder_below_is_left_alone() {
     place.ok(&["add", "."]);
     assert_eq!(place.ok(&["status", "--short"]), "A  sub\nA  sub/file\n");
 }
+
+#[test]
+fn folders_above_what_is_staged_are_staged_with_it() {
+    // A file that became a folder, of which one file is named.
+    let place = Place::new();
+    place.write("z", b"z");
+    place.write("c", b"1");
+    place.commit("one");
+    fs::remove_file(place.tree.join("c")).unwrap();
+    place.write("c/f", b"x");
+    place.ok(&["add", "c/f"]);
+    assert_eq!(place.ok(&["status", "--short"]), "M  c\nA  c/f\n");
+    place.ok(&["commit", "-m", "two"]);
+    assert_eq!(place.ok(&["ls", "-r", "HEAD"]), "c/\nc/f\nz\n");
+    assert_eq!(place.ok(&["status", "--short"]), "");
+
+    // What was removed from staging as a whole comes back in part.
+    place.write("c/g", b"2");
+    place.commit("three");
+    place.ok(&["rm", "-r", "--cached", "c"]);
+    place.ok(&["restore", "--staged", "c/f"]);
+    assert_eq!(place.json(&["diff", "--cached"])["files"].as_array().unwrap().len(), 1);
+    place.ok(&["commit", "-m", "four"]);
+    assert_eq!(place.ok(&["ls", "-r", "HEAD"]), "c/\nc/f\nz\n");
+    assert_eq!(place.ok(&["status", "--short"]), "?? c/g\n");
+
+    // The same where a file was staged in the folder's place.
+    fs::remove_dir_all(place.tree.join("c")).unwrap();
+    place.write("c", b"now a file");
+    place.ok(&["add", "-A"]);
+    place.ok(&["restore", "--staged", "c/f"]);
+    let run = place.run(&["commit", "-m", "nothing is left to commit"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    place.ok(&["restore", "--force", "."]);
+    assert_eq!((place.read("c/f"), place.ok(&["status", "--short"])), (b"x".to_vec(), String::new()));
+
+    // A new folder that something is moved into.
+    fs::create_dir(place.tree.join("b")).unwrap();
+    place.ok(&["mv", "z", "b/z"]);
+    place.ok(&["commit", "-m", "five"]);
+    assert_eq!(place.ok(&["ls", "-r", "HEAD"]), "b/\nb/z\nc/\nc/f\n");
+    assert_eq!(place.ok(&["status", "--short"]), "");
+}

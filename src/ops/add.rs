@@ -157,10 +157,13 @@ fn find_changes(
                 not_found.remove(&pair.path);
             }
             let is_new = pair.staged.is_none();
+            let is_folder = |pair: &Pair| pair.disk.is_some_and(|disk| disk.kind == FileKind::Dir);
+            let known_as_folder =
+                |pair: &Pair| pair.staged.as_ref().is_some_and(|staged| staged.node == StagedNode::Dir);
             let wanted = match scopes.contains(&pair.path) {
                 true => !(options.tracked_only && is_new),
-                // Folders above a named path are recorded with it, so that their modes are known.
-                false => is_new && !options.tracked_only,
+                // Folders above a named path are recorded with it, so that their modes are known, and no file stays in their place.
+                false => is_folder(&pair) && !known_as_folder(&pair) && !options.tracked_only,
             };
             if wanted {
                 changes.sort_out(pair, &mut folders, outcome, monitor);

@@ -260,6 +260,12 @@ fn merge(
         Some((first, below)) if first.names().count() == depth + 1 => (Some(first.decode()?), below),
         _ => (None, group),
     };
+    let is_file = exact.as_ref().is_some_and(|entry| !matches!(entry.node, StagedNode::Dir | StagedNode::Deleted));
+    if is_file && !all_gone(below)? {
+        let path = group.first().map(Encoded::path).transpose()?.unwrap_or_default();
+        let message = format!("{path} is staged as a file, and something below it");
+        return Err(Error::Refused { message, hint: "stage again what is there with 'digstore add PATH'" });
+    }
     let meta = match exact.map(|entry| (entry.node, entry.meta)) {
         Some((StagedNode::File { len, content }, meta)) => {
             return Ok(Some(Entry { name, meta, node: Node::File { len, content } }));

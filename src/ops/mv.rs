@@ -12,6 +12,7 @@ use crate::base::disk::{FileKind, IoContext};
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
+use crate::model::tree::Meta;
 use crate::repo::{Repository, trees};
 use crate::store::{refs, staging};
 use crate::world::dirs::{Folders, IfAbsent};
@@ -115,6 +116,15 @@ fn record(repo: &Repository, step: &Move) -> Result<Vec<crate::format::journal::
     let generation = refs::generation(&state)? + 1;
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut ops = Vec::new();
+    for path in staging::missing_folders(&state, &step.to)? {
+        let stat =
+            folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name())));
+        let Some(stat) = stat.on("look at", repo.work().path().join(path.as_os_str()))? else { continue };
+        let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
+        let seen = SeenStat::from(&stat);
+        let entry = StagedEntry { node: StagedNode::Dir, meta, seen, racy: false, generation };
+        ops.push(staging::put_op(&path, &entry));
+    }
     for (path, entry) in staging::entries_within(&state, &step.from)? {
         let in_head = trees::lookup(&repo.objects(), &head, &path)?.is_some();
         ops.push(removal(&path, in_head, generation));

@@ -33,6 +33,21 @@ pub fn is_tracked(state: &State, path: &RepoPath) -> Result<bool, StoreError> {
     Ok(get(state, path)?.is_some_and(|entry| entry.node != StagedNode::Deleted))
 }
 
+/// The folders above a path, outermost first, that are none as far as is recorded: nothing is there, or something else, or its removal.
+/// Whoever records something at the path records them as well.
+pub fn missing_folders(state: &State, path: &RepoPath) -> Result<Vec<RepoPath>, StoreError> {
+    let mut missing = Vec::new();
+    let mut above = path.parent();
+    while let Some(folder) = above.filter(|folder| !folder.is_root()) {
+        above = folder.parent();
+        if get(state, &folder)?.is_none_or(|entry| entry.node != StagedNode::Dir) {
+            missing.push(folder);
+        }
+    }
+    missing.reverse();
+    Ok(missing)
+}
+
 /// Entries in tree order, deletions included, decoded as they are reached.
 #[derive(Debug)]
 pub struct Entries<'a> {

@@ -40,9 +40,16 @@ impl<'a> SeqWriter<'a> {
         self.offset + self.buffer.len() as u64
     }
 
-    /// Appends bytes.
+    /// Appends bytes. Many at once are not copied.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_with(|buffer| buffer.extend_from_slice(bytes))
+        let Some(file) = self.file.filter(|_| bytes.len() >= BUFFER_BYTES) else {
+            return self.write_with(|buffer| buffer.extend_from_slice(bytes));
+        };
+        self.hand_over()?;
+        file.write_at(bytes, self.offset)?;
+        self.crc.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
     }
 
     /// Appends what `put` appends to the buffer.
@@ -73,7 +80,7 @@ impl<'a> SeqWriter<'a> {
 
     fn hand_over(&mut self) -> io::Result<()> {
         self.sum();
-        let Some(file) = self.file else { return Ok(()) };
+        let Some(file) = self.file.filter(|_| !self.buffer.is_empty()) else { return Ok(()) };
         file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
@@ -91,5 +98,32 @@ impl io::Write for SeqWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.hand_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::disk::open_root;
+
+    #[test]
+    fn pieces_of_all_lengths_arrive_in_order_and_are_in_the_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_root(folder.path()).unwrap();
+        let file = dir.create("f".as_ref(), 0o600).unwrap();
+        file.write_at(b"12345", 0).unwrap();
+        let mut out = SeqWriter::new(file.as_ref(), 5);
+        let mut expected = b"12345".to_vec();
+        for (number, len) in
+            [0, 3, BUFFER_BYTES - 1, 1, BUFFER_BYTES, 7, 3 * BUFFER_BYTES, 0, 2].into_iter().enumerate()
+        {
+            let piece = vec![number as u8; len];
+            out.write(&piece).unwrap();
+            expected.extend(piece);
+            assert_eq!(out.position(), expected.len() as u64);
+        }
+        assert_eq!(out.crc_after(b"12345"), crc32fast::hash(&expected));
+        assert_eq!(out.finish().unwrap(), expected.len() as u64);
+        assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), expected);
     }
 }

@@ -7,6 +7,8 @@
 pub mod apply;
 pub mod plan;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 pub use self::plan::{Plan, Scope};
@@ -22,10 +24,10 @@ use crate::model::operation::{Operation, RefStep, WorkStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::scopes::Scopes;
-use crate::model::tree::Entry;
+use crate::model::tree::{Entry, Tree};
 use crate::repo::{Repository, WriteLock, trees};
-use crate::store::operations;
 use crate::store::refs::{self, RefKind};
+use crate::store::{operations, staging};
 
 /// A file that keeps changing is stored this often; then a forced checkout is refused, or its last changes would be lost.
 const SAVES: usize = 3;
@@ -217,7 +219,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     };
     if let Some(path) = options.paths.iter().find(|path| !path.is_root() && !found(path)) {
         let place = options.source.as_ref().map_or_else(|| "tracked".to_owned(), |source| format!("in {source}"));
-        let tracked = !crate::store::staging::entries_within(&repo.journal().read(), path)?.is_empty();
+        let tracked = !staging::entries_within(&repo.journal().read(), path)?.is_empty();
         if !tracked {
             return Err(Error::NoSuchPath { path: path.clone(), place });
         }
@@ -239,6 +241,31 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     apply::apply(repo, &lock, plan, options.set_times, ops, monitor)
 }
 
+/// Adds the folders above what is to be staged that are staged as something else, or not at all.
+fn add_folders(
+    repo: &Repository,
+    tree: &Arc<Tree>,
+    scopes: &Scopes,
+    target: &mut Vec<(RepoPath, Entry)>,
+) -> Result<()> {
+    let state = repo.journal().read();
+    let first = |path: &RepoPath, target: &[(RepoPath, Entry)]| target.partition_point(|(at, _)| at < path);
+    for scope in scopes.outermost() {
+        if target.get(first(scope, target)).is_none_or(|(path, _)| !path.is_within(scope)) {
+            continue;
+        }
+        for folder in staging::missing_folders(&state, scope)? {
+            let place = first(&folder, target);
+            if target.get(place).is_some_and(|(path, _)| *path == folder) {
+                continue;
+            }
+            let entry = trees::lookup(&repo.objects(), tree, &folder)?;
+            target.splice(place..place, entry.map(|entry| (folder, entry)));
+        }
+    }
+    Ok(())
+}
+
 /// What the paths are to become.
 fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(RepoPath, Entry)>> {
     let scopes = Scopes::new(&options.paths);
@@ -248,13 +275,16 @@ fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(Re
         Some("HEAD") if repo.head_commit()?.is_none() => {}
         Some(revision) => {
             let tree = repo.tree_of(&repo.resolve_point(revision)?)?;
-            for entry in trees::Entries::new(repo.objects(), tree).within(scopes) {
+            for entry in trees::Entries::new(repo.objects(), Arc::clone(&tree)).within(scopes.clone()) {
                 target.push(entry?);
+            }
+            if options.staged {
+                add_folders(repo, &tree, &scopes, &mut target)?;
             }
         }
         None => {
             let state = repo.journal().read();
-            let mut entries = crate::store::staging::entries_in(&state, &scopes);
+            let mut entries = staging::entries_in(&state, &scopes);
             while let Some((path, entry)) = entries.next()? {
                 if let Some(entry) = plan::as_tree_entry(&path, &entry) {
                     target.push((path, entry));
