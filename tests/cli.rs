@@ -656,3 +656,50 @@ fn folders_above_what_is_staged_are_staged_with_it() {
     assert_eq!(place.ok(&["ls", "-r", "HEAD"]), "b/\nb/z\nc/\nc/f\n");
     assert_eq!(place.ok(&["status", "--short"]), "");
 }
+
+#[test]
+fn what_would_be_staged_is_what_differs() {
+    let place = Place::new();
+    place.write("touched", b"1");
+    place.write("changed", b"1");
+    place.commit("one");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
+    fs::File::options().append(true).open(place.tree.join("touched")).unwrap().set_modified(later).unwrap();
+    place.write("changed", b"2");
+    place.write("new", b"3");
+    let foretold = place.json(&["add", "-A", "-n"]);
+    let staged = place.json(&["add", "-A"]);
+    for list in ["added", "modified", "deleted"] {
+        assert_eq!(foretold[list], staged[list], "{list}");
+    }
+    assert_eq!(foretold["modified"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_word_that_names_nothing_is_refused() {
+    let place = Place::new();
+    place.write("a", b"1");
+    place.write("gone", b"1");
+    place.commit("one");
+    fs::remove_file(place.tree.join("gone")).unwrap();
+    place.commit("two");
+    // A call, how it ends, and a word of what is said.
+    let table: [(&[&str], i32, &str); 10] = [
+        (&["diff", "a", "nope"], 2, "'nope'"),
+        (&["diff", "HEAD", "a", "nope"], 2, "'nope'"),
+        (&["diff", "HEAD", "HEAD", "HEAD"], 2, "'HEAD'"),
+        (&["diff", "HEAD..HEAD~1"], 2, "two words"),
+        (&["diff", ""], 2, "empty"),
+        (&["log", ""], 2, "empty"),
+        (&["diff", "nope"], 1, "nope"),
+        (&["diff", "HEAD~1", "HEAD", "gone"], 0, ""),
+        (&["diff", "a", "--", "nope"], 0, ""),
+        (&["-C", "a", "status"], 1, "a"),
+    ];
+    for (call, code, word) in table {
+        let run = place.run(call);
+        assert_eq!((run.code, run.err.contains(word)), (code, true), "{call:?}: {run:?}");
+    }
+    assert!(place.ok(&["help", "add"]).contains("Usage: digstore add"));
+    assert!(place.ok(&["status", "no-such-path"]).contains("work tree is clean"));
+}

@@ -15,7 +15,8 @@ use digstore::base::pool::Pools;
 use digstore::model::path::{CONTROL_DIR, RepoPath, escape};
 use digstore::ops::scan::repo_path;
 use digstore::repo::rebuild::{self, Rebuilt};
-use digstore::repo::{Repository, Settings, discover, open_at};
+use digstore::repo::{Repository, Settings, discover, open_at, trees};
+use digstore::store::staging;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -161,7 +162,11 @@ pub fn base_folder(dir: Option<&Path>) -> Result<PathBuf, DiskError> {
     let here = env::current_dir().on("find", Path::new("."))?;
     let Some(dir) = dir else { return Ok(here) };
     let path = here.join(dir);
-    path.canonicalize().on("go to", &path)
+    let folder = path.canonicalize().on("go to", &path)?;
+    match folder.is_dir() {
+        true => Ok(folder),
+        false => Err(io::Error::from(io::ErrorKind::NotADirectory)).on("go to", &path),
+    }
 }
 
 /// Should colors be used?
@@ -214,7 +219,8 @@ impl Opened {
         Ok((revision, path.map_err(digstore::ops::Error::from)?))
     }
 
-    /// Divides what may be revisions or paths: up to `max_revisions` words that are revisions, then paths.
+    /// Divides what may be revisions or paths: up to `max_revisions` words that are revisions, then paths. A path that is neither
+    /// on disk, nor tracked, nor in one of the revisions has to stand after `--`: it was most likely meant as something else.
     pub fn revisions_and_paths(
         &self,
         targets: &[OsString],
@@ -223,6 +229,9 @@ impl Opened {
     ) -> Result<(Vec<String>, Vec<RepoPath>), Failure> {
         let (mut revisions, mut paths) = (Vec::new(), Vec::new());
         for target in targets {
+            if target.is_empty() {
+                return Err(Failure::usage("an empty word is neither a revision nor a path", "leave it out"));
+            }
             let as_revision = target.to_str().filter(|_| paths.is_empty() && revisions.len() < max_revisions);
             let failure = match as_revision.map(|text| (text, self.repo.resolve_point(text))) {
                 Some((text, Ok(_))) => {
@@ -233,19 +242,37 @@ impl Opened {
                 None => None,
             };
             let path = self.path(Path::new(target));
-            match (failure, path) {
-                // A word that is no revision and names no file was most likely meant as a revision.
-                (Some(error), path) if !path.as_ref().is_ok_and(|path| self.is_known(path)) => return Err(error.into()),
-                (_, path) => paths.push(path?),
+            if path.as_ref().is_ok_and(|path| self.is_known(path, &revisions)) {
+                paths.push(path?);
+                continue;
             }
+            let word = escape(target.as_bytes());
+            return Err(match (failure, path) {
+                (Some(_), _) if word.contains("..") => {
+                    Failure::usage(format!("'{word}' is not a revision"), "two revisions are two words: A B")
+                }
+                (Some(error), _) => error.into(),
+                (None, Ok(_)) => {
+                    let hint = "paths that are not there any more come after '--'";
+                    Failure::usage(format!("'{word}' is neither a revision that is expected here nor a path"), hint)
+                }
+                (None, Err(error)) => error,
+            });
         }
         paths.extend(self.paths(after_dashes)?);
         Ok((revisions, paths))
     }
 
-    fn is_known(&self, path: &RepoPath) -> bool {
-        let on_disk = self.root.join(path.as_os_str()).symlink_metadata().is_ok();
-        let state = self.repo.journal().read();
-        on_disk || digstore::store::staging::entries_within(&state, path).is_ok_and(|entries| !entries.is_empty())
+    fn is_known(&self, path: &RepoPath, revisions: &[String]) -> bool {
+        let on_disk = || self.root.join(path.as_os_str()).symlink_metadata().is_ok();
+        let is_tracked = || {
+            let state = self.repo.journal().read();
+            staging::entries_within(&state, path).is_ok_and(|entries| !entries.is_empty())
+        };
+        let is_in = |revision: &String| {
+            let tree = self.repo.resolve_point(revision).and_then(|point| self.repo.tree_of(&point));
+            tree.is_ok_and(|tree| trees::lookup(&self.repo.objects(), &tree, path).is_ok_and(|entry| entry.is_some()))
+        };
+        on_disk() || is_tracked() || revisions.iter().any(is_in)
     }
 }

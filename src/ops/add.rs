@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use serde::Serialize;
 
+use super::compare::{WorkChange, work_changes};
 use super::gc::merge;
 use super::ingest::{self, Captured, IngestStats, Sink, Source, ingest_part};
 use super::moved::{Gone, Lost};
@@ -104,7 +105,7 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
         return Err(Error::Interrupted);
     }
     if options.dry_run {
-        return preview(repo, changes, outcome);
+        return preview(repo, changes, outcome, monitor);
     }
     let lost = changes.gone.iter().filter_map(|(path, staged)| Lost::new(path, Some(staged)));
     let gone = Gone::from(lost.collect::<Vec<_>>());
@@ -119,10 +120,12 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
     Ok(staging.outcome)
 }
 
-fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome) -> Result<Outcome> {
+/// What would be staged. What only looks different is read, and is not among it.
+fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome, monitor: &dyn Monitor) -> Result<Outcome> {
     let state = repo.journal().read();
     outcome.deleted.extend(changes.gone.into_iter().map(|(path, _)| path));
-    let mut parts = changes.found.into_parts(usize::MAX);
+    let (mut parts, mut tracked) = (changes.found.into_parts(usize::MAX), Vec::new());
+    let mut folders = Folders::new(Arc::clone(repo.work()));
     for work in parts.next()?.into_iter().flatten() {
         let path = match work {
             Work::Plain(path, _) => path,
@@ -132,8 +135,21 @@ fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome) -> Result<
                 continue;
             }
         };
-        let list = if staging::is_tracked(&state, &path)? { &mut outcome.modified } else { &mut outcome.added };
-        list.push(path);
+        let staged = staging::get(&state, &path)?.filter(|entry| entry.node != StagedNode::Deleted);
+        if staged.is_none() {
+            outcome.added.push(path);
+            continue;
+        }
+        let name = OsStr::from_bytes(path.file_name());
+        let disk = folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        tracked.push(Pair { path, staged, deleted: false, disk });
+    }
+    for (pair, change) in tracked.iter().zip(work_changes(repo, &tracked, monitor)) {
+        match change {
+            WorkChange::Same => outcome.unchanged += 1,
+            WorkChange::Unreadable => outcome.unreadable += 1,
+            _ => outcome.modified.push(pair.path.clone()),
+        }
     }
     Ok(outcome)
 }

@@ -45,7 +45,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs could not be
 
 /// Version control for big files and whole working trees at the speed of the disk.
 #[derive(Debug, Parser)]
-#[command(name = "digstore", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "digstore", version, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

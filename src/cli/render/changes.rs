@@ -65,7 +65,7 @@ pub fn status(outcome: &status::Outcome, at: &Opened, paint: Paint) -> String {
     }
     if outcome.staged.is_empty() {
         text.push_str(match (outcome.changed.is_empty(), outcome.untracked.is_empty()) {
-            (true, true) if outcome.tracked == 0 => {
+            (true, true) if outcome.tracked == 0 && outcome.head.is_none() => {
                 "There is nothing here yet; put files into the folder and run 'digstore add .'\n"
             }
             (true, true) => "Nothing to commit, the work tree is clean.\n",

@@ -7,6 +7,8 @@
 pub mod apply;
 pub mod plan;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -16,6 +18,7 @@ use super::capture::{What, first_unstored};
 use super::checkpoint::create::save;
 use super::{Error, Result};
 use crate::base::clock;
+use crate::base::disk::FileKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::checkpoint::Area;
@@ -24,10 +27,12 @@ use crate::model::operation::{Operation, RefStep, WorkStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::scopes::Scopes;
+use crate::model::staging::StagedNode;
 use crate::model::tree::{Entry, Tree};
 use crate::repo::{Repository, WriteLock, trees};
 use crate::store::refs::{self, RefKind};
 use crate::store::{operations, staging};
+use crate::world::dirs::{Folders, IfAbsent};
 
 /// A file that keeps changing is stored this often; then a forced checkout is refused, or its last changes would be lost.
 const SAVES: usize = 3;
@@ -227,7 +232,8 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     if options.staged {
         return apply::unstage(repo, &lock, target, &scope);
     }
-    let plan = plan::make(repo, &mut target.into_iter().map(Ok), &scope, monitor)?;
+    let mut plan = plan::make(repo, &mut target.into_iter().map(Ok), &scope, monitor)?;
+    let replaced = plan_folders_above(repo, options, &scope, &mut plan)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
@@ -235,7 +241,8 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     if plan.file_count() + plan.removals.len() + plan.folder_meta.len() > 0 {
         let saved = save(repo, &lock, "before a restore".to_owned(), and_also(&plan.lost), monitor)?;
         let mut operation = Operation::new(clock::now(), "restore of paths".to_owned());
-        operation.work = WorkStep::Replaced { saved: saved.number, paths: options.paths.clone(), moved: false };
+        let paths = [options.paths.as_slice(), &replaced].concat();
+        operation.work = WorkStep::Replaced { saved: saved.number, paths, moved: false };
         ops = operations::record_ops(&repo.journal().read(), operation)?;
     }
     apply::apply(repo, &lock, plan, options.set_times, ops, monitor)
@@ -249,21 +256,53 @@ fn add_folders(
     target: &mut Vec<(RepoPath, Entry)>,
 ) -> Result<()> {
     let state = repo.journal().read();
-    let first = |path: &RepoPath, target: &[(RepoPath, Entry)]| target.partition_point(|(at, _)| at < path);
-    for scope in scopes.outermost() {
-        if target.get(first(scope, target)).is_none_or(|(path, _)| !path.is_within(scope)) {
-            continue;
-        }
-        for folder in staging::missing_folders(&state, scope)? {
-            let place = first(&folder, target);
-            if target.get(place).is_some_and(|(path, _)| *path == folder) {
-                continue;
-            }
-            let entry = trees::lookup(&repo.objects(), tree, &folder)?;
-            target.splice(place..place, entry.map(|entry| (folder, entry)));
+    for (folder, entry) in plan::folders_above(scopes, &mut |path| Ok(trees::lookup(&repo.objects(), tree, path)?))? {
+        if staging::get(&state, &folder)?.is_none_or(|entry| entry.node != StagedNode::Dir) {
+            let place = target.partition_point(|(at, _)| *at < folder);
+            target.insert(place, (folder, entry));
         }
     }
     Ok(())
+}
+
+/// Adds to a plan what is done about the folders above what is restored, where there are none: they are made as they were recorded,
+/// and what is in the place of one goes, if that is allowed. Gives the paths of those.
+fn plan_folders_above(
+    repo: &Repository,
+    options: &RestoreOptions,
+    scope: &Scope,
+    plan: &mut Plan,
+) -> Result<Vec<RepoPath>> {
+    let tree = match &options.source {
+        Some(source) => Some(repo.tree_of(&repo.resolve_point(source)?)?),
+        None => None,
+    };
+    let state = repo.journal().read();
+    let folders = plan::folders_above(&scope.paths, &mut |path| match &tree {
+        Some(tree) => Ok(trees::lookup(&repo.objects(), tree, path)?),
+        None => Ok(staging::get(&state, path)?.and_then(|entry| plan::as_tree_entry(path, &entry))),
+    })?;
+    let (mut on_disk, mut replaced) = (Folders::new(Arc::clone(repo.work())), Vec::new());
+    for (path, entry) in folders {
+        let name = OsStr::from_bytes(path.file_name());
+        // Below something that is no folder there is nothing.
+        let stat = on_disk.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        match stat {
+            Some(stat) if stat.kind == FileKind::Dir => continue,
+            Some(_) if !scope.force => plan.conflicts.push(path.clone()),
+            Some(stat) => {
+                plan.removals.push(plan::Removal::new(path.clone(), &stat));
+                plan.lost.push(path.clone());
+                replaced.push(path.clone());
+            }
+            None => {}
+        }
+        plan.folders.push(path.clone());
+        plan.folder_meta.push((path, entry));
+    }
+    plan.folders.sort_unstable();
+    plan.folder_meta.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(replaced)
 }
 
 /// What the paths are to become.

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::ignored::LeftOut;
 use super::restore::{Options, Outcome, target};
-use crate::base::disk::Stat;
+use crate::base::disk::{FileKind, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::checkpoint::Area;
 use crate::model::id::TreeId;
@@ -16,6 +16,7 @@ use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::StagedEntry;
 use crate::model::tree::Node;
+use crate::ops::checkout::plan::folders_above;
 use crate::ops::diff::{FileChange, VersionInfo, VersionNode};
 use crate::ops::scan::{list_bundle, walk_bundle};
 use crate::ops::status::is_version;
@@ -35,14 +36,19 @@ pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
     let then = objects.tree(&tree)?;
     let mut folders = Folders::new(Arc::clone(repo.work()));
     for path in options.paths.iter().filter(|path| !path.is_root()) {
-        let name = OsStr::from_bytes(path.file_name());
-        let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let on_disk = stat(&mut folders, path);
         let concerns_it = path.is_within(&root) || root.is_within(path);
         if !concerns_it || on_disk.is_none() && trees::lookup(&objects, &then, path)?.is_none() {
             return Err(Error::NoSuchPath { path: path.clone(), place: format!("in @{number}") });
         }
     }
     Ok(())
+}
+
+/// What is at a path of the work tree. Below something that is no folder there is nothing.
+fn stat(folders: &mut Folders, path: &RepoPath) -> Option<Stat> {
+    let name = OsStr::from_bytes(path.file_name());
+    folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None)
 }
 
 /// What would be written and removed.
@@ -58,6 +64,13 @@ pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     let sides = diff::Options { paths: options.paths.clone(), content: false, all_folders: true, ..sides };
     let is_folder = |version: &VersionInfo| version.node == VersionNode::Dir;
     let (mut written, mut removed) = (0, 0);
+    let mut folders = Folders::new(Arc::clone(repo.work()));
+    let scopes = Scopes::or_everything(&options.paths);
+    for (path, _) in folders_above(&scopes, &mut |path| Ok(trees::lookup(&repo.objects(), &then, path)?))? {
+        let stat = stat(&mut folders, &path);
+        written += u64::from(stat.is_none_or(|stat| stat.kind != FileKind::Dir));
+        removed += u64::from(stat.is_some_and(|stat| stat.kind != FileKind::Dir));
+    }
     // Counted as when it is done: what gives way to a folder, or a folder that gives way, is removed.
     diff::changes_each(repo, &sides, monitor, &mut |changes| {
         for FileChange { path, old, new } in changes {

@@ -21,7 +21,7 @@ use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Entry, Meta, Node};
 use crate::ops::capture::{What, nothing, record};
 use crate::ops::checkout::apply::carry_out;
-use crate::ops::checkout::plan::{Plan, Removal};
+use crate::ops::checkout::plan::{Plan, Removal, folders_above};
 use crate::ops::materialize::{Clones, FileWrite, Written};
 use crate::ops::{Error, Result};
 use crate::repo::trees::{self, TreeChange};
@@ -140,7 +140,16 @@ pub fn replace(
     let mut in_danger = Vec::new();
     let mut left_out = LeftOut::new(repo, &then);
     let looks = Looks { repo, area };
-    let (mut plan, mut folders) = (Plan::default(), 0);
+    let (mut plan, mut folders, mut replaced) = (Plan::default(), 0, Vec::new());
+    for (path, new) in folders_above(&scopes, &mut |path| Ok(trees::lookup(&objects, &then, path)?))? {
+        let change = TreeChange { old: trees::lookup(&objects, &now, &path)?, new: Some(new), path };
+        let is_there = change.old.as_ref().is_some_and(|old| kind_of(old) == FileKind::Dir);
+        if !is_there && change.path.is_within(&root) {
+            folders += 1;
+            replaced.extend(change.old.as_ref().map(|_| change.path.clone()));
+            add_to(&mut plan, change, &looks)?;
+        }
+    }
     trees::diff(&objects, &now, &then, &scopes, &mut |change| {
         // Folders that lead to a bundle are no part of it.
         if !change.path.is_within(&root) {
@@ -183,7 +192,7 @@ pub fn replace(
     // What stays though the target does not have it makes the disk more than the target.
     let equals_target = is_whole && left_out.found.is_empty();
     ops.push(if equals_target { worktable::base_op(area, target) } else { worktable::forget_base_op(area) });
-    let paths = if whole { vec![root] } else { request.paths };
+    let paths = if whole { vec![root] } else { [request.paths, replaced].concat() };
     if let Some(summary) = request.summary
         && done.written + done.removed + folders > 0
     {

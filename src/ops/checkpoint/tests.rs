@@ -695,7 +695,8 @@ proptest! {
                     let shape_above = |found: &Found| name.rsplit_once('/').is_none_or(|(above, _)| {
                         found.get(above).is_none_or(|(kind, ..)| *kind == 'd')
                     });
-                    if !shape_above(&before) {
+                    // Where something else stands in the place of a folder above, that gives way to it, unless there is nothing to bring.
+                    if !shape_above(&before) && !then.contains_key(name) {
                         continue;
                     }
                     prop_assert_eq!(go_to(&repo, *number, &[name]).failed, 0);
@@ -784,6 +785,41 @@ fn an_empty_folder_counts() {
     assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
     take_back(&repo);
     assert!(!folder.exists());
+}
+
+#[test]
+fn folders_above_a_path_are_made_as_they_were() {
+    let repo = TestRepo::on_disk();
+    let folder = repo.folder.path().join("a");
+    write(&repo, "a/f", "1");
+    write(&repo, "a/g", "2");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let first = make(&repo);
+    add_all(&repo);
+    commit_all(&repo);
+    let mode = || folder.metadata().unwrap().mode() & 0o777;
+    let from_staging = |force| {
+        let options = checkout::RestoreOptions { paths: vec![path("a/f")], force, ..Default::default() };
+        checkout::restore(&repo, &options, &Silent)
+    };
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!((go_to(&repo, first, &["a/f"]).written, mode()), (2, 0o700));
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!((from_staging(false).unwrap().folders, mode()), (1, 0o700));
+    // Something else stands there.
+    fs::remove_dir_all(&folder).unwrap();
+    write(&repo, "a", "in the way");
+    let outcome = go_to(&repo, first, &["a/f"]);
+    assert_eq!((outcome.written, outcome.removed, mode()), (2, 1, 0o700));
+    take_back(&repo);
+    assert_eq!(fs::read(&folder).unwrap(), b"in the way");
+    assert!(matches!(from_staging(false), Err(Error::WouldLose { paths, .. }) if paths == [path("a")]));
+    from_staging(true).unwrap();
+    assert_eq!((fs::read(folder.join("f")).unwrap(), mode()), (b"1".to_vec(), 0o700));
+    take_back(&repo);
+    assert_eq!(fs::read(&folder).unwrap(), b"in the way");
+    go_to(&repo, first, &["a/f"]);
+    assert_eq!(go_to(&repo, first, &["a/f"]).written, 0, "it is there");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod decide;
 mod look;
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -168,6 +169,26 @@ impl Plan {
             ..Outcome::default()
         }
     }
+}
+
+/// The folders above scopes in which `find` finds something, as it finds them, outermost first.
+pub fn folders_above(
+    scopes: &Scopes,
+    find: &mut dyn FnMut(&RepoPath) -> Result<Option<Entry>>,
+) -> Result<Vec<(RepoPath, Entry)>> {
+    let mut above = BTreeSet::new();
+    for scope in scopes.outermost() {
+        if find(scope)?.is_some() {
+            let folders = std::iter::successors(scope.parent(), RepoPath::parent);
+            above.extend(folders.take_while(|folder| !folder.is_root()));
+        }
+    }
+    let mut folders = Vec::new();
+    for path in above {
+        let entry = find(&path)?.filter(|entry| matches!(entry.node, Node::Dir { .. }));
+        folders.extend(entry.map(|entry| (path, entry)));
+    }
+    Ok(folders)
 }
 
 /// A staging entry as the entry of a tree. A folder's tree is not known here and not needed: its content has entries of its own.
