@@ -663,7 +663,7 @@ fn what_would_be_staged_is_what_differs() {
     place.write("touched", b"1");
     place.write("changed", b"1");
     place.commit("one");
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
+    let later = std::time::SystemTime::now() + Duration::from_secs(9);
     fs::File::options().append(true).open(place.tree.join("touched")).unwrap().set_modified(later).unwrap();
     place.write("changed", b"2");
     place.write("new", b"3");

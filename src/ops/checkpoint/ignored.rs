@@ -18,14 +18,21 @@ use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::ignore::{FILE_NAME, MAX_FILE_BYTES, Rules};
 use crate::world::write::Expect;
 
-/// Files where something is to be written, though nothing was saved there: ignored ones.
+/// Where something is to be written, though what is there was not saved or holds what was not: ignored files.
 pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
-    let goes: HashSet<&RepoPath> = plan.removals.iter().map(|removal| &removal.path).collect();
+    let removed = plan.removals.iter().map(|removal| &removal.path);
+    let goes: HashSet<&RepoPath> = removed.chain(plan.leftovers.iter().map(|(path, _)| path)).collect();
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let new = plan.files().flatten().filter(|file| file.expect == Expect::Absent).map(|file| file.path);
     let mut found = Vec::new();
-    for path in new.chain(plan.folders.iter().cloned()).filter(|path| !goes.contains(path)) {
+    for path in new.chain(plan.folders.iter().cloned()) {
         let path = &path;
+        if goes.contains(path) {
+            if holds_more(&mut folders, path, &goes) {
+                found.push(path.clone());
+            }
+            continue;
+        }
         let name = OsStr::from_bytes(path.file_name());
         let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
         let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);
@@ -34,6 +41,15 @@ pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
         }
     }
     found
+}
+
+/// Is there something below a path that does not go, so that a folder there cannot?
+fn holds_more(folders: &mut Folders, path: &RepoPath, goes: &HashSet<&RepoPath>) -> bool {
+    let items = folders.open(path, IfAbsent::Fail).and_then(|dir| dir.list()).unwrap_or_default();
+    items
+        .iter()
+        .filter_map(|item| path.join(item.name.as_bytes()).ok())
+        .any(|below| !goes.contains(&below) || holds_more(folders, &below, goes))
 }
 
 /// Finds what would go, but what the target's own ignore rules leave out: when it was made that may have been there.

@@ -767,6 +767,19 @@ fn what_the_target_ignores_stays_and_what_is_ignored_now_is_not_overwritten() {
         other => panic!("{other:?}"),
     }
     assert_eq!(disk(repo.folder.path())["conf"].2, b"precious");
+    // In a folder where a file would go; nothing else is written either.
+    let root = repo.folder.path();
+    fs::remove_file(root.join("conf")).unwrap();
+    write(&repo, "conf/conf", "precious");
+    write(&repo, "other", "new");
+    match restore::restore(&repo, &options, &Silent) {
+        Err(Error::WouldLose { paths, .. }) => assert_eq!(paths, [path("conf")]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        (disk(root)["conf/conf"].2.as_slice(), disk(root).contains_key("other")),
+        (b"precious".as_slice(), true)
+    );
 }
 
 #[test]
