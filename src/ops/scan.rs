@@ -214,6 +214,10 @@ pub fn repo_path(root: &Path, base: &Path, given: &Path) -> Result<RepoPath> {
         }
     }
     let relative = clean.strip_prefix(root).map(Path::to_path_buf).or_else(|_| {
+        // The root itself by another name.
+        if clean.canonicalize().is_ok_and(|full| full == root) {
+            return Ok(std::path::PathBuf::new());
+        }
         let parent = clean.parent().and_then(|parent| parent.canonicalize().ok()).ok_or_else(outside)?;
         let full = clean.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
         full.strip_prefix(root).map(Path::to_path_buf).map_err(|_| outside())
