@@ -16,6 +16,8 @@ use serde::Serialize;
 pub use self::plan::{Plan, Scope};
 use super::capture::{What, first_unstored};
 use super::checkpoint::create::save;
+use super::compare::{WorkChange, work_changes};
+use super::scan::Pair;
 use super::{Error, Result};
 use crate::base::clock;
 use crate::base::disk::FileKind;
@@ -233,7 +235,7 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
         return apply::unstage(repo, &lock, target, &scope);
     }
     let mut plan = plan::make(repo, &mut target.into_iter().map(Ok), &scope, monitor)?;
-    let replaced = plan_folders_above(repo, options, &scope, &mut plan)?;
+    let replaced = plan_folders_above(repo, options, &scope, &mut plan, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
@@ -272,7 +274,11 @@ fn plan_folders_above(
     options: &RestoreOptions,
     scope: &Scope,
     plan: &mut Plan,
+    monitor: &dyn Monitor,
 ) -> Result<Vec<RepoPath>> {
+    if plan.file_count() + plan.folders.len() == 0 {
+        return Ok(Vec::new());
+    }
     let tree = match &options.source {
         Some(source) => Some(repo.tree_of(&repo.resolve_point(source)?)?),
         None => None,
@@ -287,15 +293,20 @@ fn plan_folders_above(
         let name = OsStr::from_bytes(path.file_name());
         // Below something that is no folder there is nothing.
         let stat = on_disk.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
-        match stat {
-            Some(stat) if stat.kind == FileKind::Dir => continue,
-            Some(_) if !scope.force => plan.conflicts.push(path.clone()),
-            Some(stat) => {
-                plan.removals.push(plan::Removal::new(path.clone(), &stat));
-                plan.lost.push(path.clone());
-                replaced.push(path.clone());
+        if stat.is_some_and(|stat| stat.kind == FileKind::Dir) {
+            continue;
+        }
+        if let Some(stat) = stat {
+            let pair =
+                Pair { path: path.clone(), staged: staging::get(&state, &path)?, deleted: false, disk: Some(stat) };
+            let is_stored = work_changes(repo, &[pair], monitor) == [WorkChange::Same];
+            match (is_stored, scope.force) {
+                (true, _) => {}
+                (false, true) => plan.lost.push(path.clone()),
+                (false, false) => plan.conflicts.push(path.clone()),
             }
-            None => {}
+            plan.removals.push(plan::Removal::new(path.clone(), &stat));
+            replaced.push(path.clone());
         }
         plan.folders.push(path.clone());
         plan.folder_meta.push((path, entry));

@@ -833,6 +833,15 @@ fn folders_above_a_path_are_made_as_they_were() {
     assert_eq!(fs::read(&folder).unwrap(), b"in the way");
     go_to(&repo, first, &["a/f"]);
     assert_eq!(go_to(&repo, first, &["a/f"]).written, 0, "it is there");
+    // What is stored may go.
+    fs::remove_dir_all(&folder).unwrap();
+    write(&repo, "a", "stored");
+    add_all(&repo);
+    commit_all(&repo);
+    let options =
+        checkout::RestoreOptions { paths: vec![path("a/f")], source: Some("HEAD~1".to_owned()), ..Default::default() };
+    checkout::restore(&repo, &options, &Silent).unwrap();
+    assert_eq!(fs::read(folder.join("f")).unwrap(), b"1");
 }
 
 #[test]
