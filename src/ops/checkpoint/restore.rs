@@ -118,7 +118,7 @@ pub struct Request {
     pub set_times: bool,
     /// What the checkpoint made before is about.
     pub reason: String,
-    /// What the operation is called; none if it is not one to be undone.
+    /// What the operation is called; none if it is not one to be undone, but takes one back.
     pub summary: Option<String>,
 }
 
@@ -148,6 +148,14 @@ pub fn replace(
             folders += 1;
             replaced.extend(change.old.as_ref().map(|_| change.path.clone()));
             add_to(&mut plan, change, &looks)?;
+        }
+    }
+    if request.summary.is_none() {
+        // To take back a restore is also to take away the folders that it made above a path; they go if nothing else is in them.
+        for (path, old) in folders_above(&scopes, &mut |path| Ok(trees::lookup(&objects, &now, path)?))? {
+            if path.is_within(&root) && trees::lookup(&objects, &then, &path)?.is_none() {
+                add_to(&mut plan, TreeChange { path, old: Some(old), new: None }, &looks)?;
+            }
         }
     }
     trees::diff(&objects, &now, &then, &scopes, &mut |change| {

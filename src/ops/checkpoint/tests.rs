@@ -817,6 +817,13 @@ fn folders_above_a_path_are_made_as_they_were() {
     };
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!((go_to(&repo, first, &["a/f"]).written, mode()), (2, 0o700));
+    take_back(&repo);
+    assert!(!folder.exists());
+    // Unless something else is in them.
+    go_to(&repo, first, &["a/f"]);
+    write(&repo, "a/since", "new");
+    take_back(&repo);
+    assert_eq!((folder.join("f").exists(), fs::read(folder.join("since")).unwrap()), (false, b"new".to_vec()));
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!((from_staging(false).unwrap().folders, mode()), (1, 0o700));
     // Something else stands there.
