@@ -140,8 +140,7 @@ fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome, monitor: &
             outcome.added.push(path);
             continue;
         }
-        let name = OsStr::from_bytes(path.file_name());
-        let disk = folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let disk = folders.stat(&path).unwrap_or(None);
         tracked.push(Pair { path, staged, deleted: false, disk });
     }
     for (pair, change) in tracked.iter().zip(work_changes(repo, &tracked, monitor)) {
@@ -198,9 +197,7 @@ fn find_changes(
     })?;
     for path in options.paths.iter().filter(|path| not_found.contains(path)) {
         if staging::entries_within(&state, path)?.is_empty() {
-            let name = OsStr::from_bytes(path.file_name());
-            let on_disk = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name));
-            return Err(match on_disk {
+            return Err(match folders.stat(path) {
                 Ok(Some(_)) => Error::Ignored(path.clone()),
                 _ => Error::NoSuchPath { path: path.clone(), place: "in the work tree".to_owned() },
             });

@@ -86,16 +86,8 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         let state = repo.journal().read();
         let changes = staged_changes(&state, generation)?;
         let gone = verify_content(repo, &changes)?;
-        (
-            build(
-                repo,
-                &mut |tree, older| add_tree(&mut sink, tree, older),
-                (base_id, &base),
-                changes.iter().copied(),
-            )?,
-            changes.len() as u64,
-            gone,
-        )
+        let store: &mut StoreTree<'_> = &mut |tree, older| add_tree(&mut sink, tree, older);
+        (build(repo, store, (base_id, &base), changes.iter().copied())?, changes.len() as u64, gone)
     };
     if tree == base_id && parent.is_some() && !options.allow_empty || (changed_paths == 0 && !options.allow_empty) {
         return Err(Error::NothingToCommit);

@@ -72,8 +72,7 @@ fn plan(repo: &Repository, options: &Options) -> Result<Vec<Move>> {
         if path.is_root() {
             return Some(FileKind::Dir);
         }
-        let dir = folders.open_parent(path, IfAbsent::Fail).ok()?;
-        dir.stat(OsStr::from_bytes(path.file_name())).ok().flatten().map(|stat| stat.kind)
+        folders.stat(path).ok().flatten().map(|stat| stat.kind)
     };
     let into_folder = kind_of(&options.to) == Some(FileKind::Dir);
     let mut moves = Vec::new();
@@ -117,9 +116,9 @@ fn record(repo: &Repository, step: &Move) -> Result<Vec<crate::format::journal::
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let mut ops = Vec::new();
     for path in staging::missing_folders(&state, &step.to)? {
-        let stat =
-            folders.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name())));
-        let Some(stat) = stat.on("look at", repo.work().path().join(path.as_os_str()))? else { continue };
+        let Some(stat) = folders.stat(&path).on("look at", repo.work().path().join(path.as_os_str()))? else {
+            continue;
+        };
         let meta = Meta { mode: stat.mode, mtime_ns: stat.mtime_ns };
         let seen = SeenStat::from(&stat);
         let entry = StagedEntry { node: StagedNode::Dir, meta, seen, racy: false, generation };
@@ -133,9 +132,8 @@ fn record(repo: &Repository, step: &Move) -> Result<Vec<crate::format::journal::
         }
         let below = path.as_bytes().get(step.from.as_bytes().len()..).unwrap_or_default();
         let to = RepoPath::parse(&[step.to.as_bytes(), below].concat())?;
-        let dir = folders.open_parent(&to, IfAbsent::Fail).and_then(|dir| dir.stat(OsStr::from_bytes(to.file_name())));
         // A rename changes the change time, nothing else: an entry that was right before is right again.
-        let seen = match dir {
+        let seen = match folders.stat(&to) {
             Ok(Some(stat)) if stat.mtime_ns == entry.seen.mtime_ns && stat.len == entry.seen.len => {
                 SeenStat::from(&stat)
             }

@@ -95,9 +95,7 @@ fn tracked_pairs(repo: &Repository, options: &Options) -> Result<Vec<Pair>> {
             });
         }
         for (path, entry) in entries {
-            let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(path.file_name());
-            let parent = folders.open_parent(&path, IfAbsent::Fail);
-            let disk = parent.and_then(|dir| dir.stat(name)).unwrap_or(None);
+            let disk = folders.stat(&path).unwrap_or(None);
             pairs.push(Pair { path, staged: Some(entry), deleted: false, disk });
         }
     }

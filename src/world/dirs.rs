@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use crate::base::disk::Dir;
+use crate::base::disk::{Dir, Stat};
 use crate::model::path::RepoPath;
 
 /// The folders on the way to the last one asked for, so that neighbours cost one open or none.
@@ -66,5 +66,10 @@ impl Folders {
             Some(parent) => self.open(&parent, if_absent),
             None => Ok(Arc::clone(&self.root)),
         }
+    }
+
+    /// What is at `path`; nothing if its folder is there and it is not. An error if its folder is not there, or no folder.
+    pub fn stat(&mut self, path: &RepoPath) -> io::Result<Option<Stat>> {
+        self.open_parent(path, IfAbsent::Fail)?.stat(OsStr::from_bytes(path.file_name()))
     }
 }

@@ -175,14 +175,9 @@ pub fn write_atomic_with<T, E>(
     let temp = temp_name();
     let file = dir.create(&temp, mode).map_err(&wrap)?;
     let mut out = SeqWriter::new(file.as_ref(), 0);
-    let written = write(&mut out).and_then(|value| {
-        out.finish().and_then(|_| file.sync()).map_err(&wrap)?;
-        Ok(value)
-    });
-    drop(file);
-    let named = written.and_then(|value| {
-        dir.rename(&temp, name).map_err(&wrap)?;
-        Ok(value)
+    let named = write(&mut out).and_then(|value| {
+        let done = out.finish().and_then(|_| file.sync()).and_then(|()| dir.rename(&temp, name));
+        done.map(|()| value).map_err(&wrap)
     });
     match named {
         Ok(value) => dir.sync().map(|()| value).map_err(wrap),

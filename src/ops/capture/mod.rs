@@ -242,8 +242,7 @@ pub fn first_unstored(repo: &Repository, paths: &[RepoPath], unreadable: &[RepoP
         if number % LOOKED_UP_AT_ONCE == 0 {
             state.pass_all();
         }
-        let name = OsStr::from_bytes(path.file_name());
-        let now = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let now = folders.stat(path).unwrap_or(None);
         let Some(now) = now.filter(|now| matches!(now.kind, FileKind::File | FileKind::Symlink)) else { continue };
         let row = worktable::get(&state, &Area::WorkTree, path)?;
         let stored = row.map_or_else(|| staging::get(&state, path), |row| Ok(Some(row)))?;

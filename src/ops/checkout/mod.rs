@@ -7,8 +7,6 @@
 pub mod apply;
 pub mod plan;
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -34,7 +32,7 @@ use crate::model::tree::{Entry, Tree};
 use crate::repo::{Repository, WriteLock, trees};
 use crate::store::refs::{self, RefKind};
 use crate::store::{operations, staging};
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 
 /// A file that keeps changing is stored this often; then a forced checkout is refused, or its last changes would be lost.
 const SAVES: usize = 3;
@@ -290,9 +288,8 @@ fn plan_folders_above(
     })?;
     let (mut on_disk, mut replaced) = (Folders::new(Arc::clone(repo.work())), Vec::new());
     for (path, entry) in folders {
-        let name = OsStr::from_bytes(path.file_name());
         // Below something that is no folder there is nothing.
-        let stat = on_disk.open_parent(&path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let stat = on_disk.stat(&path).unwrap_or(None);
         if stat.is_some_and(|stat| stat.kind == FileKind::Dir) {
             continue;
         }

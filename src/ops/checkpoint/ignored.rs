@@ -1,6 +1,5 @@
 //! What a checkpoint does not hold because it is ignored, and a restore must not touch.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -33,8 +32,7 @@ pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
             }
             continue;
         }
-        let name = OsStr::from_bytes(path.file_name());
-        let stat = folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None);
+        let stat = folders.stat(path).unwrap_or(None);
         let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);
         if stat.is_some() && !is_folder {
             found.push(path.clone());

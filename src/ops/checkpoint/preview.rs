@@ -1,7 +1,5 @@
 //! What a restore would do.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -23,7 +21,7 @@ use crate::ops::status::is_version;
 use crate::ops::{Error, Result, diff};
 use crate::repo::{Repository, trees};
 use crate::store::worktable;
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 
 /// Every path asked for must be in the checkpoint or on disk, or it was a mistake; of a bundle, it must be part of it.
 pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
@@ -36,19 +34,13 @@ pub fn check_paths(repo: &Repository, options: &Options) -> Result<()> {
     let then = objects.tree(&tree)?;
     let mut folders = Folders::new(Arc::clone(repo.work()));
     for path in options.paths.iter().filter(|path| !path.is_root()) {
-        let on_disk = stat(&mut folders, path);
+        let on_disk = folders.stat(path).unwrap_or(None);
         let concerns_it = path.is_within(&root) || root.is_within(path);
         if !concerns_it || on_disk.is_none() && trees::lookup(&objects, &then, path)?.is_none() {
             return Err(Error::NoSuchPath { path: path.clone(), place: format!("in @{number}") });
         }
     }
     Ok(())
-}
-
-/// What is at a path of the work tree. Below something that is no folder there is nothing.
-fn stat(folders: &mut Folders, path: &RepoPath) -> Option<Stat> {
-    let name = OsStr::from_bytes(path.file_name());
-    folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.stat(name)).unwrap_or(None)
 }
 
 /// What would be written and removed.
@@ -67,7 +59,8 @@ pub fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     let mut folders = Folders::new(Arc::clone(repo.work()));
     let scopes = Scopes::or_everything(&options.paths);
     for (path, _) in folders_above(&scopes, &mut |path| Ok(trees::lookup(&repo.objects(), &then, path)?))? {
-        let stat = stat(&mut folders, &path);
+        // Below something that is no folder there is nothing.
+        let stat = folders.stat(&path).unwrap_or(None);
         written += u64::from(stat.is_none_or(|stat| stat.kind != FileKind::Dir));
         removed += u64::from(stat.is_some_and(|stat| stat.kind != FileKind::Dir));
     }

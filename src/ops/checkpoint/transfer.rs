@@ -170,17 +170,9 @@ fn exported(checkpoint: &Checkpoint) -> Result<Exported> {
 }
 
 fn checksum(checkpoints: &[Exported], objects: &[ObjectId]) -> String {
-    let records = checkpoints.iter().map(|checkpoint| Cow::from(&checkpoint.record));
-    HEXLOWER.encode(&sha256_of(records.chain(objects.iter().map(|id| Cow::from(id.to_string()))).map(Part)))
-}
-
-/// Text that is hashed as its bytes.
-struct Part<'a>(Cow<'a, str>);
-
-impl AsRef<[u8]> for Part<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
+    let records = checkpoints.iter().map(|checkpoint| Cow::from(checkpoint.record.as_bytes()));
+    let ids = objects.iter().map(|id| Cow::from(id.to_string().into_bytes()));
+    HEXLOWER.encode(&sha256_of(records.chain(ids)))
 }
 
 fn invalid(why: &str) -> Error {

@@ -6,8 +6,6 @@
 //! and not used.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -37,7 +35,7 @@ use crate::store::staging::Packed;
 use crate::store::{retired, staging};
 use crate::transform::hash::sha256;
 use crate::world::bundle::BandPaths;
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 
 /// What a repair did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -263,8 +261,7 @@ fn sources(repo: &Repository, paths: HashSet<RepoPath>) -> Vec<Source> {
     let mut paths: Vec<RepoPath> = paths.into_iter().filter(|path| !path.is_root()).collect();
     paths.sort_unstable();
     let mut source = |path: RepoPath| {
-        let dir = folders.open_parent(&path, IfAbsent::Fail).ok()?;
-        let stat = dir.stat(OsStr::from_bytes(path.file_name())).ok()??;
+        let stat = folders.stat(&path).ok()??;
         (stat.kind == FileKind::File).then(|| Source::new(path, stat.len, None, &mut bands))
     };
     paths.into_iter().filter_map(&mut source).collect()
