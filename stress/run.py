@@ -62,7 +62,7 @@ def script_of(name, args):
     kernels = [item for pair in (("--k1", args.k1), ("--k2", args.k2)) if pair[1] for item in pair]
     if name in COMPARED:
         files = ["--json", str(OUT / f"{name}.json"), "--write", str(OUT / f"{name}.md")]
-        rivals = ",".join([*args.against, "floor"]) if args.against else "floor"
+        rivals = ",".join(dict.fromkeys([*args.against, "floor"]))
         return ["compare.py", *data, "--scenarios", COMPARED[name], "--tools", rivals, *files, *kernels]
     if name in STORED:
         return ["storage.py", *data, "--cases", STORED[name], "--against", ",".join(args.against)]
