@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use digstore::base::monitor::Monitor;
 use digstore::base::pool::lock;
+use hashbrown::HashSet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::config::Drawing;
@@ -35,10 +36,17 @@ struct Shared {
     batch: u64,
     items: AtomicU64,
     bytes: AtomicU64,
-    problems: Mutex<Vec<String>>,
+    problems: Mutex<Problems>,
     stage: Mutex<Option<Stage>>,
     closing: Mutex<bool>,
     wake: Condvar,
+}
+
+/// What went wrong. A verb that looks twice, such as a checkout that saves first, says it once.
+#[derive(Debug, Default)]
+struct Problems {
+    in_order: Vec<String>,
+    said: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -73,12 +81,12 @@ impl Progress {
 
     /// What went wrong since this was asked last.
     pub fn take_problems(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.shared.problems))
+        std::mem::take(&mut *lock(&self.shared.problems)).in_order
     }
 
     /// Everything that went wrong without ending the verb.
     pub fn problems(&self) -> Vec<String> {
-        lock(&self.shared.problems).clone()
+        lock(&self.shared.problems).in_order.clone()
     }
 }
 
@@ -166,6 +174,12 @@ impl Monitor for Progress {
     }
 
     fn problem(&self, message: &str) {
+        let mut problems = lock(&self.shared.problems);
+        if !problems.said.insert(message.to_owned()) {
+            return;
+        }
+        problems.in_order.push(message.to_owned());
+        drop(problems);
         if !self.collect {
             let stage = lock(&self.shared.stage);
             let say = || super::say(&format!("warning: {message}\n"));
@@ -174,7 +188,6 @@ impl Monitor for Progress {
                 None => say(),
             }
         }
-        lock(&self.shared.problems).push(message.to_owned());
     }
 
     fn cancelled(&self) -> bool {
@@ -225,9 +238,12 @@ mod tests {
         progress.begin("testing", Some(2), None);
         progress.advance(1, 10);
         thread::sleep(Duration::from_millis(5));
-        progress.problem("one");
+        ["one", "two", "one"].iter().for_each(|problem| progress.problem(problem));
         progress.end();
-        assert_eq!(progress.problems(), ["one"]);
+        assert_eq!(progress.problems(), ["one", "two"]);
+        assert_eq!(progress.take_problems(), ["one", "two"]);
+        progress.problem("one");
+        assert_eq!(progress.problems(), ["one"], "what was taken may come again");
         assert!(!progress.cancelled());
         drop(progress);
     }

@@ -22,23 +22,16 @@ pub fn in_the_way(repo: &Repository, plan: &Plan) -> Vec<RepoPath> {
     let removed = plan.removals.iter().map(|removal| &removal.path);
     let goes: HashSet<&RepoPath> = removed.chain(plan.leftovers.iter().map(|(path, _)| path)).collect();
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let new = plan.files().flatten().filter(|file| file.expect == Expect::Absent).map(|file| file.path);
-    let mut found = Vec::new();
-    for path in new.chain(plan.folders.iter().cloned()) {
-        let path = &path;
+    let new = plan.files().flatten().filter(|file| file.expect == Expect::Absent).map(|file| (file.path, false));
+    let mut is_in_the_way = |path: &RepoPath, wants_folder: bool| {
         if goes.contains(path) {
-            if holds_more(&mut folders, path, &goes) {
-                found.push(path.clone());
-            }
-            continue;
+            return holds_more(&mut folders, path, &goes);
         }
         let stat = folders.stat(path).unwrap_or(None);
-        let is_folder = stat.is_some_and(|stat| stat.kind == FileKind::Dir) && plan.folders.contains(path);
-        if stat.is_some() && !is_folder {
-            found.push(path.clone());
-        }
-    }
-    found
+        stat.is_some_and(|stat| !(wants_folder && stat.kind == FileKind::Dir))
+    };
+    let wanted = new.chain(plan.folders.iter().map(|path| (path.clone(), true)));
+    wanted.filter(|(path, wants_folder)| is_in_the_way(path, *wants_folder)).map(|(path, _)| path).collect()
 }
 
 /// Is there something below a path that does not go, so that a folder there cannot?

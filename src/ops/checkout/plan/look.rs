@@ -118,8 +118,7 @@ impl Ignored {
         if self.missing.as_ref().is_some_and(|missing| path.is_within(missing)) {
             return None;
         }
-        let dir = self.folders.open_parent(path, IfAbsent::Fail);
-        let stat = dir.and_then(|dir| dir.stat(OsStr::from_bytes(path.file_name()))).unwrap_or(None);
+        let stat = self.folders.stat(path).unwrap_or(None);
         self.missing = if stat.is_none() { Some(path.clone()) } else { None };
         stat
     }
