@@ -298,6 +298,7 @@ fn a_repository_that_may_not_be_written_is_still_read() {
     let place = Place::new();
     place.write("a", "1");
     place.commit("first");
+    place.ok(&["checkpoint", "create"]);
     let place = place.unprivileged();
     let control = place.tree.join(".digstore");
     let set = |mode_of: fn(bool) -> u32| {
@@ -316,6 +317,22 @@ fn a_repository_that_may_not_be_written_is_still_read() {
         place.ok(args);
     }
     place.write("b", "2");
+    // Who only asks what would be done changes nothing, and waits for nobody.
+    let asking: [&[&str]; 10] = [
+        &["add", "."],
+        &["rm", "a"],
+        &["mv", "a", "c"],
+        &["checkout", "HEAD"],
+        &["checkpoint", "restore", "@1"],
+        &["checkpoint", "compact", "--keep", "0"],
+        &["undo"],
+        &["gc"],
+        &["gc", "--aggressive"],
+        &["migrate", "--undo"],
+    ];
+    for args in asking {
+        place.ok(&[args, &["-n"]].concat());
+    }
     let run = place.run(&["add", "b"]);
     set(|is_dir| if is_dir { 0o700 } else { 0o600 });
     assert_eq!(run.code, 1, "{run:?}");

@@ -87,6 +87,9 @@ struct Known {
 /// Stages what the paths hold now.
 pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("add");
+    if options.dry_run {
+        return preview(repo, options, monitor);
+    }
     let lock = repo.lock("add")?;
     let outcome = stage(repo, &lock, options, monitor)?;
     if outcome.ingest.stored_bytes > 0 {
@@ -99,14 +102,8 @@ pub fn add(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resul
 ///
 /// Of more changes than fit in memory, some are recorded before the next are read; what is recorded stays if that fails.
 pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
+    let mut outcome = Outcome::default();
     let (changes, listed) = find_changes(repo, options, &mut outcome, monitor)?;
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
-    }
-    if options.dry_run {
-        return preview(repo, changes, outcome, monitor);
-    }
     let lost = changes.gone.iter().filter_map(|(path, staged)| Lost::new(path, Some(staged)));
     let gone = Gone::from(lost.collect::<Vec<_>>());
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
@@ -121,7 +118,9 @@ pub fn stage(repo: &Repository, lock: &WriteLock, options: &Options, monitor: &d
 }
 
 /// What would be staged. What only looks different is read, and is not among it.
-fn preview(repo: &Repository, changes: Changes, mut outcome: Outcome, monitor: &dyn Monitor) -> Result<Outcome> {
+fn preview(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let mut outcome = Outcome { dry_run: true, ..Outcome::default() };
+    let (changes, _) = find_changes(repo, options, &mut outcome, monitor)?;
     let state = repo.journal().read();
     outcome.deleted.extend(changes.gone.into_iter().map(|(path, _)| path));
     let (mut parts, mut tracked) = (changes.found.into_parts(usize::MAX), Vec::new());
@@ -204,6 +203,9 @@ fn find_changes(
         }
     }
     monitor.end();
+    if monitor.cancelled() {
+        return Err(Error::Interrupted);
+    }
     Ok((changes, listed))
 }
 

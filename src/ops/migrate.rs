@@ -44,7 +44,7 @@ pub struct Outcome {
 
 /// Changes the format of a repository.
 pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let lock = repo.lock_and_reclaim("migrate")?;
+    let lock = (!options.dry_run).then(|| repo.lock_and_reclaim("migrate")).transpose()?;
     let from = repo.manifest().version;
     let to = if options.undo { VERSION_WITHOUT_BASES } else { VERSION };
     let objects = repo.objects();
@@ -58,9 +58,7 @@ pub fn migrate(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
     }
     let (layers, bytes) = (later.len() as u64, later.iter().map(|(_, len)| len).sum());
     let outcome = Outcome { from, to, layers, bytes, dry_run: options.dry_run };
-    if options.dry_run || from == to {
-        return Ok(outcome);
-    }
+    let Some(lock) = lock.filter(|_| from != to) else { return Ok(outcome) };
     if to < from {
         monitor.begin("writing layers of the earlier format", Some(layers), Some(bytes));
         // Pending objects know older versions of themselves, which the first format has no place for.

@@ -48,11 +48,9 @@ pub struct Outcome {
 
 /// Renames tracked paths. Nothing is overwritten.
 pub fn mv(repo: &Repository, options: &Options, _monitor: &dyn Monitor) -> Result<Outcome> {
-    let lock = repo.lock("mv")?;
+    let lock = (!options.dry_run).then(|| repo.lock("mv")).transpose()?;
     let mut outcome = Outcome { moved: plan(repo, options)?, dry_run: options.dry_run };
-    if options.dry_run {
-        return Ok(outcome);
-    }
+    let Some(lock) = lock else { return Ok(outcome) };
     let done = std::mem::take(&mut outcome.moved);
     for step in done {
         rename(repo, &step)?;

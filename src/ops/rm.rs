@@ -43,7 +43,7 @@ pub struct Outcome {
 
 /// Removes tracked paths.
 pub fn rm(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let lock = repo.lock("rm")?;
+    let lock = (!options.dry_run).then(|| repo.lock("rm")).transpose()?;
     let pairs = tracked_pairs(repo, options)?;
     if !options.cached && !options.force {
         let lost = only_here(repo, &pairs, monitor)?;
@@ -53,9 +53,7 @@ pub fn rm(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     }
     let removed = pairs.iter().map(|pair| pair.path.clone()).collect();
     let outcome = Outcome { removed, dry_run: options.dry_run };
-    if options.dry_run {
-        return Ok(outcome);
-    }
+    let Some(lock) = lock else { return Ok(outcome) };
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
     let mut ops = Vec::new();

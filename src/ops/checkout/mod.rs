@@ -88,7 +88,7 @@ pub struct Outcome {
 /// Makes the work tree what a revision says, and moves HEAD there.
 pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("checkout");
-    let lock = repo.lock("checkout")?;
+    let lock = (!options.dry_run).then(|| repo.lock("checkout")).transpose()?;
     let (commit, head) = destination(repo, options)?;
     let scope = Scope { paths: Scopes::everything(), force: options.force, moves_head: true };
     let make = || {
@@ -101,9 +101,7 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
         }
     };
     let plan = make()?;
-    if options.dry_run {
-        return Ok(plan.preview(Some(commit)));
-    }
+    let Some(lock) = lock else { return Ok(plan.preview(Some(commit))) };
     let (mut ops, operation) = record(repo, options, &commit, &head)?;
     // What is stored nowhere and goes by force can be had back with `undo`.
     let (plan, operation) = save_lost(repo, &lock, plan, &make, operation, monitor)?;

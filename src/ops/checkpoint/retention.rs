@@ -122,7 +122,7 @@ fn keeps_by_age(time_ns: UnixNanos, now: UnixNanos, spans: &mut HashSet<(i64, i6
 /// Removes checkpoints and gives their space back.
 pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("checkpoint.compact");
-    let lock = repo.lock("checkpoint compact")?;
+    let lock = (!options.dry_run).then(|| repo.lock("checkpoint compact")).transpose()?;
     let (all, dropped) = {
         let state = repo.journal().read();
         let listing = match &options.session {
@@ -143,12 +143,12 @@ pub fn compact(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> R
         ..Outcome::default()
     };
     let numbers: Vec<u64> = dropped.iter().map(|checkpoint| checkpoint.number).collect();
-    if options.dry_run {
+    let Some(lock) = lock else {
         if !options.later {
             outcome.freed_bytes = gc::dead_bytes(repo, &numbers, monitor)?;
         }
         return Ok(outcome);
-    }
+    };
     if !dropped.is_empty() {
         let ops = drop_ops(&repo.journal().read(), dropped, !options.later)?;
         repo.commit(&lock, &[], ops)?;

@@ -75,7 +75,7 @@ pub struct Outcome {
 /// Collects what nothing refers to.
 pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("gc");
-    let lock = repo.lock_and_reclaim("gc")?;
+    let lock = (!options.dry_run).then(|| repo.lock_and_reclaim("gc")).transpose()?;
     monitor.begin("looking for what is referred to", None, None);
     let live = mark(repo, &[], !options.prune, monitor)?;
     monitor.end();
@@ -84,7 +84,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     let wish = Wish { all: options.aggressive, merge_below: repo.settings().layer_len / MERGE_SHARE };
     let grace = options.grace.unwrap_or(repo.settings().grace);
     outcome.grace_secs = grace.as_secs();
-    if options.dry_run {
+    let Some(lock) = lock else {
         let plan = plan(&repo.objects(), &live, wish, monitor)?;
         let rewritten = || plan.layers.iter().filter(|layer| layer.rewrite);
         outcome.dead_bytes = plan.dead_bytes + pending_dead_bytes(&repo.objects(), &live);
@@ -92,7 +92,7 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
         outcome.rewrite_bytes = rewritten().map(|layer| layer.file_bytes).sum();
         outcome.waiting_bytes = waiting(repo)?;
         return Ok(outcome);
-    }
+    };
     if options.prune {
         let ops: Vec<Op> = operations::list(&repo.journal().read())?.iter().map(operations::forget_op).collect();
         repo.commit(&lock, &[], ops)?;
