@@ -12,6 +12,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::config::ConfigError;
+use super::render::printable;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +125,6 @@ impl Failure {
             return format!("{}\n", json!({ "schema": "digstore.error/1", "error": error, "exit": self.exit() as u8 }));
         }
         let hint = self.hint().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
-        format!("error: {self}\n{hint}")
+        format!("error: {}\n{hint}", printable(&self.to_string()))
     }
 }

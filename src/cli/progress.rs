@@ -11,6 +11,7 @@ use hashbrown::HashSet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::config::Drawing;
+use super::render::printable;
 
 /// Nothing is drawn for work that is done sooner.
 const QUICK: Duration = Duration::from_millis(250);
@@ -182,7 +183,7 @@ impl Monitor for Progress {
         drop(problems);
         if !self.collect {
             let stage = lock(&self.shared.stage);
-            let say = || super::say(&format!("warning: {message}\n"));
+            let say = || super::say(&format!("warning: {}\n", printable(message)));
             match stage.as_ref().and_then(|stage| stage.bar.as_ref()) {
                 Some(bar) => bar.suspend(say),
                 None => say(),

@@ -234,19 +234,24 @@ fn setting_keeps_everything_else() {
     let place = Folder::new();
     let path =
         place.project("# mine\n[performance] # fast\nblock_size = '1MB' # why\nmemory_limit = '1GB'\n\n[core]\n");
-    set(&path, "performance.block_size", "2MB", &[]).unwrap();
-    set(&path, "performance.worker_thread_count", "3", &[]).unwrap();
-    set(&path, "performance.max_memory_usage", "512MB", &[]).unwrap();
-    set(&path, "performance.compression_level", "auto", &[]).unwrap();
-    set(&path, "profiles.mine.description", "7 days", &[]).unwrap();
-    set(&path, "profiles.mine.block_size", "3MB", &[]).unwrap();
-    let missing = place.folder.path().join("missing.toml");
-    let elsewhere = [place.write("elsewhere.toml", "[profiles.defined_elsewhere]\n"), missing];
-    for (name, beside) in [("mine", &[][..]), ("", &[]), ("auto", &[]), ("defined_elsewhere", &elsewhere)] {
-        set(&path, "core.profile", name, beside).unwrap();
+    let files = [path.clone()];
+    for (key, value) in [
+        ("performance.block_size", "2MB"),
+        ("performance.worker_thread_count", "3"),
+        ("performance.max_memory_usage", "512MB"),
+        ("performance.compression_level", "auto"),
+        ("profiles.mine.description", "7 days"),
+        ("profiles.mine.block_size", "3MB"),
+    ] {
+        set(&path, key, value, &files).unwrap();
     }
-    let expected = "# mine\n[performance] # fast\nblock_size = \"2MB\" # why\nworker_thread_count = 3\n\
-        max_memory_usage = \"512MB\"\ncompression_level = \"auto\"\n\n[core]\nprofile = \"defined_elsewhere\"\n\n\
+    let missing = place.folder.path().join("missing.toml");
+    let all = [place.write("elsewhere.toml", "[profiles.defined_elsewhere]\n"), missing, path.clone()];
+    for (name, files) in [("mine", &files[..]), ("", &files), ("auto", &files), ("defined_elsewhere", &all)] {
+        set(&path, "core.profile", name, files).unwrap();
+    }
+    let expected = "# mine\n[performance] # fast\nblock_size = \"2MB\" # why\nmemory_limit = \"512MB\"\n\
+        worker_thread_count = 3\ncompression_level = \"auto\"\n\n[core]\nprofile = \"defined_elsewhere\"\n\n\
         [profiles.mine]\ndescription = \"7 days\"\nblock_size = \"3MB\"\n";
     let text = || std::fs::read_to_string(&path).unwrap();
     assert_eq!(text(), expected);
@@ -258,11 +263,11 @@ fn setting_keeps_everything_else() {
         ("core", "x"),
         ("core.profile", "defined_elsewhere"),
     ] {
-        assert!(set(&path, key, value, &[]).is_err(), "{key}");
+        assert!(set(&path, key, value, &files).is_err(), "{key}");
     }
     assert_eq!(text(), expected);
-    assert!(unset(&path, "core.profile").unwrap());
-    assert!(!unset(&path, "core.profile").unwrap() && !unset(&path, "a.b.c").unwrap());
+    assert!(unset(&path, "core.profile", &files).unwrap());
+    assert!(!unset(&path, "core.profile", &files).unwrap() && !unset(&path, "a.b.c", &files).unwrap());
     assert_eq!(text(), expected.replace("profile = \"defined_elsewhere\"\n", ""));
 }
 
@@ -270,15 +275,57 @@ fn setting_keeps_everything_else() {
 fn setting_makes_the_file_and_follows_a_link_to_it() {
     let place = Folder::new();
     let path = place.folder.path().join("a/b").join(FILE_NAME);
-    set(&path, "user.name", "Ada", &[]).unwrap();
+    set(&path, "user.name", "Ada", std::slice::from_ref(&path)).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "[user]\nname = \"Ada\"\n");
     let dir = open_root(place.folder.path()).unwrap();
     dir.symlink(OsStr::new("a/b/digstore.toml"), OsStr::new("link")).unwrap();
     let link = place.folder.path().join("link");
-    set(&link, "user.name", "Eve", &[]).unwrap();
+    set(&link, "user.name", "Eve", std::slice::from_ref(&link)).unwrap();
     assert!(link.is_symlink());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "[user]\nname = \"Eve\"\n");
     assert_eq!(project_file(&place.folder.path().join("a/b")), Some(path.canonicalize().unwrap()));
+}
+
+#[test]
+fn removing_keeps_everything_else() {
+    let place = Folder::new();
+    for (before, key, after) in [
+        (
+            "# all\ncore.durability = 'strict' # why\n# more\nuser.name = 'A'",
+            "core.durability",
+            "# all\n# more\nuser.name = 'A'",
+        ),
+        ("[performance]\n# sizes\nmemory_limit = '1GB'\n", "performance.max_memory_usage", "[performance]\n# sizes\n"),
+        ("[performance]\nmax_memory_usage = '1GB'", "performance.memory_limit", "[performance]\n"),
+        ("core = { durability = 'strict', profile = '' }\n", "core.durability", "core = { profile = '' }\n"),
+        ("user.name = '''\nA\n'''\n# end\n", "user.name", "# end\n"),
+        ("[profiles.a]\nblock_size = '1MB'\n[core]\n", "profiles.a", "[core]\n"),
+        ("[core]\nno_key = [\n1,\n]\n# end\n", "core.no_key", "[core]\n# end\n"),
+        ("[no_section]\nkey = 1\n", "no_section", ""),
+    ] {
+        let path = place.project(before);
+        assert!(unset(&path, key, std::slice::from_ref(&path)).unwrap(), "{before}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after, "{before}");
+        assert!(!unset(&path, key, std::slice::from_ref(&path)).unwrap(), "{before}");
+    }
+    let path = place.project("[performance]\nblock_size = '1MB'\n");
+    assert!(unset(&path, "performance", std::slice::from_ref(&path)).is_err(), "all of a section");
+}
+
+#[test]
+fn files_that_are_good_together_stay_so() {
+    let place = Folder::new();
+    let user = place.write("user.toml", "[performance]\nmedium_file_threshold = '4MB'\n[profiles.mine]\n");
+    let path = place.project("[core]\nprofile = 'mine'\n");
+    let files = [user.clone(), path.clone()];
+    set(&path, "performance.small_file_threshold", "2MB", &files).unwrap();
+    let small_is_more = set(&user, "performance.medium_file_threshold", "1MB", &files);
+    assert!(matches!(small_is_more, Err(ConfigError::BadValue { .. })));
+    assert!(matches!(unset(&user, "profiles.mine", &files), Err(ConfigError::UnknownProfile { .. })));
+    // What is wrong already can be mended step by step.
+    place.write("user.toml", "[performance]\nmedium_file_threshold = '1MB'\n");
+    unset(&path, "core.profile", &files).unwrap();
+    set(&path, "performance.small_file_threshold", "512KB", &files).unwrap();
 }
 
 #[test]

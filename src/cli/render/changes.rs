@@ -161,7 +161,8 @@ fn diff_file(file: &FileDiff, paint: Paint) -> String {
     }
     match &file.hunks {
         Some(hunks) => {
-            for line in hunks.lines() {
+            for line in hunks.split_inclusive('\n') {
+                let line = line.strip_suffix('\n').unwrap_or(line);
                 let painted = match line.as_bytes().first() {
                     Some(b'+') => paint.green(line),
                     Some(b'-') => paint.red(line),

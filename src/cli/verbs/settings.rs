@@ -13,14 +13,15 @@ use crate::cli::app::{App, Report};
 use crate::cli::args::Cli;
 use crate::cli::args::store::{ConfigCommand, TuneArgs};
 use crate::cli::exit::Failure;
-use crate::cli::render::store;
+use crate::cli::render::{printable, store};
 use crate::cli::{config, user_config_file};
 
 pub fn configure(app: &App, command: ConfigCommand) -> Done {
     match command {
         ConfigCommand::List => {
             let settings = app.config.list();
-            let line = |one: &config::Setting| format!("{:<38} {:<14} {}\n", one.key, one.value, one.origin);
+            let line =
+                |one: &config::Setting| printable(&format!("{:<38} {:<14} {}", one.key, one.value, one.origin)) + "\n";
             let text = settings.iter().map(line).collect();
             Ok(Report::new(&json!({ "settings": settings }), text))
         }
@@ -28,27 +29,25 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
             let profiles = app.config.profiles();
             let line = |one: &config::ProfileInfo| {
                 let mark = if app.config.profile() == Some(one.name.as_str()) { '*' } else { ' ' };
-                format!("{mark} {:<20} {}\n", one.name, one.description.as_deref().unwrap_or_default())
+                printable(&format!("{mark} {:<20} {}", one.name, one.description.as_deref().unwrap_or_default())) + "\n"
             };
             let text = profiles.iter().map(line).collect();
             Ok(Report::new(&json!({ "profiles": profiles, "current": app.config.profile() }), text))
         }
         ConfigCommand::Get { key } => {
             let setting = app.config.get(&key)?;
-            let text = format!("{}\n", setting.value);
+            let text = printable(&setting.value) + "\n";
             Ok(Report::new(&setting, text))
         }
         ConfigCommand::Set { key, value, file } => {
             let file = file_of(app, file.user)?;
-            let beside: Vec<PathBuf> =
-                [user_config_file(), config::project_file(&app.base)].into_iter().flatten().collect();
-            config::set(&file, &key, &value, &beside)?;
+            config::set(&file, &key, &value, &files(app)?)?;
             let text = unless_quiet(app, || format!("Set {key} in {}.\n", file.display()));
             Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
         }
         ConfigCommand::Unset { key, file } => {
             let file = file_of(app, file.user)?;
-            let was_set = config::unset(&file, &key)?;
+            let was_set = config::unset(&file, &key, &files(app)?)?;
             let text = unless_quiet(app, || match was_set {
                 true => format!("Removed {key} from {}.\n", file.display()),
                 false => format!("{key} was not set in {}.\n", file.display()),
@@ -71,6 +70,11 @@ fn file_of(app: &App, user: bool) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The files that settings come from, those that count more behind the others.
+fn files(app: &App) -> Result<Vec<PathBuf>, Failure> {
+    Ok(user_config_file().into_iter().chain([file_of(app, false)?]).collect())
+}
+
 pub fn tune(app: &App, args: &TuneArgs) -> Done {
     let at = app.open()?;
     let outcome = tune::tune(&at.repo, app.monitor())?;
@@ -78,7 +82,7 @@ pub fn tune(app: &App, args: &TuneArgs) -> Done {
     if args.write && !outcome.proposals.is_empty() {
         let file = file_of(app, args.file.user)?;
         for proposal in &outcome.proposals {
-            config::set(&file, proposal.key, &proposal.value, &[])?;
+            config::set(&file, proposal.key, &proposal.value, &files(app)?)?;
         }
         text.push_str(&unless_quiet(app, || format!("Written to {}.\n", file.display())));
     }

@@ -149,8 +149,8 @@ struct Text {
 fn compare(path: &RepoPath, old: Option<Vec<u8>>, new: Option<Vec<u8>>, context_lines: usize) -> Text {
     let header = |side: char, present: bool| if present { format!("{side}/{path}") } else { "/dev/null".to_owned() };
     let headers = [header('a', old.is_some()), header('b', new.is_some())];
-    let (old, new) = (printable(old.unwrap_or_default()), printable(new.unwrap_or_default()));
-    let lines = InternedInput::new(old.as_str(), new.as_str());
+    let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+    let lines = InternedInput::new(old.as_slice(), new.as_slice());
     let mut diff = Diff::compute(Algorithm::Histogram, &lines);
     diff.postprocess_lines(&lines);
     let (added, removed) = (u64::from(diff.count_additions()), u64::from(diff.count_removals()));
@@ -163,13 +163,13 @@ fn compare(path: &RepoPath, old: Option<Vec<u8>>, new: Option<Vec<u8>>, context_
 }
 
 /// Writes what differs as hunks with so many lines around them.
-fn put_hunks(out: &mut String, lines: &InternedInput<&str>, diff: &Diff, context: u32) {
+fn put_hunks(out: &mut String, lines: &InternedInput<&[u8]>, diff: &Diff, context: u32) {
     let put = |out: &mut String, sign: char, tokens: &[Token], range: Range<u32>| {
         for token in tokens.get(range.start as usize..range.end as usize).unwrap_or_default() {
             let line = lines.interner[*token];
             out.push(sign);
-            out.push_str(line);
-            if !line.ends_with('\n') {
+            put_line(out, line);
+            if !line.ends_with(b"\n") {
                 out.push_str("\n\\ No newline at end of file\n");
             }
         }
@@ -204,16 +204,12 @@ fn span(lines: Range<u32>) -> String {
     }
 }
 
-/// The bytes as text; what is not UTF-8 becomes `\xNN`, so that two different files never look the same.
-fn printable(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| {
-        let mut text = String::new();
-        for part in error.as_bytes().utf8_chunks() {
-            text.push_str(part.valid());
-            part.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-        }
-        text
-    })
+/// Writes bytes as text; what is not UTF-8 becomes `\xNN`.
+fn put_line(out: &mut String, line: &[u8]) {
+    for part in line.utf8_chunks() {
+        out.push_str(part.valid());
+        part.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
 }
 
 /// The chunks that two stored files have in common.
@@ -292,6 +288,17 @@ mod tests {
             let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
             if ends { text } else { text.trim_end_matches('\n').to_owned() }
         })
+    }
+
+    #[test]
+    fn lines_that_look_the_same_differ_and_line_ends_stay() {
+        let path = RepoPath::parse(b"a").unwrap();
+        let look = |old: &[u8], new: &[u8]| {
+            let found = compare(&path, Some(old.to_vec()), Some(new.to_vec()), 0);
+            (found.added, found.unified.split_once(" @@\n").map(|(_, lines)| lines.to_owned()).unwrap())
+        };
+        assert_eq!(look(b"\xff\n", b"\\xff\n"), (1, "-\\xff\n+\\xff\n".to_owned()));
+        assert_eq!(look(b"a\n", b"a\r\n"), (1, "-a\n+a\r\n".to_owned()));
     }
 
     proptest! {
