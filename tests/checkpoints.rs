@@ -151,6 +151,7 @@ fn names_that_are_no_text_and_ignored_files() {
     place.write(".digignore", "*.tmp\n");
     place.write("x.tmp", "not kept");
     place.ok(&["checkpoint", "create"]);
+    assert_eq!(place.ok(&["diff", "@1", "--name-only"]), "", "what is not tracked is looked at, too");
     fs::remove_file(&odd).unwrap();
     assert!(place.ok(&["checkpoint", "diff", "@1", "--name-only"]).contains("odd \\xff\\n"));
     place.ok(&["checkpoint", "restore", "@1"]);

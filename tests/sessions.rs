@@ -25,7 +25,7 @@ fn values(object: &Value) -> Vec<(String, String)> {
 }
 
 /// A call, how it ends, and what it says.
-const BAD: [(&[&str], i32, &str); 24] = [
+const BAD: [(&[&str], i32, &str); 25] = [
     (&["session"], 2, "Usage"),
     (&["session", "begin", "s"], 1, "exists already"),
     (&["session", "begin", "a b"], 2, "a space"),
@@ -49,6 +49,7 @@ const BAD: [(&[&str], i32, &str); 24] = [
     (&["session", "cas", "s", "k", "--absent", "v", "--delete"], 2, "cannot be used with"),
     (&["session", "cas", "s", "k", "--expect", "x", "v"], 5, "it is not set"),
     (&["session", "append", "s", "two words"], 1, "cannot be the type"),
+    (&["session", "append", "s", "end"], 1, "by digstore itself"),
     (&["session", "append", "s", "x", "p", "--file", "f"], 2, "cannot be used with"),
 ];
 

@@ -248,6 +248,15 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn the_words_of_own_events_are_known() {
+        let is_own = |kind: &EventKind| !matches!(kind, EventKind::Noted { .. });
+        let words: Vec<String> =
+            events().iter().filter(|kind| is_own(kind)).map(|kind| kind.word().to_owned()).collect();
+        assert!(words.iter().all(|word| EventKind::OWN_WORDS.contains(&word.as_str())), "{words:?}");
+        assert_eq!(words.len(), EventKind::OWN_WORDS.len());
+    }
+
     const GOLDEN_SESSIONS: u32 = 3654126726;
     const GOLDEN_EVENTS: u32 = 3762055372;
 

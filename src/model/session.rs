@@ -196,6 +196,10 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The words of all kinds but [`EventKind::Noted`]; no owner may use them.
+    pub const OWN_WORDS: [&str; 10] =
+        ["begin", "put", "del", "checkpoint", "restore", "checkpoint-delete", "end", "abort", "orphan", "resume"];
+
     /// The word for this kind; for [`EventKind::Noted`] the owner's.
     pub fn word(&self) -> &str {
         match self {

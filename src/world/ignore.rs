@@ -10,12 +10,15 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::base::disk::Dir;
+use crate::base::size::ByteSize;
 use crate::model::path::RepoPath;
 
 /// The name of ignore files.
 pub const FILE_NAME: &str = ".digignore";
 /// Rules are written by people; a larger file is something else.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Some editors begin a file with it; git skips it as well.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The rules that hold in a folder: its own, then those of the folders above.
 #[derive(Debug, Clone, Default)]
@@ -31,15 +34,23 @@ impl Rules {
     /// The rules inside `folder`, given those outside. Reads its ignore file; `has_file` spares looking for one.
     ///
     /// # Errors
-    /// The file cannot be read, or a line is not a pattern; the text names the line.
+    /// The file cannot be read or is too long, or a line is not a pattern; the text names the line.
     pub fn enter(&self, dir: &dyn Dir, folder: &RepoPath, has_file: bool) -> Result<Self, String> {
         if !has_file {
             return Ok(self.clone());
         }
         let shown = dir.path().join(FILE_NAME);
         let mut text = Vec::new();
-        let read = dir.open(OsStr::new(FILE_NAME)).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text));
+        let read =
+            dir.open(OsStr::new(FILE_NAME)).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text));
         read.map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(format!(
+                "{} is longer than {}: rules are written by people",
+                shown.display(),
+                ByteSize(MAX_FILE_BYTES)
+            ));
+        }
         self.with(folder, &text).map_err(|why| format!("{}{why}", shown.display()))
     }
 
@@ -48,6 +59,7 @@ impl Rules {
     /// # Errors
     /// A line is not a pattern; the text says which one, to be put behind the file's name.
     pub fn with(&self, folder: &RepoPath, text: &[u8]) -> Result<Self, String> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let mut builder = GitignoreBuilder::new(Path::new(folder.as_os_str()));
         for (line, number) in String::from_utf8_lossy(text).lines().zip(1..) {
             builder.add_line(None, line).map_err(|error| format!(", line {number}: {error}"))?;

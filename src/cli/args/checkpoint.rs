@@ -250,7 +250,7 @@ pub struct CheckpointExportArgs {
     #[arg(value_name = "@N", value_parser = parse::checkpoint)]
     pub numbers: Vec<u64>,
     /// Only those of this session
-    #[arg(long, value_name = "SESSION", value_parser = parse::session)]
+    #[arg(long, value_name = "SESSION", value_parser = parse::session, conflicts_with = "numbers")]
     pub session: Option<SessionName>,
     /// With the content of the files, for a repository that does not have it
     #[arg(long)]

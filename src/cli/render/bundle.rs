@@ -120,7 +120,8 @@ pub fn diff(outcome: &Outcome, style: &DiffStyle, paint: Paint) -> String {
         let _ = writeln!(text, "{} of the image differ, in {bands}", ByteSize(outcome.changed_bytes));
     }
     if let Some(files) = &outcome.files {
-        let _ = writeln!(text, "{} inside the image differ", count(files.len() as u64, "file"));
+        let differ = if files.len() == 1 { "differs" } else { "differ" };
+        let _ = writeln!(text, "{} inside the image {differ}", count(files.len() as u64, "file"));
         for file in files {
             let _ = writeln!(text, "{} {}", letter(file.change), printable(&file.path));
         }

@@ -212,7 +212,8 @@ pub fn stats(outcome: &stats::Outcome) -> String {
     let things =
         format!("{}, {}, {}", count(head.files, "file"), count(head.links, "link"), count(head.dirs, "folder"));
     row("HEAD", format!("{things}, {}", ByteSize(head.bytes)));
-    let names = format!("{} branches, {}", grouped(outcome.branches), count(outcome.tags, "tag"));
+    let branches = if outcome.branches == 1 { "branch" } else { "branches" };
+    let names = format!("{} {branches}, {}", grouped(outcome.branches), count(outcome.tags, "tag"));
     row("commits", format!("{} ({names})", grouped(outcome.commits)));
     row("checkpoints", format!("{} ({})", grouped(outcome.checkpoints), count(outcome.sessions, "session")));
     for (kind, objects) in &outcome.objects {
@@ -234,7 +235,10 @@ pub fn stats(outcome: &stats::Outcome) -> String {
     for (name, latency) in &outcome.operations {
         let times = [latency.p50_us, latency.p99_us, latency.max_us].map(milliseconds);
         let [p50, p99, max] = times;
-        row(name, format!("{} times; half within {p50}, 99 of 100 within {p99}, all within {max}", latency.count));
+        row(
+            name,
+            format!("{}; half within {p50}, 99 of 100 within {p99}, all within {max}", count(latency.count, "time")),
+        );
     }
     text
 }

@@ -14,6 +14,7 @@ use crate::cli::app::{App, Opened, Report};
 use crate::cli::args::history::{
     BranchArgs, CatArgs, DiffArgs, DiffStyle, ExportArgs, LogArgs, LsArgs, ShowArgs, TagArgs,
 };
+use crate::cli::args::parse::marked_checkpoint;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::render::{changes, count, history};
 
@@ -77,6 +78,8 @@ pub fn diff(app: &App, args: &DiffArgs) -> Done {
     let (old, new) = match (revisions.next(), revisions.next()) {
         (old, _) if args.staged => (old.unwrap_or_else(head), Side::Staging),
         (None, _) => (Side::Staging, Side::WorkTree),
+        // A checkpoint holds what is not tracked as well.
+        (Some(Side::Revision(old)), None) if marked_checkpoint(&old).is_some() => (Side::Revision(old), Side::Disk),
         (Some(old), None) => (old, Side::WorkTree),
         (Some(old), Some(new)) => (old, new),
     };

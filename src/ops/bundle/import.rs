@@ -83,6 +83,12 @@ pub fn import(pools: &Pools, options: &ImportOptions, monitor: &dyn Monitor) -> 
                 hint: "leave --band-size out, or import into a new bundle",
             });
         }
+        if let Some(misfit) = bundle.list().on("list the bundle", &options.bundle)?.misfits.first() {
+            return Err(Error::Refused {
+                message: format!("'{}' cannot be made equal: {misfit} is no regular file", options.bundle.display()),
+                hint: "remove it first; its band comes from the image",
+            });
+        }
         let new = Geometry::new(stat.len, old.band_len).map_err(not_sectors)?;
         replace(pools, &bundle, new, (&file, &options.image), &counts, monitor)?;
         new

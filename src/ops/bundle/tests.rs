@@ -105,6 +105,17 @@ fn replacing_writes_only_bands_that_differ() {
 }
 
 #[test]
+fn what_is_no_band_is_not_taken_for_zeros() {
+    let place = Place::new();
+    place.image(2, &[(0, b"a"), (MIB, b"b")]);
+    place.import(false).unwrap();
+    fs::remove_file(place.at("b.sparsebundle/bands/1")).unwrap();
+    symlink("0", place.at("b.sparsebundle/bands/1")).unwrap();
+    place.image(2, &[(0, b"a")]);
+    assert!(matches!(place.import(true), Err(Error::Refused { message, .. }) if message.contains("bands/1")));
+}
+
+#[test]
 fn lengths_that_cannot_be_are_refused_and_leave_nothing() {
     let place = Place::new();
     let create = |image_len, band_len| {

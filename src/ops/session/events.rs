@@ -21,6 +21,12 @@ pub fn append(repo: &Repository, name: &SessionName, event_type: &str, payload: 
             hint: "a type is a word of up to 128 bytes without spaces, such as tool-call",
         });
     }
+    if EventKind::OWN_WORDS.contains(&event_type) {
+        return Err(Error::Refused {
+            message: format!("events of the type '{event_type}' are written by digstore itself"),
+            hint: "choose another word, such as tool-call",
+        });
+    }
     if payload.len() > MAX_VALUE_LEN {
         return Err(Error::Refused {
             message: format!("the event has {} bytes, more than {MAX_VALUE_LEN}", payload.len()),

@@ -226,3 +226,14 @@ fn ignore_rules_nest_and_tracked_files_stay() {
     assert!(tracked.contains(&"build/out".to_owned()) && tracked.contains(&"a.log".to_owned()));
     assert_eq!(walk_at(folder.path(), &[], true).len(), 18);
 }
+
+#[test]
+fn an_ignore_file_may_begin_with_a_mark_and_is_not_read_by_half() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path(), &[(".digignore", "\u{feff}*.log\r\n"), ("a.log", ""), ("b", "")]);
+    assert_eq!(walk_at(folder.path(), &[], false), [".digignore", "b"]);
+    make(folder.path(), &[(".digignore", &format!("*.log\n#{}\n", "x".repeat(1 << 20)))]);
+    let scopes = Scopes::everything();
+    let walked = walk_with(folder.path(), &all(&scopes), Found::rest);
+    assert_eq!((walked.entries.len(), walked.problems.len()), (0, 1), "{:?}", walked.problems);
+}
