@@ -25,6 +25,9 @@ pub struct ProcessMark {
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// The place of the start time in `/proc/PID/stat`, counted behind the name (Linux, `proc(5)`: field 22 of all).
 const START_TIME_FIELD: usize = 19;
+/// The place of the state there, and what it is of a process that has ended and was not waited for.
+const STATE_FIELD: usize = 0;
+const ZOMBIE: &str = "Z";
 
 fn boot_id() -> String {
     fs::read_to_string(BOOT_ID_FILE).map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -36,15 +39,20 @@ fn host() -> String {
 
 /// When a process was started. The name in the file may hold anything, also parentheses, so the fields are counted from its end.
 fn start_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().nth(START_TIME_FIELD).and_then(|field| field.parse().ok()).unwrap_or(0)
+    field(pid, START_TIME_FIELD).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+fn field(pid: u32, number: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number).map(str::to_owned)
 }
 
 fn exists(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    // A process of somebody else may not be signalled, but it is there.
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // A process of somebody else may not be signalled, but it is there. One that only waits for its parent to be told is not.
+    number.is_some_and(|number| !matches!(test_kill_process(number), Err(rustix::io::Errno::SRCH)))
+        && field(pid, STATE_FIELD).is_none_or(|state| state != ZOMBIE)
 }
 
 impl ProcessMark {

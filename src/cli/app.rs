@@ -18,7 +18,7 @@ use digstore::repo::rebuild::{self, Rebuilt};
 use digstore::repo::{Repository, Settings, discover, open_at, trees};
 use digstore::store::staging;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::{ColorWhen, Global};
 use super::config::Config;
@@ -41,7 +41,8 @@ pub struct Report {
 
 impl Report {
     pub fn new(outcome: &impl Serialize, text: String) -> Self {
-        let json = serde_json::to_value(outcome).unwrap_or_default();
+        // Whoever asked for JSON must not get text instead.
+        let json = serde_json::to_value(outcome).unwrap_or_else(|error| json!({ "unwritable": error.to_string() }));
         Self { json, text, notes: Vec::new(), exit: Exit::Done }
     }
 

@@ -17,7 +17,7 @@ use crate::model::checkpoint::Area;
 use crate::model::id::CommitId;
 use crate::model::operation::{Operation, OperationLine, RefStep, WorkStep};
 use crate::model::path::RepoPath;
-use crate::model::refs::Head;
+use crate::model::refs::{Head, RefKind};
 use crate::model::scopes::Scopes;
 use crate::ops::add::removal;
 use crate::repo::{Repository, WriteLock};
@@ -126,6 +126,20 @@ fn check(repo: &Repository, operation: &Operation) -> Result<()> {
             );
         }
     }
+    for RefStep { kind, name, before, .. } in operation.refs.iter().filter(|_| operation.head.is_none()) {
+        let is_head = refs::head(&state)? == Head::Branch(name.clone());
+        match (&operation.committed, kind) {
+            (Some(_), RefKind::Branch) if !is_head => {
+                let message = format!("the {} was made on '{name}', and HEAD is elsewhere", operation.summary);
+                return refused(message, "go there with 'digstore switch' first");
+            }
+            (None, RefKind::Branch) if is_head && before.is_none() => {
+                let message = format!("HEAD is on '{name}', which did not exist before the {}", operation.summary);
+                return refused(message, "go to another branch with 'digstore switch' first");
+            }
+            _ => {}
+        }
+    }
     if let Some((_, after)) = &operation.head
         && refs::head(&state)? != *after
     {
@@ -154,9 +168,7 @@ fn uncommit_ops(repo: &Repository, gone: &[RepoPath]) -> Result<Vec<Op>> {
 fn commit_before(repo: &Repository, operation: &Operation) -> Result<Option<CommitId>> {
     match &operation.head {
         Some((Head::Detached(id), _)) => Ok(Some(*id)),
-        Some((Head::Branch(name), _)) => {
-            Ok(refs::get(&repo.journal().read(), crate::model::refs::RefKind::Branch, name)?)
-        }
+        Some((Head::Branch(name), _)) => Ok(refs::get(&repo.journal().read(), RefKind::Branch, name)?),
         None => Ok(repo.head_commit()?),
     }
 }

@@ -18,6 +18,7 @@ use crate::format::journal::Op;
 use crate::format::staging::LayerRecord;
 use crate::model::commit::Commit;
 use crate::model::id::{CommitId, LayerId, ObjectKind};
+use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node};
@@ -81,6 +82,7 @@ pub fn rebuild(dir: &Arc<dyn Dir>, settings: &Settings) -> Result<Option<Rebuilt
     let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::default()));
     let objects = Arc::new(ObjectStore::new(set, index, cache, Pending::load(&state)?));
     name_commits(&objects, &state, &mut ops, &mut outcome)?;
+    complete_staging(&objects, &state, &mut ops)?;
     journal::rewrite(journal_dir.as_ref(), &manifest.id, &state, &ops.into())?;
     Ok(Some(outcome))
 }
@@ -153,7 +155,7 @@ fn name_commits(
             ops.push(refs::head_op(&Head::Branch(name.clone())));
             let generation = commits.len() as u64;
             ops.push(refs::generation_op(generation));
-            stage(objects, id, generation, ops)?;
+            stage(objects, id, generation, &|_, _| Ok(false), ops)?;
         }
         outcome.branches.push(name.to_string());
     }
@@ -175,8 +177,29 @@ fn all_commits(objects: &ObjectStore) -> Result<HashMap<CommitId, Commit>, RepoE
     Ok(commits)
 }
 
-/// Staging as it is after a checkout of a commit; nothing is known of the looks of files.
-fn stage(objects: &Arc<ObjectStore>, id: &CommitId, generation: u64, ops: &mut Vec<Op>) -> Result<(), RepoError> {
+/// Stages anew what HEAD has and staging has lost: what is in no list of tracked paths would never be missed.
+fn complete_staging(objects: &Arc<ObjectStore>, state: &State, ops: &mut Vec<Op>) -> Result<(), RepoError> {
+    let head = match refs::head(state)? {
+        Head::Branch(name) => refs::get(state, RefKind::Branch, &name)?,
+        Head::Detached(id) => Some(id),
+    };
+    let Some(head) = head else { return Ok(()) };
+    let generation = refs::generation(state)?;
+    let is_known = |path: &RepoPath, node: &StagedNode| {
+        let entry = staging::get(state, path)?;
+        Ok(entry.is_some_and(|entry| entry.generation > generation || entry.node == *node))
+    };
+    stage(objects, &head, generation, &is_known, ops)
+}
+
+/// Staging as it is after a checkout of a commit, but for what is known; nothing is known of the looks of files.
+fn stage(
+    objects: &Arc<ObjectStore>,
+    id: &CommitId,
+    generation: u64,
+    is_known: &dyn Fn(&RepoPath, &StagedNode) -> Result<bool, StoreError>,
+    ops: &mut Vec<Op>,
+) -> Result<(), RepoError> {
     let Ok(root) = objects.commit(id).and_then(|commit| objects.tree(&commit.tree)) else { return Ok(()) };
     for entry in trees::Entries::new(Arc::clone(objects), root) {
         let (path, Entry { meta, node, .. }) = match entry {
@@ -190,6 +213,9 @@ fn stage(objects: &Arc<ObjectStore>, id: &CommitId, generation: u64, ops: &mut V
             Node::Symlink { target } => StagedNode::Symlink { target },
             Node::File { len, content } => StagedNode::File { len, content },
         };
+        if is_known(&path, &node)? {
+            continue;
+        }
         let staged = StagedEntry { node, meta, seen: SeenStat::default(), racy: true, generation };
         ops.push(staging::put_op(&path, &staged));
     }

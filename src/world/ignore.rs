@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use super::globs::glob_of;
 use crate::base::disk::Dir;
 use crate::base::size::ByteSize;
 use crate::model::path::RepoPath;
@@ -31,13 +32,14 @@ struct Level {
 }
 
 impl Rules {
-    /// The rules inside `folder`, given those outside. Reads its ignore file; `has_file` spares looking for one.
+    /// The rules inside `folder`, given those outside, and a sentence for each line that is no pattern and left out, as in git.
+    /// Reads its ignore file; `has_file` spares looking for one.
     ///
     /// # Errors
-    /// The file cannot be read or is too long, or a line is not a pattern; the text names the line.
-    pub fn enter(&self, dir: &dyn Dir, folder: &RepoPath, has_file: bool) -> Result<Self, String> {
+    /// The file cannot be read or is too long.
+    pub fn enter(&self, dir: &dyn Dir, folder: &RepoPath, has_file: bool) -> Result<(Self, Vec<String>), String> {
         if !has_file {
-            return Ok(self.clone());
+            return Ok((self.clone(), Vec::new()));
         }
         let shown = dir.path().join(FILE_NAME);
         let mut text = Vec::new();
@@ -51,21 +53,28 @@ impl Rules {
                 ByteSize(MAX_FILE_BYTES)
             ));
         }
-        self.with(folder, &text).map_err(|why| format!("{}{why}", shown.display()))
+        let (rules, wrong) = self.with(folder, &text).map_err(|why| format!("{}: {why}", shown.display()))?;
+        let wrong = wrong.into_iter().map(|(line, why)| format!("{}, line {line} is left out: {why}", shown.display()));
+        Ok((rules, wrong.collect()))
     }
 
-    /// The rules inside `folder`, given those outside and the text of its ignore file.
+    /// The rules inside `folder`, given those outside and the text of its ignore file; and the number of each line that is no pattern,
+    /// and why.
     ///
     /// # Errors
-    /// A line is not a pattern; the text says which one, to be put behind the file's name.
-    pub fn with(&self, folder: &RepoPath, text: &[u8]) -> Result<Self, String> {
+    /// The patterns are too much together.
+    pub fn with(&self, folder: &RepoPath, text: &[u8]) -> Result<(Self, Vec<(usize, String)>), String> {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let mut builder = GitignoreBuilder::new(Path::new(folder.as_os_str()));
+        let mut wrong = Vec::new();
         for (line, number) in String::from_utf8_lossy(text).lines().zip(1..) {
-            builder.add_line(None, line).map_err(|error| format!(", line {number}: {error}"))?;
+            let added = glob_of(line)
+                .map_err(str::to_owned)
+                .and_then(|glob| builder.add_line(None, &glob).map(drop).map_err(|error| error.to_string()));
+            wrong.extend(added.err().map(|why| (number, why)));
         }
-        let own = builder.build().map_err(|error| format!(": {error}"))?;
-        Ok(Self(Some(Arc::new(Level { own, above: self.clone() }))))
+        let own = builder.build().map_err(|error| error.to_string())?;
+        Ok((Self(Some(Arc::new(Level { own, above: self.clone() }))), wrong))
     }
 
     /// Is the path ignored? The innermost file that says something decides. Folders above are not asked: nothing in an

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod dirs;
+pub mod globs;
 pub mod ignore;
 pub mod read;
 pub mod walk;

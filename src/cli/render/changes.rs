@@ -77,17 +77,18 @@ pub fn status(outcome: &status::Outcome, at: &Opened, paint: Paint) -> String {
 
 /// One line a path: two letters (staged, on disk) and the path.
 pub fn status_short(outcome: &status::Outcome, at: &Opened, paint: Paint) -> String {
-    let mut lines: BTreeMap<&RepoPath, (char, char)> = BTreeMap::new();
+    // What is staged for removal may stand there still, and is untracked then: that is a line of its own.
+    let mut lines: BTreeMap<(&RepoPath, bool), (char, char)> = BTreeMap::new();
     for item in &outcome.staged {
-        lines.entry(&item.path).or_insert((' ', ' ')).0 = staged_word(item.change).1;
+        lines.entry((&item.path, false)).or_insert((' ', ' ')).0 = staged_word(item.change).1;
     }
     for item in &outcome.changed {
-        lines.entry(&item.path).or_insert((' ', ' ')).1 = work_word(item.change).1;
+        lines.entry((&item.path, false)).or_insert((' ', ' ')).1 = work_word(item.change).1;
     }
     for path in &outcome.untracked {
-        lines.insert(path, ('?', '?'));
+        lines.insert((path, true), ('?', '?'));
     }
-    let line = |(path, (staged, work)): (&&RepoPath, &(char, char))| {
+    let line = |((path, _), (staged, work)): (&(&RepoPath, bool), &(char, char))| {
         let staged = if *staged == '?' { paint.red(staged) } else { paint.green(staged) };
         format!("{staged}{} {}\n", paint.red(work), at.shown(path))
     };

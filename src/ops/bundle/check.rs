@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::copy::for_data;
-use super::open;
+use super::{as_text, open};
 use crate::base::disk::real::can_clone;
 use crate::base::disk::{Dir, IoContext, Stat, open_root};
 use crate::base::monitor::Monitor;
@@ -22,6 +22,7 @@ use crate::world::bundle::{Bundle, Listing, read_info};
 #[derive(Debug, Clone, Serialize)]
 pub struct Info {
     /// Where.
+    #[serde(serialize_with = "as_text")]
     pub bundle: PathBuf,
     /// How its image is divided.
     #[serde(flatten)]
@@ -70,6 +71,7 @@ pub struct Fault {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Verified {
     /// Where.
+    #[serde(serialize_with = "as_text")]
     pub bundle: PathBuf,
     /// Bands read.
     pub bands: u64,

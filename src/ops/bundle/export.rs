@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::copy::{for_data, write_blocks};
-use super::{exists, open, parent_of};
+use super::{as_text, exists, open, parent_of};
 use crate::base::disk::{DiskFile, IoContext};
 use crate::base::monitor::Monitor;
 use crate::base::pool::Pools;
@@ -33,6 +33,7 @@ pub struct ExportOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct Exported {
     /// The image.
+    #[serde(serialize_with = "as_text")]
     pub image: PathBuf,
     /// Its length.
     pub image_len: u64,

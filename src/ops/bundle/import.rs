@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::copy::{for_data, write_blocks};
-use super::{exists, make, new_geometry, open, parent_of};
+use super::{as_text, exists, make, new_geometry, open, parent_of};
 use crate::base::disk::real::{next_data, stat_of_file};
 use crate::base::disk::{FileKind, IoContext, Stat, write_atomic};
 use crate::base::monitor::Monitor;
@@ -44,6 +44,7 @@ pub struct ImportOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct Imported {
     /// The bundle.
+    #[serde(serialize_with = "as_text")]
     pub bundle: PathBuf,
     /// How its image is divided.
     #[serde(flatten)]

@@ -14,15 +14,17 @@ pub mod inside;
 mod tests;
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Error, Result};
 use crate::base::disk::{Dir, FileKind, IoContext, is_abandoned, open_root, temp_name};
 use crate::base::monitor::Monitor;
 use crate::model::bundle::{Geometry, MAX_NEW_BAND_LEN, MIN_NEW_BAND_LEN};
+use crate::model::path::escape;
 use crate::world::bundle::{Bundle, make_frame};
 
 /// Mode of a bundle's folder, before the umask.
@@ -39,10 +41,16 @@ pub struct CreateOptions {
     pub band_len: u64,
 }
 
+/// A path in JSON, which need not be UTF-8.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&escape(path.as_os_str().as_bytes()))
+}
+
 /// A bundle that was made.
 #[derive(Debug, Clone, Serialize)]
 pub struct Created {
     /// Where.
+    #[serde(serialize_with = "as_text")]
     pub bundle: PathBuf,
     /// How its image is divided.
     #[serde(flatten)]

@@ -1,7 +1,7 @@
 //! `checkpoint tag`, `annotate` and `delete`.
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::create::check_tags;
@@ -141,16 +141,39 @@ pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Resul
     Ok(ops)
 }
 
+/// The checkpoints that were in a session and are deleted.
+fn gone_from<'a>(
+    state: &State,
+    id: SessionId,
+    known: &'a mut HashMap<SessionId, HashSet<u64>>,
+) -> Result<&'a HashSet<u64>> {
+    Ok(match known.entry(id) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let mut gone = HashSet::new();
+            sessions::visit_events(state, id, 1, &mut |event| {
+                if let EventKind::Dropped { number } = event.kind {
+                    gone.insert(number);
+                }
+                Ok(true)
+            })?;
+            entry.insert(gone)
+        }
+    })
+}
+
 /// The operations that bring deleted checkpoints back.
 pub fn bring_back_ops(state: &State, dropped: &[Checkpoint]) -> Result<Vec<Op>> {
-    let (mut ops, mut logs) = (Vec::new(), Logs::default());
+    let (mut ops, mut logs, mut gone) = (Vec::new(), Logs::default(), HashMap::new());
     for checkpoint in dropped {
         // It may have been brought back from an export meanwhile.
         if checkpoints::number_of(state, &checkpoint.id)?.is_some() {
             continue;
         }
-        let session = match &checkpoint.origin.session {
-            Some(name) => sessions::id_of(state, name)?,
+        let named = checkpoint.origin.session.as_ref().map_or(Ok(None), |name| sessions::id_of(state, name))?;
+        // One from elsewhere may name a session of this name that it was never in.
+        let session = match named {
+            Some(id) => gone_from(state, id, &mut gone)?.contains(&checkpoint.number).then_some(id),
             None => None,
         };
         ops.extend(checkpoints::put_ops(checkpoint, session));

@@ -96,7 +96,7 @@ fn rules_of(
                 Ok(())
             })?;
             // Rules that cannot be read leave nothing out.
-            above.with(folder, &text).unwrap_or_else(|_| above.clone())
+            above.with(folder, &text).map_or_else(|_| above.clone(), |(rules, _)| rules)
         }
         _ => above,
     };

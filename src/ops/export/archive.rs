@@ -21,6 +21,8 @@ use crate::store::objects::ObjectStore;
 use crate::transform::compress::DEFAULT_LEVEL;
 use crate::world::write::{Expect, NewFile};
 
+/// What GNU tar calls an entry that holds a long name.
+const LONG_LINK_NAME: &str = "././@LongLink";
 /// The archive's own mode, less the umask.
 const ARCHIVE_MODE: u32 = 0o666;
 
@@ -118,7 +120,8 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// The crate cleans link targets (`a//b`, `./a`), which must stay as they are: short ones go into the header as bytes.
+    /// The crate cleans link targets (`a//b`, `./a`), which must stay as they are: short ones go into the header as bytes, long ones
+    /// into an entry of their own before it, as GNU tar does it.
     fn append_link<W: Write>(
         &self,
         tar: &mut Builder<W>,
@@ -126,10 +129,13 @@ impl Archive<'_> {
         path: &RepoPath,
         target: &[u8],
     ) -> Result<()> {
-        let written = match header.set_link_name_literal(target) {
-            Ok(()) => tar.append_data(header, path.as_os_str(), io::empty()),
-            Err(_) => tar.append_link(header, path.as_os_str(), OsStr::from_bytes(target)),
-        };
-        Ok(written.on("write", self.path)?)
+        if header.set_link_name_literal(target).is_err() {
+            let mut long = Header::new_gnu();
+            long.set_entry_type(EntryType::GNULongLink);
+            long.set_size(target.len() as u64 + 1);
+            let ended = [target, b"\0"].concat();
+            tar.append_data(&mut long, LONG_LINK_NAME, ended.as_slice()).on("write", self.path)?;
+        }
+        Ok(tar.append_data(header, path.as_os_str(), io::empty()).on("write", self.path)?)
     }
 }

@@ -188,13 +188,14 @@ impl<'w, 'a> Walk<'w, 'a> {
         self.folders.fetch_add(1, Ordering::Relaxed);
         self.names.fetch_add(names.len(), Ordering::Relaxed);
         let has_rules = names.iter().any(|(name, kind)| **name == *FILE_NAME && *kind == FileKind::File);
-        let rules = match above.enter(dir.as_ref(), &path, has_rules && !options.include_ignored) {
-            Ok(rules) => rules,
+        let (rules, wrong) = match above.enter(dir.as_ref(), &path, has_rules && !options.include_ignored) {
+            Ok(entered) => entered,
             Err(message) => return failed(path, message),
         };
         let unfinished = names.iter().filter(|(name, kind)| *kind != FileKind::Dir && is_temp_name(name));
         let unfinished = unfinished.filter_map(|(name, kind)| Some((path.join(name.as_bytes()).ok()?, *kind)));
         let mut part = Part::default();
+        part.found.problems.extend(wrong);
         part.found.leftovers.extend(unfinished);
         if let Some(stat) = stat.filter(|_| is_news && options.keeps_listings) {
             part.found.listed.push(Op::Put(folder_key(&path), encode_folder(&SeenStat::from(stat), &names)));

@@ -113,7 +113,8 @@ fn no_more_is_listed_ahead_than_a_few_rounds() {
 #[test]
 fn what_goes_away_is_left_out_and_what_cannot_be_read_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    make(folder.path(), &[("a/x", ""), ("b/x", ""), ("c/.digignore", "{a"), ("c/x", ""), ("d", "")]);
+    let too_long = "#".repeat((1 << 20) + 1);
+    make(folder.path(), &[("a/x", ""), ("b/x", ""), ("c/.digignore", &too_long), ("c/x", ""), ("d", "")]);
     // Of two folders, the one that is come to later goes away before.
     let known = |path: &RepoPath, _: &Stat| {
         match path.as_bytes() {
@@ -232,8 +233,15 @@ fn an_ignore_file_may_begin_with_a_mark_and_is_not_read_by_half() {
     let folder = tempfile::tempdir().unwrap();
     make(folder.path(), &[(".digignore", "\u{feff}*.log\r\n"), ("a.log", ""), ("b", "")]);
     assert_eq!(walk_at(folder.path(), &[], false), [".digignore", "b"]);
-    make(folder.path(), &[(".digignore", &format!("*.log\n#{}\n", "x".repeat(1 << 20)))]);
-    let scopes = Scopes::everything();
-    let walked = walk_with(folder.path(), &all(&scopes), Found::rest);
-    assert_eq!((walked.entries.len(), walked.problems.len()), (0, 1), "{:?}", walked.problems);
+    let found = |text: &str| {
+        make(folder.path(), &[(".digignore", text)]);
+        let scopes = Scopes::everything();
+        let walked = walk_with(folder.path(), &all(&scopes), Found::rest);
+        let paths: Vec<String> = walked.entries.iter().map(|entry| entry.path.to_string()).collect();
+        (paths.join(" "), walked.problems.len(), walked.unreadable.len())
+    };
+    assert_eq!(found(&format!("*.log\n#{}\n", "x".repeat(1 << 20))), (String::new(), 1, 1));
+    // As in git, a line that is no pattern is left out, and braces are letters.
+    assert_eq!(found("[z-a]\n*.log\nb\\\n"), (".digignore b".to_owned(), 2, 0));
+    assert_eq!(found("{b,*.log}\n"), (".digignore a.log b".to_owned(), 0, 0));
 }

@@ -56,8 +56,13 @@ impl Planner<'_> {
         // Neither side of a move concerns this path: what the user did to it stays.
         let untouched =
             self.scope.moves_head && !self.scope.force && head.as_ref().is_some_and(|head| same(head, &target));
-        if let Some(disk) = pair.disk.filter(|_| equals_target) {
+        // A folder is what is wanted whatever its mode is.
+        let stays = untouched && (pair.deleted || change == WorkChange::Mode);
+        if let Some(disk) = pair.disk.filter(|_| equals_target && !stays) {
             if matches!(target.node, Node::Dir { .. }) && restored_mode(disk.mode) != restored_mode(target.meta.mode) {
+                if self.scope.force && change == WorkChange::Mode {
+                    self.plan.lost.push(path.clone());
+                }
                 self.plan.folder_meta.push((path.clone(), target.clone()));
             }
             return self.plan.adopt(&path, &target, &disk);
