@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -460,7 +461,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn everything_that_is_promised_survives_and_what_is_not_kept_is_said() {
     let place = Place::new();
-    let name = |bytes: &[u8]| place.tree.join(std::ffi::OsStr::from_bytes(bytes));
+    let name = |bytes: &[u8]| place.tree.join(OsStr::from_bytes(bytes));
     fs::write(name(b"not \xff utf-8"), "1").unwrap();
     fs::write(name(&[b'n'; 255]), "2").unwrap();
     fs::create_dir_all(name(b"empty/er")).unwrap();
@@ -719,4 +720,114 @@ fn a_word_that_names_nothing_is_refused() {
     }
     assert!(place.ok(&["help", "add"]).contains("Usage: digstore add"));
     assert!(place.ok(&["status", "no-such-path"]).contains("work tree is clean"));
+}
+
+// ---- What is not lost on the way ----
+
+#[test]
+fn a_checkout_keeps_modes_of_folders_and_staged_removals() {
+    let place = Place::new();
+    for name in ["d/a", "b", "c"] {
+        place.write(name, name);
+    }
+    place.commit("first");
+    place.write("c", "other");
+    place.commit("second");
+    place.ok(&["rm", "--cached", "b"]);
+    let mode = || fs::metadata(place.tree.join("d")).unwrap().mode() & 0o777;
+    let set_mode = |mode| fs::set_permissions(place.tree.join("d"), fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o700);
+    let before = place.ok(&["status", "--short"]);
+    assert_eq!(before, "D  b\n?? b\n m d\n");
+    for (args, undo) in [(["switch", "-c", "x"], true), (["checkout", "--no-progress", "HEAD~1"], true)] {
+        place.ok(&args);
+        assert_eq!((mode(), place.ok(&["status", "--short"])), (0o700, before.clone()), "{args:?}");
+        if undo {
+            place.ok(&["undo"]);
+        }
+        assert_eq!((mode(), place.ok(&["status", "--short"])), (0o700, before.clone()), "{args:?}");
+    }
+    // What is given up by force comes back.
+    assert!(place.ok(&["checkout", "-f", "HEAD"]).contains("  d\n"));
+    assert_eq!(mode(), 0o755);
+    place.ok(&["undo"]);
+    assert_eq!(mode(), 0o700);
+}
+
+#[test]
+fn undo_of_a_commit_or_branch_stays_on_its_branch() {
+    let place = Place::new();
+    place.write("a", "1");
+    place.commit("first");
+    place.ok(&["branch", "other"]);
+    place.write("a", "2");
+    place.commit("second");
+    place.write("a", "3");
+    place.ok(&["checkout", "-f", "other"]);
+    place.ok(&["checkpoint", "compact", "--keep", "0"]);
+    let refused = |words: &str| {
+        let run = place.run(&["undo"]);
+        assert!(run.code == 1 && run.err.contains(words), "{run:?}");
+    };
+    refused("its space was given back");
+    refused("is gone");
+    // These are forgotten, and what is next was done on another branch.
+    refused("HEAD is elsewhere");
+    refused("HEAD is on 'other'");
+    refused("HEAD is elsewhere");
+    refused("nothing to undo");
+    assert_eq!(place.ok(&["log", "--oneline", "main"]).lines().count(), 2);
+    assert_eq!(place.ok(&["status", "--short"]), "");
+}
+
+#[test]
+fn a_repaired_journal_knows_all_that_head_has() {
+    let place = Place::new();
+    for name in ["a", "bbbbbbbb", "c"] {
+        place.write(name, name);
+        place.commit(name);
+    }
+    let log = place.tree.join(".digstore/journal/log-0000000000000000");
+    let mut bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"bbbbbbbb").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let run = place.run(&["status"]);
+    assert!(run.code == 4 && run.err.contains("fsck --repair"), "{run:?}");
+    place.ok(&["fsck", "--repair"]);
+    assert_eq!(place.ok(&["status", "--short"]), "");
+    fs::remove_file(place.tree.join("bbbbbbbb")).unwrap();
+    assert_eq!(place.ok(&["status", "--short"]), " D bbbbbbbb\n");
+    place.commit("gone");
+    assert_eq!(place.ok(&["ls"]), "a\nc\n");
+}
+
+#[test]
+fn long_link_targets_stay_as_they_are_in_tar_files() {
+    let place = Place::new();
+    let targets =
+        ["a//".repeat(50), "./".repeat(60), format!("{}/b", "x".repeat(99)), "y".repeat(100), "z".repeat(101)];
+    for (target, name) in targets.iter().zip('a'..) {
+        symlink(target, place.tree.join(name.to_string())).unwrap();
+    }
+    place.commit("links");
+    let tar = place.tree.parent().unwrap().join("links.tar");
+    place.ok(&["export", "HEAD", "--to", tar.to_str().unwrap()]);
+    let out = tempfile::tempdir().unwrap();
+    let status = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(out.path()).status().unwrap();
+    assert!(status.success());
+    fs::remove_file(&tar).unwrap();
+    for (target, name) in targets.iter().zip('a'..) {
+        assert_eq!(fs::read_link(out.path().join(name.to_string())).unwrap().to_str(), Some(target.as_str()));
+    }
+}
+
+#[test]
+fn json_tells_paths_that_are_no_text() {
+    let place = Place::new();
+    let odd = OsStr::from_bytes(b"\xff.sparsebundle");
+    let create = ["--json", "bundle", "create", "--size", "1MB"].map(OsStr::new);
+    let run = place.run(&[&create[..], &[odd]].concat());
+    let json: Value = serde_json::from_str(&run.out).unwrap();
+    assert!(json["bundle"].as_str().unwrap().ends_with("\\xff.sparsebundle"), "{run:?}");
 }

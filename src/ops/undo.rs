@@ -109,9 +109,25 @@ fn lost(repo: &Repository, operation: &Operation) -> Result<Option<String>> {
         WorkStep::Replaced { saved, .. } if checkpoints::get(&repo.journal().read(), saved)?.is_none() => {
             format!("checkpoint @{saved}, which held what was there, is gone")
         }
-        _ => return Ok(None),
+        _ => match head_elsewhere(repo, operation)? {
+            Some(why) => why,
+            None => return Ok(None),
+        },
     };
     Ok(Some(format!("the {} cannot be undone: {why}", operation.summary)))
+}
+
+/// Why HEAD is not where the operation left it, though that did not move it: what moved it since was forgotten.
+fn head_elsewhere(repo: &Repository, operation: &Operation) -> Result<Option<String>> {
+    let head = refs::head(&repo.journal().read())?;
+    let elsewhere = |RefStep { kind, name, before, .. }: &RefStep| {
+        let is_head = *kind == RefKind::Branch && head == Head::Branch(name.clone());
+        match &operation.committed {
+            Some(_) => (!is_head).then(|| format!("it was made on '{name}', and HEAD is elsewhere")),
+            None => (is_head && before.is_none()).then(|| format!("HEAD is on '{name}'")),
+        }
+    };
+    Ok(operation.refs.iter().filter(|_| operation.head.is_none()).find_map(elsewhere))
 }
 
 /// Nothing may have changed since that the operation did not do.
@@ -124,20 +140,6 @@ fn check(repo: &Repository, operation: &Operation) -> Result<()> {
                 format!("'{name}' was changed since the {}", operation.summary),
                 "move it yourself with 'digstore branch -f' or 'digstore tag -f'",
             );
-        }
-    }
-    for RefStep { kind, name, before, .. } in operation.refs.iter().filter(|_| operation.head.is_none()) {
-        let is_head = refs::head(&state)? == Head::Branch(name.clone());
-        match (&operation.committed, kind) {
-            (Some(_), RefKind::Branch) if !is_head => {
-                let message = format!("the {} was made on '{name}', and HEAD is elsewhere", operation.summary);
-                return refused(message, "go there with 'digstore switch' first");
-            }
-            (None, RefKind::Branch) if is_head && before.is_none() => {
-                let message = format!("HEAD is on '{name}', which did not exist before the {}", operation.summary);
-                return refused(message, "go to another branch with 'digstore switch' first");
-            }
-            _ => {}
         }
     }
     if let Some((_, after)) = &operation.head

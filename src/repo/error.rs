@@ -149,7 +149,7 @@ impl RepoError {
             Self::AmbiguousRevision { .. } => Some("write more digits"),
             Self::NoCommits => Some("add files with 'digstore add' and record them with 'digstore commit -m MESSAGE'"),
             Self::Store(error) if error.kind() == ErrorKind::Corrupt => {
-                Some("'digstore fsck --full' lists everything that is damaged")
+                Some("'digstore fsck --full' lists what is damaged, 'digstore fsck --repair' mends what can be mended")
             }
             Self::Store(StoreError::Format { .. }) => Some("use a newer digstore for this repository"),
             _ => None,

@@ -46,7 +46,7 @@ pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError
     let mut reader = ByteReader::new("a journal log", bytes);
     check_start(&mut reader, LOG_MAGIC, VERSION, "journal log")?;
     reader.u16()?;
-    check_features(reader.u32()?, "journal log")?;
+    let features = reader.u32()?;
     let found: RepoId = reader.array()?;
     let base_lsn = reader.u64()?;
     reader.u32()?;
@@ -54,6 +54,7 @@ pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError
     if crc32fast::hash(bytes.get(..LOG_HEADER_LEN - 4).unwrap_or_default()) != crc {
         return Err(FormatError::Checksum("journal log's header"));
     }
+    check_features(features, "journal log")?;
     if found == *repo { Ok(base_lsn) } else { Err(FormatError::OtherRepository("journal log")) }
 }
 

@@ -47,7 +47,7 @@ impl SnapshotHeader {
         let mut reader = ByteReader::new("a journal snapshot", file);
         check_start(&mut reader, SNAPSHOT_MAGIC, VERSION, "journal snapshot")?;
         let section_count = reader.u16()?;
-        check_features(reader.u32()?, "journal snapshot")?;
+        let features = reader.u32()?;
         let found: RepoId = reader.array()?;
         let (lsn, key_count, body_len) = (reader.u64()?, reader.u64()?, reader.u64()?);
         reader.u32()?;
@@ -55,6 +55,7 @@ impl SnapshotHeader {
         if crc32fast::hash(file.get(..SNAPSHOT_HEADER_LEN - 4).unwrap_or_default()) != crc {
             return Err(FormatError::Checksum("journal snapshot's header"));
         }
+        check_features(features, "journal snapshot")?;
         if found != *repo {
             return Err(FormatError::OtherRepository("journal snapshot"));
         }

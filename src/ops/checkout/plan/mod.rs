@@ -162,7 +162,7 @@ impl Plan {
             written: self.file_count() as u64,
             folders: self.folder_meta.len() as u64,
             removed: self.removals.len() as u64,
-            unchanged: self.unchanged,
+            unchanged: self.unchanged + self.adopted.count() as u64,
             kept: self.kept,
             lost: self.lost,
             dry_run: true,
