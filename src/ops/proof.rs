@@ -94,6 +94,9 @@ fn range_of(options: &CreateOptions, len: u64) -> Result<Option<Range<u64>>> {
             format!("the range starts beyond the end of '{}', which has {len} bytes", options.path),
             "a range is FIRST-LAST, counted from 0; -100 stands for the last hundred bytes",
         ),
+        Some(range) if range.is_empty() && len > 0 => {
+            refused("there is nothing in the range".to_owned(), "a range is FIRST-LAST, counted from 0, both included")
+        }
         Some(range) if range.end - range.start > MAX_RANGE_LEN => refused(
             format!("the range has {} bytes; a proof holds {MAX_RANGE_LEN} at most", range.end - range.start),
             "leave --bytes out: a proof of the whole file lists its chunks and does not hold them",

@@ -8,6 +8,9 @@ use digstore::ops::{commit, refs};
 
 use super::{Paint, count, printable, time};
 
+/// Characters of a time with a day of two digits; names stand below each other.
+const TIME_LEN: usize = 30;
+
 /// Who, when and why.
 pub fn entry(entry: &LogEntry, oneline: bool, paint: Paint) -> String {
     let names = match entry.refs.is_empty() {
@@ -85,5 +88,6 @@ fn ls_line(entry: &LsEntry, long: bool, paint: Paint) -> String {
     };
     let len = entry.len_bytes.map_or_else(|| "-".to_owned(), |len| len.to_string());
     let target = entry.target.as_ref().map_or_else(String::new, |target| format!(" -> {target}"));
-    format!("{kind} {:04o} {len:>14} {} {name}{target}\n", entry.mode, time(entry.mtime_ns, 0))
+    let time = time(entry.mtime_ns, 0);
+    format!("{kind} {:04o} {len:>14} {time:<TIME_LEN$} {name}{target}\n", entry.mode)
 }

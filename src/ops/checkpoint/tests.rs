@@ -414,7 +414,10 @@ fn compaction_for_later_can_be_undone() {
     // Without a rule only space is given back.
     edit::delete(&repo, &[1, 2, 3], &Silent).unwrap();
     let before = size(&repo);
+    let look = retention::Options { dry_run: true, ..retention::Options::default() };
+    let foretold = retention::compact(&repo, &look, &Silent).unwrap().freed_bytes;
     let outcome = retention::compact(&repo, &retention::Options::default(), &Silent).unwrap();
+    assert!(foretold.abs_diff(outcome.freed_bytes) < 5_000, "{foretold} and {}", outcome.freed_bytes);
     assert_eq!((outcome.removed.len(), before - size(&repo)), (0, outcome.freed_bytes));
     assert!(outcome.freed_bytes >= 25_000);
     assert_eq!(stored(&repo, 4), disk(repo.folder.path()));

@@ -21,7 +21,7 @@ use crate::model::path::RepoPath;
 use crate::model::staging::StagedNode;
 use crate::model::tree::{Node, Tree};
 use crate::ops::commit::build;
-use crate::ops::gc::mark::roots;
+use crate::ops::gc::mark::{Undoable, roots};
 use crate::ops::ingest::{Sink, Source, ingest};
 use crate::ops::reach::{Reference, content_reference, references};
 use crate::ops::{Error, Result};
@@ -125,7 +125,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn run(&mut self, repo: &Repository, monitor: &dyn Monitor) -> Result<()> {
         let mut waiting: Vec<(Reference, RepoPath)> =
-            roots(repo, &[], true)?.into_iter().map(|reference| (reference, RepoPath::root())).collect();
+            roots(repo, &[], Undoable::All)?.into_iter().map(|reference| (reference, RepoPath::root())).collect();
         let state = repo.journal().read();
         let mut entries = staging::entries(&state)?;
         while let Some((path, entry)) = entries.next()? {

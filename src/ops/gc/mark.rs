@@ -27,17 +27,26 @@ impl Live {
     }
 }
 
+/// What of that which only `undo` could bring back counts as referred to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undoable {
+    /// All of it.
+    All,
+    /// Not the deleted checkpoints.
+    ButDeletions,
+    /// Nothing.
+    Nothing,
+}
+
 /// Finds what is referred to, without the checkpoints `leave_out`.
-///
-/// With `undo`, also what only `undo` could bring back.
-pub fn mark(repo: &Repository, leave_out: &[u64], undo: bool, monitor: &dyn Monitor) -> Result<Live> {
+pub fn mark(repo: &Repository, leave_out: &[u64], undo: Undoable, monitor: &dyn Monitor) -> Result<Live> {
     let objects = repo.objects();
     let ids = reach(roots(repo, leave_out, undo)?, monitor, &mut |reference| stored_references(&objects, reference))?;
     Ok(Live { ids })
 }
 
 /// What everything is reached from, without the checkpoints `leave_out`.
-pub fn roots(repo: &Repository, leave_out: &[u64], undo: bool) -> Result<Vec<Reference>> {
+pub fn roots(repo: &Repository, leave_out: &[u64], undo: Undoable) -> Result<Vec<Reference>> {
     let leave_out: HashSet<u64> = leave_out.iter().copied().collect();
     let state = repo.journal().read();
     let mut commits = refs::tips(&state)?;
@@ -47,12 +56,14 @@ pub fn roots(repo: &Repository, leave_out: &[u64], undo: bool) -> Result<Vec<Ref
     for area in &areas {
         trees.extend(worktable::base(&state, area)?);
     }
-    for operation in operations::list(&state)?.into_iter().filter(|_| undo) {
+    for operation in operations::list(&state)?.into_iter().filter(|_| undo != Undoable::Nothing) {
         commits.extend(operation.refs.iter().flat_map(|step| [step.before, step.after]).flatten());
         for head in operation.head.iter().flat_map(|(before, after)| [before, after]) {
             commits.extend(if let Head::Detached(id) = head { Some(*id) } else { None });
         }
-        trees.extend(operation.dropped.iter().filter_map(Checkpoint::tree));
+        if undo == Undoable::All {
+            trees.extend(operation.dropped.iter().filter_map(Checkpoint::tree));
+        }
     }
     checkpoints::visit_back(&state, &Listing::All, None, &mut |checkpoint| {
         trees.extend(checkpoint.tree().filter(|_| !leave_out.contains(&checkpoint.number)));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::mark::{Live, mark};
+use self::mark::{Live, Undoable, mark};
 use self::plan::{Wish, plan};
 use self::rewrite::rewrite;
 use super::Result;
@@ -77,7 +77,8 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     let _timer = repo.metrics().start("gc");
     let lock = (!options.dry_run).then(|| repo.lock_and_reclaim("gc")).transpose()?;
     monitor.begin("looking for what is referred to", None, None);
-    let live = mark(repo, &[], !options.prune, monitor)?;
+    let undo = if options.prune { Undoable::Nothing } else { Undoable::All };
+    let live = mark(repo, &[], undo, monitor)?;
     monitor.end();
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
     (outcome.layers_before, outcome.bytes_before) = layers(repo);
@@ -155,9 +156,9 @@ fn waiting(repo: &Repository) -> Result<u64> {
     Ok(retired::list(&repo.journal().read())?.iter().map(|retired| retired.file_len).sum())
 }
 
-/// Bytes that would come back if the checkpoints `leave_out` were gone.
+/// Bytes that would come back if the checkpoints `leave_out` were gone, and those that are deleted could not come back.
 pub fn dead_bytes(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Result<u64> {
-    let live = mark(repo, leave_out, true, monitor)?;
+    let live = mark(repo, leave_out, Undoable::ButDeletions, monitor)?;
     let objects = repo.objects();
     let plan = plan(&objects, &live, Wish { all: false, merge_below: 0 }, monitor)?;
     Ok(plan.dead_bytes + pending_dead_bytes(&objects, &live))
@@ -177,7 +178,7 @@ fn pending_dead_bytes(objects: &ObjectStore, live: &Live) -> u64 {
 
 /// Gives back what is dead at once, without waiting for readers. Gives how many bytes the files of the repository lost.
 pub fn reclaim(repo: &Repository, lock: &WriteLock, monitor: &dyn Monitor) -> Result<u64> {
-    let live = mark(repo, &[], true, monitor)?;
+    let live = mark(repo, &[], Undoable::All, monitor)?;
     let bytes = |repo: &Repository| layers(repo).1 + repo.objects().pending().stored_bytes();
     let before = bytes(repo);
     sweep(repo, lock, &live, Wish { all: false, merge_below: 0 }, monitor)?;
