@@ -435,6 +435,10 @@ def ms(value):
     return f"{value:.1f}"
 
 
+def in_use(change):
+    return f"{abs(change) / 1e6:.1f} MB {'less' if change < 0 else 'more'} in use"
+
+
 def table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
@@ -525,9 +529,9 @@ def clones_text(found):
         return f"Skipped: {found['skipped']}."
     return (
         f"On XFS in a file: `cp --reflink=always` of one band {ms(found['cp_one_ms'])}, of all {found['bands']} "
-        f"{ms(found['cp_all_ms'])}, {found['cp_all_bytes'] / 1e6:.1f} MB more in use. `checkpoint create --snapshot` "
+        f"{ms(found['cp_all_ms'])}, {in_use(found['cp_all_bytes'])}. `checkpoint create --snapshot` "
         f"{ms(found['checkpoint_with_snapshot_ms'])}; restore of {found['restored_bands']} changed bands by clones, each "
-        f"compared by hash before it takes its place, {ms(found['restore_ms'])}, {found['restore_bytes'] / 1e6:.1f} MB more in use. "
+        f"compared by hash before it takes its place, {ms(found['restore_ms'])}, {in_use(found['restore_bytes'])}. "
         "Clones of files are an offer: nothing depends on them."
     )
 

@@ -737,6 +737,13 @@ fn a_checkout_keeps_modes_of_folders_and_staged_removals() {
     let mode = || fs::metadata(place.tree.join("d")).unwrap().mode() & 0o777;
     let set_mode = |mode| fs::set_permissions(place.tree.join("d"), fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o700);
+    // A new branch at HEAD leaves alone what was deleted, too.
+    fs::remove_file(place.tree.join("c")).unwrap();
+    for call in [&["switch", "-c", "y"][..], &["undo"]] {
+        place.ok(call);
+        assert_eq!(place.ok(&["status", "--short"]), "D  b\n?? b\n D c\n m d\n", "{call:?}");
+    }
+    place.ok(&["restore", "c"]);
     let before = place.ok(&["status", "--short"]);
     assert_eq!(before, "D  b\n?? b\n m d\n");
     for args in [&["switch", "-c", "x"][..], &["checkout", "HEAD~1"]] {

@@ -214,20 +214,19 @@ pub fn add(outcome: &add::Outcome, at: &Opened, list: bool) -> String {
 /// What `checkout`, `switch` and `restore` did.
 pub fn checkout(outcome: &checkout::Outcome, at: &Opened, paint: Paint) -> String {
     let mut text = String::new();
-    let (write, remove) = if outcome.dry_run { ("Would write", "remove") } else { ("Wrote", "removed") };
-    let _ = write!(text, "{write} {}", count(outcome.written, "path"));
-    if outcome.folders > 0 {
-        let _ = write!(text, " and {}", count(outcome.folders, "folder"));
+    let has_looked = outcome.written + outcome.folders + outcome.removed + outcome.unchanged > 0;
+    if has_looked || outcome.dry_run || outcome.commit.is_none() {
+        let (write, remove) = if outcome.dry_run { ("Would write", "remove") } else { ("Wrote", "removed") };
+        let _ = write!(text, "{write} {}", count(outcome.written, "path"));
+        if outcome.folders > 0 {
+            let _ = write!(text, " and {}", count(outcome.folders, "folder"));
+        }
+        if outcome.written_bytes > 0 {
+            let _ = write!(text, " ({})", ByteSize(outcome.written_bytes));
+        }
+        let (removed, unchanged) = (super::grouped(outcome.removed), super::grouped(outcome.unchanged));
+        let _ = writeln!(text, ", {remove} {removed}; {unchanged} unchanged.");
     }
-    if outcome.written_bytes > 0 {
-        let _ = write!(text, " ({})", ByteSize(outcome.written_bytes));
-    }
-    let _ = writeln!(
-        text,
-        ", {remove} {}; {} unchanged.",
-        super::grouped(outcome.removed),
-        super::grouped(outcome.unchanged)
-    );
     for (title, paths) in [("Kept local changes of", &outcome.kept), ("Given up by force", &outcome.lost)] {
         if !paths.is_empty() {
             let _ = writeln!(text, "{title}:");

@@ -54,6 +54,14 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+impl Options {
+    /// Is HEAD just to be on a new branch? Then the work tree stays as it is, as with git: nothing is looked at, and what was deleted
+    /// does not come back.
+    fn only_makes_branch(&self) -> bool {
+        self.create.is_some() && self.revision == "HEAD" && !self.force && !self.set_times
+    }
+}
+
 /// What was done to the work tree.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
@@ -100,7 +108,7 @@ pub fn checkout(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> 
             Err(Error::WouldLose { verb: "checkout", paths: plan.conflicts })
         }
     };
-    let plan = make()?;
+    let plan = if options.only_makes_branch() { Plan::default() } else { make()? };
     let Some(lock) = lock else { return Ok(plan.preview(Some(commit))) };
     let (mut ops, operation) = record(repo, options, &commit, &head)?;
     // What is stored nowhere and goes by force can be had back with `undo`.
@@ -123,8 +131,9 @@ pub fn tree_entries(repo: &Repository, commit: Option<&CommitId>) -> Result<tree
 /// What changes beside the work tree, and how it can be taken back.
 fn record(repo: &Repository, options: &Options, commit: &CommitId, head: &Head) -> Result<(Vec<Op>, Operation)> {
     let mut ops = Vec::new();
-    let mut operation = Operation::new(clock::now(), format!("checkout of {}", options.revision));
-    operation.work = WorkStep::Moved;
+    let as_branch = options.create.as_ref().map_or_else(String::new, |name| format!(" as new branch {name}"));
+    let mut operation = Operation::new(clock::now(), format!("checkout of {}{as_branch}", options.revision));
+    operation.work = if options.only_makes_branch() { WorkStep::None } else { WorkStep::Moved };
     operation.head = Some((refs::head(&repo.journal().read())?, head.clone()));
     if let Some(Head::Branch(name)) = options.create.as_ref().and(Some(head)) {
         ops.push(refs::set_op(RefKind::Branch, name, commit));
