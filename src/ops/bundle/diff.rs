@@ -81,11 +81,13 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     };
     let old = side(options.old)?;
     let new = options.new.map_or_else(|| Image::on_disk(repo, path), side)?;
-    let geometry = new.geometry.or(old.geometry).ok_or_else(|| Error::Refused {
+    // Of an image that has shrunk, or grown, also what only one of the two has.
+    let longer = [old.geometry, new.geometry].into_iter().flatten().max_by_key(|geometry| geometry.image_len);
+    let geometry = longer.ok_or_else(|| Error::Refused {
         message: format!("neither of the two says how the image of '{path}' is divided: Info.plist is missing"),
         hint: "'digstore cat @N:PATH' reads single bands",
     })?;
-    if old.geometry.is_some_and(|old| old.band_len != geometry.band_len) {
+    if [old.geometry, new.geometry].into_iter().flatten().any(|side| side.band_len != geometry.band_len) {
         return Err(Error::Refused {
             message: format!("the image of '{path}' is divided into bands of another length at the two points"),
             hint: "restore the older point elsewhere, and compare the images that 'bundle export' writes",
@@ -138,15 +140,17 @@ fn is_on_disk(at: Option<&BandAt>) -> bool {
     matches!(at, Some(BandAt::Disk(_)))
 }
 
-/// The bytes of a band that differ, as far as the image reaches.
+/// The sectors of a band that differ, as far as the image reaches.
 fn ranges_of_band(sides: [&Image; 2], band: u64, geometry: Geometry, monitor: &dyn Monitor) -> Result<Vec<ImageRange>> {
     let [before, after] = [sides[0].data(band)?, sides[1].data(band)?];
+    let most = geometry.len_of(band);
     // What is in neither is zeros in both.
     let mut suspects: Vec<Range<u64>> = Vec::new();
     for (own, other) in [(&before, &after), (&after, &before)] {
         for (at, data) in own {
             let same = data.is_stored() && other.get(at) == Some(data);
-            suspects.extend((!same).then(|| *at..at.saturating_add(data.len()).min(geometry.len_of(band))));
+            let end = at.saturating_add(data.len()).min(most).next_multiple_of(SECTOR_LEN);
+            suspects.extend((!same).then(|| at - at % SECTOR_LEN..end));
         }
     }
     suspects.sort_unstable_by_key(|range| range.start);

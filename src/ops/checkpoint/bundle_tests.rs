@@ -467,12 +467,31 @@ fn differences_are_named_by_band_and_sector() {
     let sector = |at: u64| at / 512 * 512;
     assert_eq!(ranges[0], [(band("1"), BAND_LEN as u64)]);
     assert_eq!(ranges[1], [(band("3"), 512), (band("3") + sector(70_000), 512)]);
-    assert_eq!(ranges[2], [(band("8"), 700)]);
+    assert_eq!(ranges[2], [(band("8"), 1024)]);
     assert!(ranges[3].is_empty(), "a band of zeros came: the image is the same there");
     assert_eq!(stored.frame, [(path(&format!("{BUNDLE}/token")), Change::Modified)]);
     let back = differences(&bundle, second, Some(first));
     assert_eq!(back.changed_bytes, stored.changed_bytes);
     assert_eq!(differences(&bundle, second, None), diff::Outcome { bundle: path(BUNDLE), ..diff::Outcome::default() });
+}
+
+#[test]
+fn what_only_the_longer_image_has_differs() {
+    let bundle = Bundle::new();
+    bundle.write("f", &[7; 700]);
+    let long = bundle.number();
+    for name in ["Info.plist", "Info.bckup"] {
+        let info = fs::read_to_string(bundle.at(name)).unwrap();
+        let [before, after] = [16, 8].map(|bands| format!(">{}<", bands * BAND_LEN));
+        assert!(info.contains(&before));
+        fs::write(bundle.at(name), info.replace(&before, &after)).unwrap();
+    }
+    fs::remove_file(bundle.band("f")).unwrap();
+    let short = bundle.number();
+    for (old, new) in [(long, None), (long, Some(short)), (short, Some(long))] {
+        let found = differences(&bundle, old, new);
+        assert_eq!((found.bands.len(), found.changed_bytes, found.frame.len()), (1, 1024, 2));
+    }
 }
 
 proptest! {
