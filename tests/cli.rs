@@ -292,6 +292,14 @@ fn an_unreadable_file_is_named_and_the_rest_goes_on() {
     }
     place.ok(&["commit", "-m", "what could be read"]);
     assert_eq!(place.ok(&["ls", "HEAD", "-r"]), "a\nd/\n");
+    // What cannot be looked at is not called removed.
+    fs::remove_file(place.tree.join("secret")).unwrap();
+    place.ok(&["checkpoint", "create"]);
+    fs::set_permissions(place.tree.join("d"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::remove_file(place.tree.join("a")).unwrap();
+    let run = place.run(&["checkpoint", "diff", "@1", "--name-only"]);
+    fs::set_permissions(place.tree.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((run.out.as_str(), run.err.contains("cannot")), ("a\nd\n", true), "{run:?}");
 }
 
 #[test]

@@ -267,22 +267,22 @@ fn join(
 ) -> Result<()> {
     let mut listed = recorded(view, one)?;
     let mut next = listed.next().transpose()?;
-    each_version(view, other, &mut |path, version| {
-        while let Some((path, before)) = next.take_if(|(before, _)| *before < path) {
-            visit(path, Some(before), None)?;
+    each_version(view, other, &mut |found, hides| {
+        let is_before = |path: &RepoPath| found.as_ref().is_none_or(|(found, _)| path < found);
+        while let Some((path, before)) = next.take_if(|(path, _)| is_before(path)) {
+            // What could not be looked at is not known to be gone.
+            if !hides(&path) {
+                visit(path, Some(before), None)?;
+            }
             next = listed.next().transpose()?;
         }
+        let Some((path, version)) = found else { return Ok(()) };
         let same = next.take_if(|(same, _)| *same == path).map(|(_, same)| same);
         if same.is_some() {
             next = listed.next().transpose()?;
         }
         visit(path, same, Some(version))
-    })?;
-    while let Some((path, last)) = next {
-        visit(path, Some(last), None)?;
-        next = listed.next().transpose()?;
-    }
-    Ok(())
+    })
 }
 
 type Recorded<'a> = Box<dyn Iterator<Item = Result<(RepoPath, VersionInfo)>> + 'a>;
@@ -312,7 +312,8 @@ fn recorded<'a>(view: &View<'a>, state: &State) -> Result<Recorded<'a>> {
     })
 }
 
-type Visit<'a> = dyn FnMut(RepoPath, VersionInfo) -> Result<()> + 'a;
+/// Takes a path and its version, and what tells whether a path before it could not be looked at; no path when there are no more.
+type Visit<'a> = dyn FnMut(Option<(RepoPath, VersionInfo)>, &dyn Fn(&RepoPath) -> bool) -> Result<()> + 'a;
 
 /// All paths of a state, in tree order.
 fn each_version(view: &View<'_>, state: &State, visit: &mut Visit<'_>) -> Result<()> {
@@ -321,8 +322,8 @@ fn each_version(view: &View<'_>, state: &State, visit: &mut Visit<'_>) -> Result
         State::WorkTree => each_tracked,
         State::Disk => each_on_disk,
         State::Stored(_) | State::Staging => {
-            return recorded(view, state)?
-                .try_for_each(|version| version.and_then(|(path, version)| visit(path, version)));
+            recorded(view, state)?.try_for_each(|version| visit(Some(version?), &|_| false))?;
+            return visit(None, &|_| false);
         }
     };
     walk_along(repo, journal, scopes, false, false, monitor, |found| {
@@ -350,11 +351,11 @@ fn each_tracked(view: &View<'_>, found: &mut Found, visit: &mut Visit<'_>) -> Re
             None => None,
         };
         if let Some(version) = version {
-            visit(path, version)?;
+            visit(Some((path, version)), &|_| false)?;
         }
     }
     while found.pop().is_some() {}
-    Ok(())
+    visit(None, &|_| false)
 }
 
 /// Everything on disk that a checkpoint would hold, tracked or not.
@@ -367,10 +368,10 @@ fn each_on_disk(view: &View<'_>, found: &mut Found, visit: &mut Visit<'_>) -> Re
             None => look(&mut folders, &path, &stat, view.monitor),
         };
         if let Some(version) = version {
-            visit(path, version)?;
+            visit(Some((path, version)), &|path| found.hides(path))?;
         }
     }
-    Ok(())
+    visit(None, &|path| found.hides(path))
 }
 
 /// What is on disk, its bytes not yet read.
