@@ -9,7 +9,12 @@ pub fn glob_of(line: &str) -> Result<String, &'static str> {
     let (mut glob, mut rest) = (String::with_capacity(line.len()), line.chars());
     while let Some(c) = rest.next() {
         match c {
-            '\\' => glob.extend([c, rest.next().ok_or("it ends in a backslash")?]),
+            '\\' => match rest.next().ok_or("it ends in a backslash")? {
+                ' ' => glob.push_str("[ ]"),
+                escaped => glob.extend([c, escaped]),
+            },
+            // At the end of a line git leaves out plain spaces only, the crate all that is white.
+            _ if c.is_whitespace() && c != ' ' => glob.extend(['[', c, ']']),
             '{' | '}' => glob.extend(['\\', c]),
             '[' => {
                 let (class, behind) = class_of(rest.as_str())?;
@@ -128,7 +133,9 @@ mod tests {
             ("# {a", "# {a"),
             ("!/a/*.o", "!/a/*.o"),
             ("{a,b}", "\\{a,b\\}"),
-            ("\\{a\\}\\ ", "\\{a\\}\\ "),
+            ("\\{a\\}\\ ", "\\{a\\}[ ]"),
+            ("a b\\  ", "a b[ ] "),
+            ("a\t ", "a[\t] "),
             ("[ab]c", "[ab]c"),
             ("[!a-c]", "[!a-c]"),
             ("[^a-c]", "[!a-c]"),

@@ -243,5 +243,6 @@ fn an_ignore_file_may_begin_with_a_mark_and_is_not_read_by_half() {
     assert_eq!(found(&format!("*.log\n#{}\n", "x".repeat(1 << 20))), (String::new(), 1, 1));
     // As in git, a line that is no pattern is left out, and braces are letters.
     assert_eq!(found("[z-a]\n*.log\nb\\\n"), (".digignore b".to_owned(), 2, 0));
+    assert_eq!(found("b\t\n*.log  \n"), (".digignore b".to_owned(), 0, 0));
     assert_eq!(found("{b,*.log}\n"), (".digignore a.log b".to_owned(), 0, 0));
 }
