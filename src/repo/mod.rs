@@ -14,7 +14,7 @@ mod write;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub struct Repository {
     journal: Journal,
     pools: Arc<Pools>,
     objects: RwLock<Arc<ObjectStore>>,
+    /// The last batch of the journal that `objects` knows of.
+    objects_lsn: AtomicU64,
     trusts_folder_times: bool,
     metrics: Metrics,
     last_list: Memo<Query, Listed>,
@@ -120,8 +122,11 @@ impl Repository {
     ) -> Result<Self, RepoError> {
         let pools = Arc::new(Pools::new(settings.io_threads, settings.cpu_threads));
         let cache = Arc::new(BlockCache::new(settings.cache_len, Arc::clone(pools.meter())));
-        let objects = open_objects(&manifest, cache, dir.as_ref(), &backend, &journal.read())?;
-        let objects = RwLock::new(Arc::new(objects));
+        let (objects, lsn) = {
+            let state = journal.read();
+            (open_objects(&manifest, cache, dir.as_ref(), &backend, &state)?, state.lsn())
+        };
+        let (objects, objects_lsn) = (RwLock::new(Arc::new(objects)), AtomicU64::new(lsn));
         let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
         let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
         let unsettled = AtomicBool::new(false);
@@ -137,6 +142,7 @@ impl Repository {
             journal,
             pools,
             objects,
+            objects_lsn,
             trusts_folder_times,
             metrics,
             last_list: Memo::default(),
@@ -265,7 +271,7 @@ impl Repository {
         }
         let unsettled = self.unsettled.load(Ordering::Relaxed);
         if let Some(dir) = dir.filter(|_| lock.before() != Before::Ourselves || unsettled) {
-            let changed = self.journal.refresh()?;
+            self.journal.refresh()?;
             let found = read_manifest(dir)?.version;
             if found != self.manifest.version {
                 return Err(RepoError::Migrated { found, opened: self.manifest.version });
@@ -276,7 +282,7 @@ impl Repository {
                 self.reclaim(dir)?;
                 self.unsettled.store(false, Ordering::Relaxed);
             }
-            if unsettled || changed || !has_index {
+            if unsettled || self.is_behind() || !has_index {
                 self.reload()?;
             }
             lock.settle();
@@ -299,18 +305,26 @@ impl Repository {
 
     /// Takes in what other processes committed, for a handle that goes on reading. Says whether anything changed.
     pub fn catch_up(&self) -> Result<bool, RepoError> {
-        let changed = self.journal.catch_up()?;
-        if changed {
+        self.journal.catch_up()?;
+        let is_behind = self.is_behind();
+        if is_behind {
             self.reload()?;
         }
-        Ok(changed)
+        Ok(is_behind)
+    }
+
+    /// Is something in the journal that the objects at hand do not know of? It was read without them, or they could not be opened.
+    fn is_behind(&self) -> bool {
+        self.journal.read().lsn() != self.objects_lsn.load(Ordering::Relaxed)
     }
 
     /// Opens the layers that the journal names now.
     fn reload(&self) -> Result<(), RepoError> {
         let cache = Arc::new(BlockCache::new(self.settings.cache_len, Arc::clone(self.pools.meter())));
-        let objects = open_objects(&self.manifest, cache, self.dir.as_ref(), &self.backend, &self.journal.read())?;
+        let state = self.journal.read();
+        let objects = open_objects(&self.manifest, cache, self.dir.as_ref(), &self.backend, &state)?;
         *self.objects.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(objects);
+        self.objects_lsn.store(state.lsn(), Ordering::Relaxed);
         Ok(())
     }
 }

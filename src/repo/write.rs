@@ -174,8 +174,6 @@ impl Repository {
             // What it may have left is looked for when the lock is taken again.
             self.journal.commit(ops).inspect_err(|_| self.unsettled.store(true, Ordering::Relaxed))?;
         }
-        *pool::lock(&self.commits.0) += 1;
-        self.commits.1.notify_all();
         for number in pending {
             self.objects().add_pending(&self.journal.read(), number)?;
         }
@@ -190,6 +188,10 @@ impl Repository {
             }
             self.unsettled.store(maintained.is_err(), Ordering::Relaxed);
         }
+        self.objects_lsn.store(self.journal.read().lsn(), Ordering::Relaxed);
+        // Who waits for a commit may read at once what came with it.
+        *pool::lock(&self.commits.0) += 1;
+        self.commits.1.notify_all();
         Ok(())
     }
 
@@ -201,14 +203,15 @@ impl Repository {
             .on("write", path)?)
     }
 
-    /// Waits until something is committed, by this handle or by another process; at most `timeout`.
+    /// Waits until something is committed by this handle, or until it is time to look for commits of other processes, or for
+    /// `timeout`; and takes in what they committed.
     pub fn wait_for_commit(&self, timeout: Duration) -> Result<(), RepoError> {
         let before = pool::lock(&self.commits.0);
         let count = *before;
         let step = timeout.min(LOOK_EVERY);
         let waited = self.commits.1.wait_timeout_while(before, step, |now| *now == count);
         drop(waited);
-        self.journal.catch_up()?;
+        self.catch_up()?;
         Ok(())
     }
 

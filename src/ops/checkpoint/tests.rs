@@ -855,6 +855,22 @@ fn folders_above_a_path_are_made_as_they_were() {
 }
 
 #[test]
+fn a_handle_that_only_followed_the_journal_knows_the_objects_too() {
+    let repo = TestRepo::on_disk();
+    write(&repo, "d/a", "1");
+    make(&repo);
+    let other = repo.another();
+    write(&repo, "d/b", noise(1, 100_000));
+    let theirs = make(&other);
+    repo.journal().catch_up().unwrap();
+    write(&repo, "d/a", "2");
+    let own = make(&repo);
+    for number in [theirs, own] {
+        assert_eq!(stored(&repo, number)["d/b"].2, noise(1, 100_000));
+    }
+}
+
+#[test]
 fn undo_is_never_stuck() {
     let repo = TestRepo::on_disk();
     write(&repo, "f", "x");

@@ -39,6 +39,7 @@ pub fn watch(
     while !monitor.cancelled() && options.max_count.is_none_or(|max| count < max) {
         let start = Instant::now();
         let now = look(repo, options.create.area.as_ref(), monitor)?;
+        let looking = start.elapsed();
         // At rest: twice the same. What was stored like this already is left alone.
         if last == Some(now) && stored != Some(now) {
             let outcome = match create(repo, &wanted, monitor) {
@@ -57,7 +58,7 @@ pub fn watch(
             }
         }
         last = Some(now);
-        wait(options.interval.max(start.elapsed() * MAX_LOOKING_SHARE), monitor);
+        wait(options.interval.max(looking * MAX_LOOKING_SHARE), monitor);
     }
     Ok(count)
 }
@@ -73,7 +74,7 @@ fn wait(time: Duration, monitor: &dyn Monitor) {
 
 /// A number that changes when anything in the area looks different.
 fn look(repo: &Repository, area: Option<&Area>, monitor: &dyn Monitor) -> Result<u32> {
-    repo.journal().catch_up()?;
+    repo.catch_up()?;
     let state = repo.journal().read();
     match area {
         Some(Area::Bundle(path)) => Ok(sum(&mut walk_bundle(repo, path, &list_bundle(repo, path)?)?.0.into())),
