@@ -80,8 +80,9 @@ pub fn encode_operation(operation: &Operation) -> Vec<u8> {
     if head.is_none() {
         put_bytes(&mut out, &[]);
     }
-    out.push(u8::from(committed.is_some()));
-    put_paths(&mut out, committed.as_deref().unwrap_or_default());
+    out.push(u8::from(*committed));
+    // Once the paths whose removal was committed; what two commits differ in is asked of them, and there may be a million.
+    put_paths(&mut out, &[]);
     match work {
         WorkStep::None => out.push(WORK_NONE),
         WorkStep::Moved => out.push(WORK_MOVED),
@@ -117,8 +118,8 @@ pub fn decode_operation(value: &[u8]) -> Result<Operation, FormatError> {
         [] => None,
         before => Some((decode_head(before)?, decode_head(reader.bytes(MAX_HEAD_LEN)?)?)),
     };
-    let is_commit = reader.u8()? != 0;
-    let committed = Some(paths(&mut reader)?).filter(|_| is_commit);
+    let committed = reader.u8()? != 0;
+    paths(&mut reader)?;
     let work = match reader.u8()? {
         WORK_NONE => WorkStep::None,
         WORK_MOVED => WorkStep::Moved,
@@ -154,7 +155,7 @@ mod tests {
                 RefStep { kind: RefKind::Tag, name: main.clone(), before: Some(id(2)), after: None },
             ],
             head: Some((Head::Branch(main), Head::Detached(id(3)))),
-            committed: Some(vec![path("a/b"), path("c")]),
+            committed: true,
             work: WorkStep::Moved,
             ..plain.clone()
         };

@@ -20,6 +20,9 @@ pub const MAX_TAGS: usize = 64;
 /// Bound on annotations of one checkpoint.
 pub const MAX_ANNOTATIONS: usize = 1000;
 
+/// Bound on the bytes of all annotations together, for the same reason as that on the state document.
+pub const MAX_ANNOTATIONS_LEN: usize = 4 << 20;
+
 /// The highest number: what every program that reads JSON keeps exactly, 2 to the power of 53.
 pub const MAX_NUMBER: u64 = 1 << 53;
 
@@ -163,6 +166,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Is there room for so many more bytes of annotations?
+    pub fn has_room(&self, len: usize) -> bool {
+        self.annotations.iter().map(|annotation| annotation.text.len()).sum::<usize>() + len <= MAX_ANNOTATIONS_LEN
+    }
+
     /// The tree, if it holds one.
     pub fn tree(&self) -> Option<TreeId> {
         match self.origin.held {

@@ -55,8 +55,8 @@ pub struct Operation {
     pub refs: Vec<RefStep>,
     /// Where HEAD pointed before and after, if that changed.
     pub head: Option<(Head, Head)>,
-    /// A commit: the paths whose removal it recorded, which are staged no more.
-    pub committed: Option<Vec<RepoPath>>,
+    /// A commit: the removals that it recorded are staged no more.
+    pub committed: bool,
     /// The work tree.
     pub work: WorkStep,
     /// Checkpoints that were removed.
@@ -74,7 +74,7 @@ impl Operation {
             summary,
             refs: Vec::new(),
             head: None,
-            committed: None,
+            committed: false,
             work: WorkStep::None,
             dropped: Vec::new(),
             dropped_cleared: false,

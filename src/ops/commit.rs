@@ -124,7 +124,7 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     };
     ops.push(refs::generation_op(generation + 1));
     ops.extend(gone.iter().map(staging::delete_op));
-    operation.committed = Some(gone);
+    operation.committed = true;
     ops.extend(operations::record_ops(&repo.journal().read(), operation)?);
     repo.commit(&lock, &layers, ops)?;
     merge::maintain(repo, &lock, monitor);

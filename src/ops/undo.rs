@@ -20,8 +20,8 @@ use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefKind};
 use crate::model::scopes::Scopes;
 use crate::ops::add::removal;
-use crate::repo::{Repository, WriteLock};
-use crate::store::{checkpoints, operations, refs};
+use crate::repo::{Repository, WriteLock, trees};
+use crate::store::{checkpoints, operations, refs, staging};
 
 /// What to take back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,8 +75,8 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     let mut ops = Vec::new();
     ops.extend(operation.refs.iter().map(back));
     ops.extend(operation.head.iter().map(|(before, _)| refs::head_op(before)));
-    if let Some(gone) = &operation.committed {
-        ops.extend(uncommit_ops(repo, gone)?);
+    if operation.committed {
+        ops.extend(uncommit_ops(repo, &operation)?);
     }
     ops.extend(bring_back_ops(&repo.journal().read(), &operation.dropped)?);
     match operation.work.clone() {
@@ -122,9 +122,9 @@ fn head_elsewhere(repo: &Repository, operation: &Operation) -> Result<Option<Str
     let head = refs::head(&repo.journal().read())?;
     let elsewhere = |RefStep { kind, name, before, .. }: &RefStep| {
         let is_head = *kind == RefKind::Branch && head == Head::Branch(name.clone());
-        match &operation.committed {
-            Some(_) => (!is_head).then(|| format!("it was made on '{name}', and HEAD is elsewhere")),
-            None => (is_head && before.is_none()).then(|| format!("HEAD is on '{name}'")),
+        match operation.committed {
+            true => (!is_head).then(|| format!("it was made on '{name}', and HEAD is elsewhere")),
+            false => (is_head && before.is_none()).then(|| format!("HEAD is on '{name}'")),
         }
     };
     Ok(operation.refs.iter().filter(|_| operation.head.is_none()).find_map(elsewhere))
@@ -158,11 +158,22 @@ fn back(step: &RefStep) -> Op {
     }
 }
 
-/// What a commit recorded is staged again.
-fn uncommit_ops(repo: &Repository, gone: &[RepoPath]) -> Result<Vec<Op>> {
-    let generation = refs::generation(&repo.journal().read())?;
+/// What a commit recorded is staged again: also the removal of what it does not have any more, unless that was staged anew since.
+fn uncommit_ops(repo: &Repository, operation: &Operation) -> Result<Vec<Op>> {
+    let before = match operation.refs.first() {
+        Some(step) => step.before,
+        None => commit_before(repo, operation)?,
+    };
+    let (old, new) = (repo.root_tree(before.as_ref())?, repo.root_tree(repo.head_commit()?.as_ref())?);
+    let state = repo.journal().read();
+    let generation = refs::generation(&state)?;
     let mut ops = vec![refs::generation_op(generation.saturating_sub(1))];
-    ops.extend(gone.iter().map(|path| removal(path, true, generation)));
+    trees::diff(&repo.objects(), &old, &new, &Scopes::everything(), &mut |change| {
+        if change.new.is_none() && staging::get(&state, &change.path)?.is_none() {
+            ops.push(removal(&change.path, true, generation));
+        }
+        Ok::<_, Error>(())
+    })?;
     Ok(ops)
 }
 

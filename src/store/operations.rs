@@ -13,12 +13,20 @@ fn last_number(state: &State) -> Result<u64, StoreError> {
 }
 
 /// The operations that record one more; the oldest that is kept gives way.
-pub fn record_ops(state: &State, mut operation: Operation) -> Result<Vec<Op>, StoreError> {
-    operation.number = last_number(state)? + 1;
-    let number = operation.number;
-    let mut ops =
-        vec![Op::Put(operation_key(number), encode_operation(&operation)), counter_op(LAST_OPERATION_KEY, number)];
-    ops.extend(number.checked_sub(OPERATIONS_KEPT).map(|old| Op::Delete(operation_key(old))));
+pub fn record_ops(state: &State, operation: Operation) -> Result<Vec<Op>, StoreError> {
+    record_all_ops(state, [operation])
+}
+
+/// The same for several.
+pub fn record_all_ops(state: &State, all: impl IntoIterator<Item = Operation>) -> Result<Vec<Op>, StoreError> {
+    let (mut number, mut ops) = (last_number(state)?, Vec::new());
+    for mut operation in all {
+        number += 1;
+        operation.number = number;
+        ops.push(Op::Put(operation_key(number), encode_operation(&operation)));
+        ops.extend(number.checked_sub(OPERATIONS_KEPT).map(|old| Op::Delete(operation_key(old))));
+    }
+    ops.push(counter_op(LAST_OPERATION_KEY, number));
     Ok(ops)
 }
 

@@ -8,8 +8,12 @@ use super::create::check_tags;
 use super::{get, session_of};
 use crate::base::clock;
 use crate::base::monitor::Monitor;
+use crate::base::size::ByteSize;
+use crate::format::checkpoint::encode_checkpoint;
 use crate::format::journal::Op;
-use crate::model::checkpoint::{Annotation, Checkpoint, MAX_ANNOTATIONS, MAX_MESSAGE_LEN, MAX_TAGS, Severity};
+use crate::model::checkpoint::{
+    Annotation, Checkpoint, MAX_ANNOTATIONS, MAX_ANNOTATIONS_LEN, MAX_MESSAGE_LEN, MAX_TAGS, Severity,
+};
 use crate::model::operation::Operation;
 use crate::model::session::{EventKind, SessionId};
 use crate::ops::{Error, Result};
@@ -17,6 +21,10 @@ use crate::repo::Repository;
 use crate::store::journal::State;
 use crate::store::sessions::{self, Appender};
 use crate::store::{checkpoints, operations};
+
+/// Bytes of deleted checkpoints after which an operation takes no more. A value of the journal has room for as much and the longest
+/// checkpoint.
+const MAX_DROPPED_LEN: usize = 4 << 20;
 
 /// A changed checkpoint.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +60,11 @@ pub fn annotate(repo: &Repository, number: u64, severity: Severity, text: &str, 
     change(repo, number, |checkpoint| {
         if checkpoint.annotations.len() >= MAX_ANNOTATIONS {
             let message = format!("@{number} has {MAX_ANNOTATIONS} remarks already");
+            return Err(Error::Refused { message, hint: "record further ones as events of the session" });
+        }
+        if !checkpoint.has_room(text.len()) {
+            let message =
+                format!("the remarks of @{number} would have more than {}", ByteSize(MAX_ANNOTATIONS_LEN as u64));
             return Err(Error::Refused { message, hint: "record further ones as events of the session" });
         }
         checkpoint.annotations.push(Annotation { time_ns: clock::now(), severity, text: text.to_owned() });
@@ -129,16 +142,33 @@ pub fn drop_ops(state: &State, dropped: Vec<Checkpoint>, cleared: bool) -> Resul
         }
     }
     ops.extend(logs.ops());
-    let summary = match dropped.as_slice() {
-        [one] => format!("deletion of checkpoint @{}", one.number),
-        many => format!("deletion of {} checkpoints", many.len()),
+    // Of those that cannot come back only the number is kept.
+    let parts = if cleared { vec![dropped] } else { parts(dropped) };
+    let operation = |dropped: Vec<Checkpoint>| {
+        let summary = match dropped.as_slice() {
+            [one] => format!("deletion of checkpoint @{}", one.number),
+            many => format!("deletion of {} checkpoints", many.len()),
+        };
+        let dropped = if cleared { Vec::new() } else { dropped };
+        Operation { dropped, dropped_cleared: cleared, ..Operation::new(time_ns, summary) }
     };
-    let mut operation = Operation::new(time_ns, summary);
-    operation.dropped_cleared = cleared;
-    // Those that cannot come back are not kept.
-    operation.dropped = if cleared { Vec::new() } else { dropped };
-    ops.extend(operations::record_ops(state, operation)?);
+    ops.extend(operations::record_all_ops(state, parts.into_iter().map(operation))?);
     Ok(ops)
+}
+
+/// As many at a time as one operation can bring back.
+fn parts(dropped: Vec<Checkpoint>) -> Vec<Vec<Checkpoint>> {
+    let (mut parts, mut part, mut len) = (Vec::new(), Vec::new(), 0);
+    for checkpoint in dropped {
+        len += encode_checkpoint(&checkpoint).len();
+        part.push(checkpoint);
+        if len > MAX_DROPPED_LEN {
+            parts.push(std::mem::take(&mut part));
+            len = 0;
+        }
+    }
+    parts.extend(Some(part).filter(|part| !part.is_empty()));
+    parts
 }
 
 /// The checkpoints that were in a session and are deleted.

@@ -11,13 +11,14 @@ use proptest::prelude::*;
 use super::create::{Options, Skipped, create};
 use super::{edit, list, restore, retention, transfer};
 use crate::base::monitor::{Recording, Silent};
-use crate::model::checkpoint::{Severity, Trigger};
+use crate::model::checkpoint::{MAX_ANNOTATIONS_LEN, MAX_MESSAGE_LEN, MAX_STATE_LEN, Severity, Trigger};
 use crate::model::path::{CONTROL_DIR, RepoPath};
 use crate::model::session::SessionName;
 use crate::model::tree::Node;
 use crate::ops::testing::{TestRepo, path};
 use crate::ops::{Error, add, checkout, commit, session, status, undo};
 use crate::repo::{Repository, trees};
+use crate::store::checkpoints;
 
 /// What is at a path: kind and mode, content or target.
 type Found = BTreeMap<String, (char, u32, Vec<u8>)>;
@@ -309,6 +310,25 @@ fn lists_come_in_pages_by_session_tag_and_time() {
     let time = super::get(&repo.journal().read(), 5).unwrap().origin.time_ns;
     assert_eq!(numbers(list::Options { until_ns: Some(time), ..all.clone() }).0, [4, 3, 2, 1]);
     assert_eq!(numbers(list::Options { since_ns: Some(time), ..all }).0, [9, 8, 7, 6, 5]);
+}
+
+#[test]
+fn long_checkpoints_are_deleted_together_and_come_back_one_after_the_other() {
+    let repo = TestRepo::on_disk();
+    for number in 0..5 {
+        write(&repo, "a", format!("{number}"));
+        let state = format!("\"{}\"", "x".repeat(MAX_STATE_LEN - 2));
+        create(&repo, &Options { state: Some(state), ..Options::default() }, &Silent).unwrap();
+    }
+    let long = "r".repeat(MAX_MESSAGE_LEN);
+    let remark = || edit::annotate(&repo, 1, Severity::Info, &long, &Silent);
+    (0..MAX_ANNOTATIONS_LEN / MAX_MESSAGE_LEN).for_each(|_| drop(remark().unwrap()));
+    assert!(matches!(remark(), Err(Error::Refused { .. })));
+    edit::delete(&repo, &[1, 2, 3, 4, 5], &Silent).unwrap();
+    for left in 1..=5 {
+        take_back(&repo);
+        assert_eq!(checkpoints::numbers(&repo.journal().read()).unwrap().len(), left);
+    }
 }
 
 #[test]

@@ -38,6 +38,8 @@ use crate::transform::hash::{sha256, sha256_of};
 const FORMAT: &str = "digstore checkpoints";
 /// The version that this program writes, and the newest that it reads.
 const VERSION: u32 = 1;
+/// How far above the last number here one from elsewhere may be to be kept: numbers must never run out.
+const MAX_JUMP: u64 = 1 << 32;
 /// Bytes of a document that are read at once.
 const READ_LEN: usize = 256 << 10;
 
@@ -219,7 +221,8 @@ pub fn import(repo: &Repository, document: impl Read, name: &Path, monitor: &dyn
                 check_tree(&repo.objects(), &coming, tree, checkpoint.number, monitor)?;
             }
             // A number that is free and was never given is kept; others get the next.
-            checkpoint.number = checkpoint.number.max(last + 1);
+            let is_near = checkpoint.number > last && checkpoint.number - last <= MAX_JUMP;
+            checkpoint.number = if is_near { checkpoint.number } else { last + 1 };
             last = checkpoint.number;
             outcome.numbers.push(checkpoint.number);
             // A session of that name here is another one.
@@ -392,6 +395,9 @@ fn checked(document: &[Exported]) -> Result<Vec<Checkpoint>> {
         }
         if checkpoint.number == 0 || checkpoint.number > MAX_NUMBER {
             return Err(wrong("its number is impossible"));
+        }
+        if !checkpoint.has_room(0) {
+            return Err(wrong("its remarks are too long"));
         }
         let sorted = checkpoint.tags.is_sorted_by(|a, b| a < b);
         if !sorted || checkpoint.tags.iter().any(|tag| tag_fault(tag).is_some()) {

@@ -26,6 +26,9 @@ use crate::world::ignore::{FILE_NAME, Rules};
 
 /// Names of one folder that a thread looks at in one go; a `lstat` takes about a microsecond.
 pub(super) const NAMES_PER_TASK: usize = 512;
+/// Longer listings are not kept: one new name would write all of them anew, and to look at so many files takes far longer than to
+/// list them.
+const MAX_NAMES_KEPT: usize = 16 << 10;
 /// How far ahead of what was handed over names are looked at: some megabytes.
 pub(super) const NAMES_AHEAD: usize = 16 << 10;
 /// Folders listed in one round, which ends when all are, at most: they may be longer than those before.
@@ -197,7 +200,8 @@ impl<'w, 'a> Walk<'w, 'a> {
         let mut part = Part::default();
         part.found.problems.extend(wrong);
         part.found.leftovers.extend(unfinished);
-        if let Some(stat) = stat.filter(|_| is_news && options.keeps_listings) {
+        let is_short = names.len() <= MAX_NAMES_KEPT;
+        if let Some(stat) = stat.filter(|_| is_news && is_short && options.keeps_listings) {
             part.found.listed.push(Op::Put(folder_key(&path), encode_folder(&SeenStat::from(stat), &names)));
         }
         let has_folders = names.iter().any(|(_, kind)| *kind == FileKind::Dir);
