@@ -303,6 +303,27 @@ fn an_unreadable_file_is_named_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_is_left_out_is_told_and_hides_nothing_else() {
+    let place = Place::new();
+    place.write("a", "1");
+    place.write("gone", "1");
+    place.commit("first");
+    place.ok(&["checkpoint", "create"]);
+    // A name that file systems may take for the repository's, and a line that is no pattern.
+    place.write(".Digstore", "x");
+    place.write(".digignore", "[z-a]\n");
+    fs::remove_file(place.tree.join("gone")).unwrap();
+    for call in [&["status", "-s"][..], &["add", "-A"], &["checkpoint", "create"], &["checkpoint", "restore", "@1"]] {
+        let run = place.run(call);
+        assert_eq!((run.code, run.err.matches("warning: ").count()), (3, 2), "{call:?}: {run:?}");
+        if call[0] == "status" {
+            assert_eq!(run.out, "?? .digignore\n D gone\n");
+        }
+    }
+    assert_eq!(place.read("gone"), b"1");
+}
+
+#[test]
 fn a_repository_that_may_not_be_written_is_still_read() {
     let place = Place::new();
     place.write("a", "1");

@@ -184,7 +184,8 @@ fn find_changes(
             }
             Ok(())
         });
-        for (problem, path) in found.beside.problems.iter().zip(&found.beside.unreadable) {
+        found.beside.left_out.iter().for_each(|problem| monitor.problem(problem));
+        for (path, problem) in &found.beside.unreadable {
             if scopes.contains(path) || scopes.lead_below(path) {
                 monitor.problem(problem);
                 outcome.unreadable += 1;

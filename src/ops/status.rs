@@ -123,9 +123,8 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let mut hidden = 0;
     let listed = walk_along(repo, &state, &scopes, false, true, monitor, |found| {
         let paired = pair(&state, found, &scopes, &mut visit);
-        for (problem, _) in
-            found.beside.problems.iter().zip(&found.beside.unreadable).filter(|(_, path)| scopes.contains(path))
-        {
+        found.beside.left_out.iter().for_each(|problem| monitor.problem(problem));
+        for (_, problem) in found.beside.unreadable.iter().filter(|(path, _)| scopes.contains(path)) {
             monitor.problem(problem);
             hidden += 1;
         }

@@ -300,8 +300,8 @@ fn look(
     };
     finder.find(state, found)?;
     let Finder { rows, lost, mut capture, .. } = finder;
-    capture.unreadable.append(&mut found.beside.unreadable);
-    capture.problems.append(&mut found.beside.problems);
+    capture.problems.extend(found.beside.problems().cloned());
+    capture.unreadable.extend(found.beside.unreadable.drain(..).map(|(path, _)| path));
     capture.leftovers.append(&mut found.beside.leftovers);
     capture.ops.extend(std::mem::take(&mut found.beside.listed));
     Ok(Looked { base, rows, lost, capture })

@@ -328,7 +328,7 @@ fn each_version(view: &View<'_>, state: &State, visit: &mut Visit<'_>) -> Result
     };
     walk_along(repo, journal, scopes, false, false, monitor, |found| {
         let visited = on_disk(view, found, visit);
-        found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        found.beside.problems().for_each(|problem| monitor.problem(problem));
         visited
     })
 }

@@ -27,7 +27,7 @@ pub struct Found {
 impl From<Walked> for Found {
     fn from(mut walked: Walked) -> Self {
         let entries = std::mem::take(&mut walked.entries);
-        let hidden = Scopes::new(&walked.unreadable);
+        let hidden = Scopes::new(&walked.unreadable.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>());
         Self { beside: walked, hidden, open: vec![(entries.into_iter(), false)], ..Self::default() }
     }
 }
@@ -114,9 +114,9 @@ impl Found {
         if is_gone {
             return false;
         }
-        found.unreadable.iter().for_each(|path| self.hidden.insert(path.clone()));
+        found.unreadable.iter().for_each(|(path, _)| self.hidden.insert(path.clone()));
         self.beside.unreadable.extend(found.unreadable);
-        self.beside.problems.extend(found.problems);
+        self.beside.left_out.extend(found.left_out);
         self.beside.leftovers.extend(found.leftovers);
         self.beside.listed.extend(found.listed);
         self.open.push((found.entries.into_iter(), goes_on));
@@ -135,7 +135,7 @@ pub(super) struct Part {
 
 impl Part {
     pub fn problem(path: RepoPath, problem: String) -> Self {
-        let found = Walked { problems: vec![problem], unreadable: vec![path], ..Walked::default() };
+        let found = Walked { unreadable: vec![(path, problem)], ..Walked::default() };
         Self { found, ..Self::default() }
     }
 

@@ -198,7 +198,7 @@ impl<'w, 'a> Walk<'w, 'a> {
         let unfinished = names.iter().filter(|(name, kind)| *kind != FileKind::Dir && is_temp_name(name));
         let unfinished = unfinished.filter_map(|(name, kind)| Some((path.join(name.as_bytes()).ok()?, *kind)));
         let mut part = Part::default();
-        part.found.problems.extend(wrong);
+        part.found.left_out.extend(wrong);
         part.found.leftovers.extend(unfinished);
         let is_short = names.len() <= MAX_NAMES_KEPT;
         if let Some(stat) = stat.filter(|_| is_news && is_short && options.keeps_listings) {
@@ -234,10 +234,8 @@ impl<'w, 'a> Walk<'w, 'a> {
         for (name, kind) in names {
             match look(dir, &folder.path, name, *kind, &folder.rules, folder.ignored, self.options) {
                 None => {}
-                Some(Err((path, problem))) => {
-                    found.unreadable.push(path);
-                    found.problems.push(problem);
-                }
+                Some(Err(NoLook::Unreadable(path, problem))) => found.unreadable.push((path, problem)),
+                Some(Err(NoLook::LeftOut(problem))) => found.left_out.push(problem),
                 Some(Ok((entry, ignored))) => {
                     if entry.stat.kind == FileKind::Dir {
                         items.push(Item::Unlisted(entry.path.clone(), entry.stat, Arc::clone(folder), ignored));
@@ -275,8 +273,16 @@ fn names<'a>(
     Ok((items.into_iter().map(|item| (Cow::Owned(item.name), item.kind)).collect(), proves))
 }
 
-/// What a name turned out to be and whether it is ignored, or where and why it could not be looked at.
-type Look = Result<(WalkEntry, bool), (RepoPath, String)>;
+/// What a name turned out to be, and whether it is ignored.
+type Look = Result<(WalkEntry, bool), NoLook>;
+
+/// Why a name was not looked at.
+enum NoLook {
+    /// It could not be.
+    Unreadable(RepoPath, String),
+    /// Nothing that is tracked can have this name.
+    LeftOut(String),
+}
 
 fn shown(path: &RepoPath) -> String {
     if path.is_root() { ".".to_owned() } else { path.to_string() }
@@ -298,7 +304,7 @@ fn look(
     }
     let path = match folder.join(name.as_bytes()) {
         Ok(path) => path,
-        Err(error) => return Some(Err((folder.clone(), format!("in {}: {error}; it is left out", shown(folder))))),
+        Err(error) => return Some(Err(NoLook::LeftOut(format!("in {}: {error}; it is left out", shown(folder))))),
     };
     if options.skip == Some(&path) || !(options.scopes.contains(&path) || options.scopes.lead_below(&path)) {
         return None;
@@ -308,7 +314,8 @@ fn look(
     if ignored && !(options.is_tracked)(&path) {
         return None;
     }
-    let problem = |error: io::Error| Some(Err((path.clone(), format!("cannot look at {path}: {error}"))));
+    let problem =
+        |error: io::Error| Some(Err(NoLook::Unreadable(path.clone(), format!("cannot look at {path}: {error}"))));
     let stat = match dir.stat(name) {
         Ok(Some(stat)) => stat,
         // It went away since the folder was listed.

@@ -38,15 +38,22 @@ pub struct WalkEntry {
 pub struct Walked {
     /// Everything that is neither ignored nor the repository, in tree order. A folder comes before its content.
     pub entries: Vec<WalkEntry>,
-    /// What could not be looked at; one sentence each.
-    pub problems: Vec<String>,
-    /// Paths that could not be looked at. What is tracked at or below them is not known to be gone.
-    pub unreadable: Vec<RepoPath>,
+    /// Paths that could not be looked at, and why, as a sentence. What is tracked at or below them is not known to be gone.
+    pub unreadable: Vec<(RepoPath, String)>,
+    /// What else is left out, and why: names that can be nothing's, lines of ignore files that are no patterns.
+    pub left_out: Vec<String>,
     /// Unfinished files and links of stopped processes. They are no entries.
     pub leftovers: Vec<(RepoPath, FileKind)>,
     /// The operations that keep what folders hold that had to be listed; only of those whose looks prove something, and
     /// only if [`WalkOptions::keeps_listings`].
     pub listed: Vec<Op>,
+}
+
+impl Walked {
+    /// One sentence for each thing that is not among what was found.
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
+        self.unreadable.iter().map(|(_, problem)| problem).chain(&self.left_out)
+    }
 }
 
 /// Gives the names in a folder that looks like this, sorted, if they are known.

@@ -130,7 +130,7 @@ fn what_goes_away_is_left_out_and_what_cannot_be_read_is_told() {
     let (paths, problems) = walk(&open_root(folder.path()).unwrap(), &options, &pool, &Meter::default(), |found| {
         let paths: Vec<String> = std::iter::from_fn(|| found.pop()).map(|entry| entry.path.to_string()).collect();
         assert!(found.hides(&RepoPath::parse(b"c/x").unwrap()) && !found.hides(&RepoPath::parse(b"d").unwrap()));
-        (paths, found.rest().problems)
+        (paths, found.rest().problems().cloned().collect::<Vec<_>>())
     })
     .unwrap();
     assert!(paths == ["a", "a/x", "c", "d"] || paths == ["b", "b/x", "c", "d"], "{paths:?}");
@@ -238,7 +238,7 @@ fn an_ignore_file_may_begin_with_a_mark_and_is_not_read_by_half() {
         let scopes = Scopes::everything();
         let walked = walk_with(folder.path(), &all(&scopes), Found::rest);
         let paths: Vec<String> = walked.entries.iter().map(|entry| entry.path.to_string()).collect();
-        (paths.join(" "), walked.problems.len(), walked.unreadable.len())
+        (paths.join(" "), walked.problems().count(), walked.unreadable.len())
     };
     assert_eq!(found(&format!("*.log\n#{}\n", "x".repeat(1 << 20))), (String::new(), 1, 1));
     // As in git, a line that is no pattern is left out, and braces are letters.

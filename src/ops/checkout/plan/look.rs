@@ -77,7 +77,7 @@ pub(super) fn look(
     };
     let leftovers = walk_along(repo, &state, &scope.paths, false, false, monitor, |found| {
         let paired = pair(&state, found, &scope.paths, &mut visit);
-        found.beside.problems.iter().for_each(|problem| monitor.problem(problem));
+        found.beside.problems().for_each(|problem| monitor.problem(problem));
         paired?;
         Ok(std::mem::take(&mut found.beside.leftovers))
     })?;
