@@ -69,9 +69,10 @@ type Case = (&'static str, fn(&Path), Option<Vec<u8>>);
 
 #[test]
 fn what_happens_to_a_file_between_listing_and_reading_is_stored_or_reported() {
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         ("it vanishes", |file| fs::remove_file(file).unwrap(), None),
         ("it grows", |file| fs::write(file, noise(5, 90_000)).unwrap(), Some(noise(5, 90_000))),
+        ("it becomes longer than memory", |file| fs::File::create(file).unwrap().set_len(1 << 42).unwrap(), None),
         ("it shrinks", |file| fs::write(file, "x").unwrap(), Some(b"x".to_vec())),
         ("it is emptied", |file| fs::write(file, "").unwrap(), Some(Vec::new())),
         (

@@ -149,9 +149,9 @@ impl<'a> Dispatcher<'a> {
         u64::from(self.shared.chunker.params().whole_len)
     }
 
-    /// Is a file of this length read into one buffer? What is one chunk must be, whatever the classes say.
+    /// Is a file of this length read into one buffer?
     fn is_read_whole(&self, len: u64) -> bool {
-        len <= self.shared.classes.medium.max(self.whole_len())
+        len <= self.shared.most_in_one()
     }
 
     /// The files from `start` that are read together: bounded in number for tiny ones, in bytes for small ones. None if
@@ -206,7 +206,7 @@ impl<'a> Dispatcher<'a> {
             let path = sources.get(file).map(|source| source.path.clone()).unwrap_or_default();
             let mut bytes = Vec::new();
             let busy = shared.pools.meter().time(Stage::Read);
-            let read = read_whole(&mut Folders::new(Arc::clone(&shared.root)), &path, &mut bytes);
+            let read = read_whole(&shared, &mut Folders::new(Arc::clone(&shared.root)), &path, &mut bytes);
             drop(busy);
             let raw = match read {
                 Ok((_, info)) => Raw::Whole { file, bytes, info },
@@ -449,6 +449,11 @@ fn part_bytes(part: &Part) -> u64 {
 }
 
 impl Shared {
+    /// Length of the longest file that is read into one buffer. What is one chunk must be, whatever the classes say.
+    fn most_in_one(&self) -> u64 {
+        self.classes.medium.max(u64::from(self.chunker.params().whole_len))
+    }
+
     fn readers(&self) -> &ThreadPool {
         if self.many { self.pools.readers() } else { self.pools.io() }
     }
@@ -481,8 +486,9 @@ pub fn info(file: &File, stat: Stat) -> std::io::Result<Option<ReadInfo>> {
     Ok(Some(ReadInfo { racy: is_racy(&stat, clock::now()), has_xattrs: has_user_xattrs(file), stat }))
 }
 
-/// Appends a file's content to `buffer`.
+/// Appends a file's content to `buffer`, unless it has become longer than what is read so: then it is being written.
 fn read_whole(
+    shared: &Shared,
     folders: &mut Folders,
     path: &RepoPath,
     buffer: &mut Vec<u8>,
@@ -490,7 +496,7 @@ fn read_whole(
     let start = buffer.len();
     let read = attempt(path, &mut || {
         buffer.truncate(start);
-        read_once(folders, path, buffer)
+        read_once(folders, path, shared.most_in_one(), buffer)
     });
     if read.is_err() {
         buffer.truncate(start);
@@ -512,9 +518,17 @@ fn attempt<T>(path: &RepoPath, read: &mut dyn FnMut() -> std::io::Result<Option<
     Err(changed(path))
 }
 
-fn read_once(folders: &mut Folders, path: &RepoPath, buffer: &mut Vec<u8>) -> std::io::Result<Option<ReadInfo>> {
+fn read_once(
+    folders: &mut Folders,
+    path: &RepoPath,
+    most: u64,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<ReadInfo>> {
     let dir = folders.open_parent(path, IfAbsent::Fail)?;
     let (file, stat) = read::open(dir.as_ref(), path)?;
+    if stat.len > most {
+        return Ok(None);
+    }
     let len = usize::try_from(stat.len).map_err(std::io::Error::other)?;
     read::append_range(&file, 0, len, buffer)?;
     info(&file, stat)
@@ -526,7 +540,7 @@ fn read_small(shared: &Shared, sources: &[Source], batch: Range<usize>) -> Raw {
     let mut buffer = shared.spare.take(usize::try_from(expected).unwrap_or(usize::MAX));
     let mut files = Vec::with_capacity(batch.len());
     for (source, file) in sources.get(batch.clone()).unwrap_or_default().iter().zip(batch) {
-        let read = read_whole(&mut folders, &source.path, &mut buffer);
+        let read = read_whole(shared, &mut folders, &source.path, &mut buffer);
         files.push((file, read));
     }
     Raw::Small { buffer, files }
