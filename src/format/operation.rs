@@ -167,7 +167,7 @@ mod tests {
         vec![plain.clone(), moved, replaced(false), replaced(true)]
     }
 
-    const GOLDEN: u32 = 3474220971;
+    const GOLDEN: u32 = 3202718623;
 
     #[test]
     fn operations_round_trip_and_keep_their_bytes() {
@@ -177,6 +177,17 @@ mod tests {
             assert!((0..bytes.len()).all(|end| decode_operation(&bytes[..end]).is_err()));
         }
         assert_eq!(crc32fast::hash(&encoded.concat()), GOLDEN, "golden checksum of operations");
+    }
+
+    #[test]
+    fn what_was_recorded_with_paths_is_read_as_well() {
+        let operation = Operation { committed: true, ..Operation::new(5, "c".into()) };
+        let bytes = encode_operation(&operation);
+        // Number, time, text, no names, no HEAD, the mark of a commit: then the number of paths.
+        let at = 1 + 8 + 2 + 1 + 1 + 1;
+        assert_eq!(bytes.get(at - 1..=at), Some(&[1, 0][..]));
+        let earlier = [&bytes[..at], &[2, 3][..], b"a/b", &[1], b"c", &bytes[at + 1..]].concat();
+        assert_eq!(decode_operation(&earlier).unwrap(), operation);
     }
 
     proptest! {

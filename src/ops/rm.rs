@@ -8,14 +8,14 @@ use super::add::removal;
 use super::compare::{WorkChange, work_changes};
 use super::scan::Pair;
 use super::{Error, Result};
-use crate::base::disk::{FileKind, IoContext};
+use crate::base::disk::{FileKind, IoContext, Stat};
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
-use crate::model::staging::StagedNode;
+use crate::model::staging::{SeenStat, StagedNode};
 use crate::repo::{Repository, trees};
 use crate::store::{refs, staging};
 use crate::world::dirs::{Folders, IfAbsent};
-use crate::world::write::remove;
+use crate::world::write::{Expect, remove};
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
@@ -57,22 +57,35 @@ pub fn rm(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     let generation = refs::generation(&repo.journal().read())? + 1;
     let mut ops = Vec::new();
-    for pair in &pairs {
+    let (mut folders, mut failure) = (Folders::new(Arc::clone(repo.work())), None);
+    // Content before its folder; a folder with something untracked in it stays.
+    for pair in pairs.iter().rev() {
+        if let Some(stat) = pair.disk.filter(|_| !options.cached)
+            && let Err(error) = remove_seen(repo, &mut folders, &pair.path, &stat)
+        {
+            failure.get_or_insert(error);
+            continue;
+        }
         let in_head = trees::lookup(&repo.objects(), &head, &pair.path)?.is_some();
         ops.push(removal(&pair.path, in_head, generation));
     }
-    if !options.cached {
-        let mut folders = Folders::new(Arc::clone(repo.work()));
-        // Content before its folder; a folder with something untracked in it stays.
-        for pair in pairs.iter().rev() {
-            let Some(stat) = pair.disk else { continue };
-            let shown = || repo.work().path().join(pair.path.as_os_str());
-            let dir = folders.open_parent(&pair.path, IfAbsent::Fail).on("open the folder of", shown())?;
-            remove(dir.as_ref(), &pair.path, stat.kind).on("remove", shown())?;
-        }
-    }
     repo.commit(&lock, &[], ops)?;
-    Ok(outcome)
+    failure.map_or(Ok(outcome), Err)
+}
+
+/// Removes what looks as it did when it was compared.
+fn remove_seen(repo: &Repository, folders: &mut Folders, path: &RepoPath, seen: &Stat) -> Result<()> {
+    let shown = || repo.work().path().join(path.as_os_str());
+    let now = folders.stat(path).on("look at", shown())?;
+    // When one of several names goes, the change time of the others moves.
+    let expect = if seen.links > 1 { Expect::SeenLinked } else { Expect::Seen };
+    if seen.kind != FileKind::Dir && !expect(SeenStat::from(seen)).allows(now.as_ref()) {
+        let message = format!("'{path}' was changed meanwhile; it was left as it is");
+        return Err(Error::Refused { message, hint: "what else was to be removed is; look at 'digstore status'" });
+    }
+    let dir = folders.open_parent(path, IfAbsent::Fail).on("open the folder of", shown())?;
+    remove(dir.as_ref(), path, seen.kind).on("remove", shown())?;
+    Ok(())
 }
 
 /// What is tracked at and below the paths, beside what is on disk there.

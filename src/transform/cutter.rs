@@ -82,7 +82,11 @@ impl Cutter {
                 self.scanned = from + (self.scanned - self.start);
                 (self.pending, self.start) = (window, from);
             }
-            None => self.pending.extend_from_slice(window.get(start..).unwrap_or_default()),
+            None => {
+                self.pending.drain(..self.start);
+                (self.scanned, self.start) = (self.scanned - self.start, 0);
+                self.pending.extend_from_slice(window.get(start..).unwrap_or_default());
+            }
         }
         self.scan(parts);
     }
@@ -104,12 +108,11 @@ impl Cutter {
                 continue;
             }
             let len = block.len();
-            let rest = self.pending.split_off(end);
-            self.pending.truncate(self.scanned);
             self.end_stretch(parts);
             self.hole += len as u64;
             self.at += len as u64;
-            (self.pending, self.start, self.scanned) = (rest, 0, 0);
+            self.start += len;
+            self.scanned = self.start;
         }
         self.cut(false, parts);
     }
@@ -156,11 +159,18 @@ impl Cutter {
             return;
         }
         self.flush_hole(parts);
+        self.at += (end - start) as u64;
+        // The shorter of the two is copied: much may follow that is cut by holes.
+        if self.pending.len() - end > end - start {
+            let bytes = self.pending.get(start..end).unwrap_or_default().to_vec();
+            ends.iter_mut().for_each(|end| *end -= start);
+            self.start = end;
+            return parts.push(Part::Data { bytes, start: 0, ends });
+        }
         let rest = self.pending.split_off(end);
         let bytes = std::mem::replace(&mut self.pending, rest);
         self.start = 0;
         self.scanned -= end;
-        self.at += (end - start) as u64;
         parts.push(Part::Data { bytes, start, ends });
     }
 
