@@ -21,7 +21,7 @@ const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 const WHAT: &str = "a pending block";
 
-/// Largest pending block before compression: twice the most that is kept pending at once and one object.
+/// Largest pending block before compression: twice the most that is written at once (1 MiB, and what an object goes beyond it).
 pub const MAX_PENDING_LEN: u32 = 4 << 20;
 
 /// An object of a pending block.

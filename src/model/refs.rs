@@ -112,19 +112,14 @@ impl Revision {
         let start = text.find(['~', '^']).unwrap_or(text.len());
         let (base, mut steps) = text.split_at(start);
         let mut generations = 0u64;
-        while let Some(rest) = steps.strip_prefix('^') {
-            generations = generations.checked_add(1)?;
-            steps = rest;
-        }
-        while let Some(rest) = steps.strip_prefix('~') {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            let (number, rest) = rest.split_at(digits);
+        while !steps.is_empty() {
+            let (number, rest) = match steps.strip_prefix('~') {
+                Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())),
+                None => ("", steps.strip_prefix('^')?),
+            };
             let count = if number.is_empty() { 1 } else { number.parse().ok()? };
             generations = generations.checked_add(count)?;
             steps = rest;
-        }
-        if !steps.is_empty() {
-            return None;
         }
         let base = match base {
             "" => return None,
@@ -166,6 +161,7 @@ mod tests {
         let parsed = |text: &str| Revision::parse(text).map(|r| (r.base, r.generations));
         assert_eq!(parsed("HEAD"), Some((RevisionBase::Head, 0)));
         assert_eq!(parsed("HEAD~3"), Some((RevisionBase::Head, 3)));
+        assert_eq!(parsed("HEAD~2^~^^"), Some((RevisionBase::Head, 6)));
         assert_eq!(parsed("main^^"), Some((RevisionBase::Name("main".into()), 2)));
         assert_eq!(parsed("@12~"), Some((RevisionBase::Checkpoint(12), 1)));
         for bad in ["", "~1", "a~x", "@x", "a~1b", "a~99999999999999999999"] {

@@ -278,7 +278,7 @@ impl Upload for MemoryUpload {
 
     fn finish(self: Box<Self>, name: &str) -> Result<(), DiskError> {
         let Self { backend, bytes } = *self;
-        lock(&backend.objects).entry(name.to_owned()).or_insert_with(|| Arc::new(bytes));
+        lock(&backend.objects).insert(name.to_owned(), Arc::new(bytes));
         Ok(())
     }
 }

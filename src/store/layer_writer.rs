@@ -226,8 +226,8 @@ impl LayerWriter {
                 base.as_ref().map(|(block, old, part)| Opposite { bytes: block, at: narrow(old.at), part: *part });
             let busy = meter.time(Stage::Compress);
             let packed = if plain_only { compress_alone(&bytes, level) } else { compress(&bytes, base, level) };
-            // Nobody listens any more if the writer was given up; then the block is of no use either.
             drop(busy);
+            // Nobody listens any more if the writer was given up; then the block is of no use either.
             let _ = sender.send((bytes, packed));
         });
         self.in_flight.push_back(InFlight { number, base, receiver });

@@ -16,7 +16,7 @@ use crate::model::id::{ObjectId, ObjectKind};
 use crate::transform::compress::{Codec, Opposite, compress_plain, decompress};
 use crate::transform::filter::Filter;
 
-/// More than this at once, before compression, is worth a layer of its own: four of them fill a log.
+/// More than this at once, before compression, is worth a layer of its own.
 pub const MAX_BATCH_LEN: usize = 1 << 20;
 /// With more than this pending, a layer takes it all. Opening a repository reads all of it, and the checkpoint that goes
 /// beyond it pays for the layer: with 4 MiB such a checkpoint of a bundle took 101 ms where others took 52, with 1 MiB about 70.

@@ -7,9 +7,15 @@ use digstore::model::session::SessionName;
 use jiff::civil::{Date, DateTime};
 use jiff::{Span, Timestamp, ToSpan, Zoned};
 
+/// Thirty years: more is a mistake, and a clock counts no further than some of it.
+const MAX_SECONDS: f64 = 1e9;
+
 /// A number of seconds, such as 30 or 0.5.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| "write a number of seconds, such as 30 or 0.5".to_owned())?;
+    if number > MAX_SECONDS {
+        return Err(format!("{MAX_SECONDS} seconds are the most"));
+    }
     Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }
 

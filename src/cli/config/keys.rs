@@ -137,7 +137,6 @@ const SYNC_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration
 const SYNC_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
 /// Below, each large commit rewrites the snapshot; above, opening a repository takes seconds.
 const SNAPSHOT_LOGS: RangeInclusive<u64> = 64 * KIB..=4 * GIB;
-/// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
 /// Drawing after every item costs a thousandth; after more items than this nothing would move.
 const PROGRESS_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
 const LISTS: RangeInclusive<u64> = 0..=u32::MAX as u64;
@@ -145,6 +144,7 @@ const RATES: RangeInclusive<u64> = 0..=1_000_000_000;
 const ALERT_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 7);
 /// Without a buffer every block is a write of its own; with more, memory is all that is spent.
 const WRITES: RangeInclusive<u64> = 0..=64 * MIB;
+/// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
 const PROGRESS_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 const fn wide(lens: &RangeInclusive<u32>) -> RangeInclusive<u64> {

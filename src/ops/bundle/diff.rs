@@ -129,6 +129,7 @@ pub fn diff(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     if options.inside && outcome.changed_bytes > 0 {
         let [old, new] = [old, new].map(|image| Whole::new(image, geometry));
         match differing(old, new, monitor) {
+            _ if monitor.cancelled() => return Err(Error::Interrupted),
             Ok(files) => outcome.files = Some(files),
             Err(why) => outcome.files_unreadable = Some(why),
         }

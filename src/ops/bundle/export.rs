@@ -1,6 +1,7 @@
 //! `bundle export`: from a bundle to a raw image.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -58,7 +59,7 @@ pub fn export(pools: &Pools, options: &ExportOptions, monitor: &dyn Monitor) -> 
     }
     let bands: Vec<u64> =
         listing.bands.iter().map(|(band, _)| *band).filter(|band| *band < geometry.band_count()).collect();
-    let new = NewFile::create(parent, FILE_MODE).on("create", &options.image)?;
+    let new = NewFile::create(Arc::clone(&parent), FILE_MODE).on("create", &options.image)?;
     new.file().set_len(geometry.image_len).on("extend", &options.image)?;
     let bytes = bands.iter().map(|band| geometry.len_of(*band)).sum();
     monitor.begin("exporting", Some(bands.len() as u64), Some(bytes));
@@ -81,9 +82,11 @@ pub fn export(pools: &Pools, options: &ExportOptions, monitor: &dyn Monitor) -> 
             hint: "pause what writes to the image, or unmount it, and try again",
         });
     }
+    new.file().sync().on("sync", &options.image)?;
     let mode = new.file().stat().on("look at", &options.image)?.mode;
     let expect = if options.force { Expect::Anything } else { Expect::Absent };
     new.finish(name.as_encoded_bytes(), mode, None, expect).on("create", &options.image)?;
+    parent.sync().on("sync the folder of", &options.image)?;
     Ok(Exported { image: options.image.clone(), image_len: geometry.image_len, bands: bands.len() as u64 })
 }
 

@@ -210,7 +210,8 @@ fn fill(
         })
     });
     monitor.end();
-    done
+    done?;
+    Ok(bundle.bands().sync().on("sync the bands of", bundle.bands().path())?)
 }
 
 /// The bands in which the image has data, as far as its file system knows.
@@ -265,6 +266,7 @@ fn import_band(bundle: &Bundle, geometry: Geometry, image: &File, band: u64, cou
             let new = NewFile::create(Arc::clone(bundle.bands()), FILE_MODE)?;
             new.file().set_len(geometry.len_of(band))?;
             for_data(image, range, &mut |at, bytes| write_blocks(new.file(), bytes, at - start).map(|()| true))?;
+            new.file().sync()?;
             let mode = match &old {
                 Some((_, stat)) => stat.mode,
                 None => new.file().stat()?.mode,

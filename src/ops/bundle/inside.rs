@@ -54,10 +54,9 @@ type Files = BTreeMap<Vec<u8>, Looks>;
 /// Goes through the file systems of two images. Files differ if their inodes say so: kind, mode, owner, length or times.
 ///
 /// # Errors
-/// A sentence: one of them holds no ext2, ext3 or ext4 that can be read.
+/// A sentence: one of them holds no ext2, ext3 or ext4 that can be read, or it was cancelled.
 pub fn differing(old: Whole, new: Whole, monitor: &dyn Monitor) -> Result<Vec<FileInside>, String> {
-    let old = files(old, monitor).map_err(|error| error.to_string())?;
-    let mut new = files(new, monitor).map_err(|error| error.to_string())?;
+    let (old, mut new) = (files(old, monitor)?, files(new, monitor)?);
     let mut found = Vec::new();
     let mut note = |path: &[u8], change| {
         found.push(FileInside { path: String::from_utf8_lossy(path).into_owned(), change });
@@ -74,26 +73,31 @@ pub fn differing(old: Whole, new: Whole, monitor: &dyn Monitor) -> Result<Vec<Fi
     Ok(found)
 }
 
-fn files(image: Whole, monitor: &dyn Monitor) -> Result<Files, Ext4Error> {
-    let ext4 = Ext4::load(Box::new(image))?;
+fn files(image: Whole, monitor: &dyn Monitor) -> Result<Files, String> {
+    let unreadable = |error: Ext4Error| error.to_string();
+    let ext4 = Ext4::load(Box::new(image)).map_err(unreadable)?;
     let mut files = Files::new();
     let mut folders = vec![b"/".to_vec()];
     while let Some(folder) = folders.pop() {
-        for entry in ext4.read_dir(folder.as_slice())? {
-            let entry = entry?;
+        for entry in ext4.read_dir(folder.as_slice()).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
             let name = entry.file_name();
             if name == "." || name == ".." {
                 continue;
             }
-            let looks = Looks::of(&entry.metadata()?);
+            let looks = Looks::of(&entry.metadata().map_err(unreadable)?);
             let path = entry.path();
             let path: &[u8] = path.as_ref();
             if looks.file_type.is_dir() && path.len() < MAX_PATH_LEN {
                 folders.push(path.to_vec());
             }
             files.insert(path.to_vec(), looks);
-            if files.len() >= MAX_ENTRIES || monitor.cancelled() {
-                return Ok(files);
+            // Half of the files would look as if the others were gone.
+            if files.len() >= MAX_ENTRIES {
+                return Err(format!("it has more than {MAX_ENTRIES} files"));
+            }
+            if monitor.cancelled() {
+                return Err("interrupted".to_owned());
             }
         }
     }

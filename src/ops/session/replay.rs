@@ -3,7 +3,7 @@
 //! Replay reads the log and nothing else: not the state that is kept beside it, not the clock, not the work tree. It writes
 //! nothing. The same log gives the same view, however often.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde::ser::SerializeMap;
@@ -55,7 +55,7 @@ pub struct View {
     /// Its state.
     pub values: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Numbers of its checkpoints that were there.
-    pub checkpoints: Vec<u64>,
+    pub checkpoints: BTreeSet<u64>,
     /// How many events of each type there were.
     pub counts: BTreeMap<String, u64>,
 }
@@ -66,7 +66,7 @@ impl View {
             at: 0,
             status: Status::Active,
             values: BTreeMap::new(),
-            checkpoints: Vec::new(),
+            checkpoints: BTreeSet::new(),
             counts: BTreeMap::new(),
         }
     }
@@ -87,8 +87,8 @@ impl View {
             EventKind::Removed { key } => {
                 self.values.remove(&key);
             }
-            EventKind::Checkpointed { number, .. } => self.checkpoints.push(number),
-            EventKind::Dropped { number } => self.checkpoints.retain(|kept| *kept != number),
+            EventKind::Checkpointed { number, .. } => drop(self.checkpoints.insert(number)),
+            EventKind::Dropped { number } => drop(self.checkpoints.remove(&number)),
             EventKind::Begun | EventKind::Resumed => self.status = Status::Active,
             EventKind::Ended => self.status = Status::Completed,
             EventKind::Aborted { .. } => self.status = Status::Aborted,

@@ -131,7 +131,7 @@ fn the_state_at_any_event_is_in_the_log() {
     assert_eq!(at(Some(3)).values[&b"b"[..]], [0xff, 0]);
     assert_eq!(at(Some(4)).values[&b"a"[..]], b"2");
     assert_eq!(at(Some(5)).values.len(), 1);
-    assert_eq!((at(Some(7)).checkpoints, at(None).checkpoints), (vec![1, 2], vec![2]));
+    assert_eq!((at(Some(7)).checkpoints, at(None).checkpoints), ([1, 2].into(), [2].into()));
     assert_eq!(at(None).at, 8);
     assert!(matches!(replay(&repo, &s, Some(9), &Silent), Err(Error::Refused { .. })));
     let t = start(&repo, "t");
