@@ -282,7 +282,9 @@ fn whoever_lost_the_newest_commit_is_told_the_way_back() {
     assert_eq!((run.code, run.out.contains("fsck --repair")), (4, true), "{run:?}");
     let run = place.run(&["fsck", "--repair"]);
     assert_eq!((run.code, run.out.contains("digstore undo")), (4, true), "{run:?}");
-    place.ok(&["undo"]);
+    // What it removed cannot be told any more.
+    let run = place.run(&["undo"]);
+    assert_eq!((run.code, run.err.contains("is not staged again")), (3, true), "{run:?}");
     place.ok(&["commit", "-m", "two again"]);
     assert_eq!(place.ok(&["cat", "HEAD:file"]), "two");
     let out = place.ok(&["fsck", "--full"]);

@@ -184,7 +184,8 @@ fn find_changes(
             }
             Ok(())
         });
-        found.beside.left_out.iter().for_each(|problem| monitor.problem(problem));
+        found.beside.left_out.iter().chain(&found.beside.remarks).for_each(|problem| monitor.problem(problem));
+        outcome.unreadable += found.beside.left_out.len() as u64;
         for (path, problem) in &found.beside.unreadable {
             if scopes.contains(path) || scopes.lead_below(path) {
                 monitor.problem(problem);

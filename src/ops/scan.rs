@@ -135,7 +135,7 @@ pub fn walk_bundle(repo: &Repository, path: &RepoPath, listing: &Listing) -> Res
     let is_foreign = |inner: &&Inner| repo.skip().is_none_or(|skip| inner.path(path).ok().as_ref() != Some(skip));
     let foreign = listing.foreign.iter().filter(is_foreign).map(inside).collect();
     for misfit in &listing.misfits {
-        walked.left_out.push(format!("{} is no regular file, so it is no band; it is left out", inside(misfit)));
+        walked.remarks.push(format!("{} is no regular file, so it is no band; it is left out", inside(misfit)));
     }
     for (inner, kind) in &listing.leftovers {
         walked.leftovers.push((inner.path(path)?, *kind));

@@ -123,7 +123,8 @@ pub fn status(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     let mut hidden = 0;
     let listed = walk_along(repo, &state, &scopes, false, true, monitor, |found| {
         let paired = pair(&state, found, &scopes, &mut visit);
-        found.beside.left_out.iter().for_each(|problem| monitor.problem(problem));
+        found.beside.left_out.iter().chain(&found.beside.remarks).for_each(|problem| monitor.problem(problem));
+        hidden += found.beside.left_out.len() as u64;
         for (_, problem) in found.beside.unreadable.iter().filter(|(path, _)| scopes.contains(path)) {
             monitor.problem(problem);
             hidden += 1;

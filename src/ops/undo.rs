@@ -11,6 +11,7 @@ use super::checkpoint::create::save;
 use super::checkpoint::edit::bring_back_ops;
 use super::checkpoint::restore::{Request, replace, target};
 use super::{Error, Result};
+use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::checkpoint::Area;
@@ -76,7 +77,7 @@ pub fn undo(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Resu
     ops.extend(operation.refs.iter().map(back));
     ops.extend(operation.head.iter().map(|(before, _)| refs::head_op(before)));
     if operation.committed {
-        ops.extend(uncommit_ops(repo, &operation)?);
+        ops.extend(uncommit_ops(repo, &operation, monitor)?);
     }
     ops.extend(bring_back_ops(&repo.journal().read(), &operation.dropped)?);
     match operation.work.clone() {
@@ -159,22 +160,33 @@ fn back(step: &RefStep) -> Op {
 }
 
 /// What a commit recorded is staged again: also the removal of what it does not have any more, unless that was staged anew since.
-fn uncommit_ops(repo: &Repository, operation: &Operation) -> Result<Vec<Op>> {
+fn uncommit_ops(repo: &Repository, operation: &Operation, monitor: &dyn Monitor) -> Result<Vec<Op>> {
     let before = match operation.refs.first() {
         Some(step) => step.before,
         None => commit_before(repo, operation)?,
     };
-    let (old, new) = (repo.root_tree(before.as_ref())?, repo.root_tree(repo.head_commit()?.as_ref())?);
     let state = repo.journal().read();
     let generation = refs::generation(&state)?;
-    let mut ops = vec![refs::generation_op(generation.saturating_sub(1))];
-    trees::diff(&repo.objects(), &old, &new, &Scopes::everything(), &mut |change| {
-        if change.new.is_none() && staging::get(&state, &change.path)?.is_none() {
-            ops.push(removal(&change.path, true, generation));
+    let mut removals = Vec::new();
+    let mut find_removals = || {
+        let (old, new) = (repo.root_tree(before.as_ref())?, repo.root_tree(repo.head_commit()?.as_ref())?);
+        trees::diff(&repo.objects(), &old, &new, &Scopes::everything(), &mut |change| {
+            if change.new.is_none() && staging::get(&state, &change.path)?.is_none() {
+                removals.push(removal(&change.path, true, generation));
+            }
+            Ok::<_, Error>(())
+        })
+    };
+    // Whoever lost the newest commit gets away from it by an undo.
+    if let Err(error) = find_removals() {
+        if error.kind() != ErrorKind::Corrupt {
+            return Err(error);
         }
-        Ok::<_, Error>(())
-    })?;
-    Ok(ops)
+        let text = format!("what the {} removed is not staged again ('add -A' does it): {error}", operation.summary);
+        monitor.problem(&text);
+    }
+    removals.push(refs::generation_op(generation.saturating_sub(1)));
+    Ok(removals)
 }
 
 /// The commit that HEAD stood for before the operation.

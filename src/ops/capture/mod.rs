@@ -126,7 +126,9 @@ pub struct Capture {
     pub unchanged: u64,
     /// Paths that could not be read. They are in the tree as they were last stored, if they were.
     pub unreadable: Vec<RepoPath>,
-    /// Why not; one sentence each.
+    /// Names that can be nothing's, so what has them is in no tree.
+    pub left_out: usize,
+    /// Why not, and what else is to be said; one sentence each.
     pub problems: Vec<String>,
     /// Devices, sockets and pipes, which cannot be stored.
     pub special_files: u64,
@@ -138,6 +140,13 @@ pub struct Capture {
     pub times: Times,
     /// What to record about the looks of files, once the tree is committed.
     pub ops: Batch,
+}
+
+impl Capture {
+    /// How much there is that was not read.
+    pub fn not_read(&self) -> u64 {
+        (self.unreadable.len() + self.left_out) as u64
+    }
 }
 
 /// Where the time of a checkpoint went, in nanoseconds.
@@ -290,6 +299,7 @@ fn look(
             changed: Changed::default(),
             unchanged: 0,
             unreadable: Vec::new(),
+            left_out: 0,
             problems: Vec::new(),
             special_files: 0,
             foreign: Vec::new(),
@@ -301,6 +311,7 @@ fn look(
     finder.find(state, found)?;
     let Finder { rows, lost, mut capture, .. } = finder;
     capture.problems.extend(found.beside.problems().cloned());
+    capture.left_out = found.beside.left_out.len();
     capture.unreadable.extend(found.beside.unreadable.drain(..).map(|(path, _)| path));
     capture.leftovers.append(&mut found.beside.leftovers);
     capture.ops.extend(std::mem::take(&mut found.beside.listed));

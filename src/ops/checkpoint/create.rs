@@ -306,7 +306,7 @@ fn of_area(
     let mut captured = capture(repo, &mut sink, what, monitor)?;
     let mut outcome = Outcome {
         unchanged: captured.unchanged,
-        unreadable: captured.unreadable.len() as u64,
+        unreadable: captured.not_read(),
         special_files: captured.special_files,
         foreign: std::mem::take(&mut captured.foreign),
         times: captured.times,
@@ -371,7 +371,7 @@ fn record(
             state: document,
             held: captured.map_or(Held::Nothing, |(area, captured)| area.held(captured.tree)),
             changed_paths: captured.map_or(0, |(_, captured)| captured.changed.len() as u64),
-            unreadable_paths: captured.map_or(0, |(_, captured)| captured.unreadable.len() as u64),
+            unreadable_paths: captured.map_or(0, |(_, captured)| captured.not_read()),
         };
         let checkpoint = Checkpoint { number, id: checkpoint_id(&origin), origin, tags, annotations: Vec::new() };
         ops.extend(checkpoints::put_ops(&checkpoint, session.as_ref().map(|session| session.id)));

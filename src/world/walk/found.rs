@@ -117,6 +117,7 @@ impl Found {
         found.unreadable.iter().for_each(|(path, _)| self.hidden.insert(path.clone()));
         self.beside.unreadable.extend(found.unreadable);
         self.beside.left_out.extend(found.left_out);
+        self.beside.remarks.extend(found.remarks);
         self.beside.leftovers.extend(found.leftovers);
         self.beside.listed.extend(found.listed);
         self.open.push((found.entries.into_iter(), goes_on));

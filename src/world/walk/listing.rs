@@ -198,7 +198,7 @@ impl<'w, 'a> Walk<'w, 'a> {
         let unfinished = names.iter().filter(|(name, kind)| *kind != FileKind::Dir && is_temp_name(name));
         let unfinished = unfinished.filter_map(|(name, kind)| Some((path.join(name.as_bytes()).ok()?, *kind)));
         let mut part = Part::default();
-        part.found.left_out.extend(wrong);
+        part.found.remarks.extend(wrong);
         part.found.leftovers.extend(unfinished);
         let is_short = names.len() <= MAX_NAMES_KEPT;
         if let Some(stat) = stat.filter(|_| is_news && is_short && options.keeps_listings) {

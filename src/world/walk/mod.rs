@@ -40,8 +40,10 @@ pub struct Walked {
     pub entries: Vec<WalkEntry>,
     /// Paths that could not be looked at, and why, as a sentence. What is tracked at or below them is not known to be gone.
     pub unreadable: Vec<(RepoPath, String)>,
-    /// What else is left out, and why: names that can be nothing's, lines of ignore files that are no patterns.
+    /// One sentence for each name that nothing tracked can have, so what has it is in no repository. It hides nothing.
     pub left_out: Vec<String>,
+    /// What else is to be said: lines of ignore files that are no patterns, what is no band of a bundle.
+    pub remarks: Vec<String>,
     /// Unfinished files and links of stopped processes. They are no entries.
     pub leftovers: Vec<(RepoPath, FileKind)>,
     /// The operations that keep what folders hold that had to be listed; only of those whose looks prove something, and
@@ -52,7 +54,7 @@ pub struct Walked {
 impl Walked {
     /// One sentence for each thing that is not among what was found.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
-        self.unreadable.iter().map(|(_, problem)| problem).chain(&self.left_out)
+        self.unreadable.iter().map(|(_, problem)| problem).chain(&self.left_out).chain(&self.remarks)
     }
 }
 
