@@ -64,25 +64,24 @@ pub fn check_name(name: &[u8]) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Is this `.digstore` in a spelling that a case-insensitive, HFS+ or NTFS file system folds to it?
+/// Is this `.digstore` in a spelling that a case-insensitive, HFS+, APFS or NTFS file system folds to it?
 fn is_control_name(name: &[u8]) -> bool {
-    // Nearly every name ends here: the first letter decides unless an ignorable code point (E2 or EF) stands before it.
-    if !matches!(name.first(), Some(b'.' | b'd' | b'D' | 0xe2 | 0xef)) {
+    // Nearly every name ends here: the first letter decides, unless a code point that is ignored may stand before it.
+    if !matches!(name.first(), Some(b'.' | b'd' | b'D' | 0x80..)) {
         return false;
     }
     if name.is_ascii() {
         return is_ascii_control_name(name);
     }
+    // In capitals the long s and the ligatures of it are plain letters, as they are where all cases are folded.
     let text = String::from_utf8_lossy(name);
-    let folded: String = text.chars().filter(|c| !is_hfs_ignorable(*c)).collect::<String>().to_lowercase();
-    // NTFS opens `name::$INDEX_ALLOCATION`, and drops dots and spaces at the end.
-    let stem = folded.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
-    // What is left may be plain.
-    is_ascii_control_name(stem.as_bytes())
+    let folded: String = text.chars().filter(|c| !is_ignorable(*c)).flat_map(char::to_uppercase).collect();
+    is_ascii_control_name(folded.as_bytes())
 }
 
 /// The same for plain names, which nearly all are, without making a folded copy.
 fn is_ascii_control_name(name: &[u8]) -> bool {
+    // NTFS opens `name::$INDEX_ALLOCATION`, and drops dots and spaces at the end.
     let stem = name.split(|&b| b == b':').next().unwrap_or_default();
     let end = stem.iter().rposition(|b| !matches!(b, b'.' | b' ')).map_or(0, |last| last + 1);
     let stem = stem.get(..end).unwrap_or_default();
@@ -92,9 +91,14 @@ fn is_ascii_control_name(name: &[u8]) -> bool {
     stem.eq_ignore_ascii_case(CONTROL_DIR.as_bytes()) || short
 }
 
-/// Code points that HFS+ ignores in comparisons.
-fn is_hfs_ignorable(c: char) -> bool {
-    matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
+/// Code points that file systems ignore in comparisons: all that Unicode (`Default_Ignorable_Code_Point`, version 16) lets
+/// nobody see. Case-folding ext4 and APFS take these, HFS+ some of them.
+fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Bytes for people: control characters, invalid UTF-8 and text-direction marks are escaped as `\xNN` or `\u{N}`.
@@ -289,11 +293,26 @@ mod tests {
             b"digsto~12",
             "\u{200c}.digstore".as_bytes(),
             ".dig\u{feff}store".as_bytes(),
+            ".dig\u{ad}store".as_bytes(),
+            "\u{34f}.digstore\u{e0020}".as_bytes(),
+            ".dig\u{17f}tore".as_bytes(),
+            ".DIG\u{fb06}ore. ".as_bytes(),
+            "digst\u{2060}o~1".as_bytes(),
         ];
         for name in bad {
             assert!(check_name(name).is_err(), "{}", escape(name));
         }
-        for name in [&b"...x"[..], b".digstore2", b"digsto~x", b"\xff\xfe", &[b'a'; 255], b"con", b" ", b"-rf"] {
+        for name in [
+            &b"...x"[..],
+            b".digstore2",
+            b"digsto~x",
+            b"\xff\xfe",
+            &[b'a'; 255],
+            b"con",
+            b" ",
+            b"-rf",
+            "\u{445}".as_bytes(),
+        ] {
             assert!(check_name(name).is_ok(), "{}", escape(name));
         }
     }

@@ -24,7 +24,7 @@ use crate::model::scopes::Scopes;
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode, is_racy};
 use crate::model::tree::{Meta, Tree};
 use crate::repo::{Repository, WriteLock, trees};
-use crate::store::journal::Batch;
+use crate::store::journal::{Batch, State};
 use crate::store::{refs, staging};
 use crate::world::bundle::BandPaths;
 use crate::world::dirs::{Folders, IfAbsent};
@@ -279,7 +279,7 @@ impl Staging<'_> {
             if in_parts {
                 self.repo.give_back();
             }
-            let mut sink = Sink::new(self.repo);
+            let mut sink = Sink::new(self.repo, lock);
             self.store(part, &mut sink, monitor)?;
             let (layers, stats) = sink.finish()?;
             self.outcome.ingest += stats;
@@ -296,28 +296,30 @@ impl Staging<'_> {
     /// Stores changes, and puts what is to be recorded into the batch. A file's path goes on to its source.
     fn store(&mut self, mut part: Vec<Work<Box<Known>>>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
         let repo = self.repo;
-        let state = repo.journal().read();
-        let recorded = |path: &RepoPath| -> Result<Option<Box<StagedEntry>>> {
-            let entry = staging::get(&state, path)?;
+        let recorded = |state: &State, path: &RepoPath| -> Result<Option<Box<StagedEntry>>> {
+            let entry = staging::get(state, path)?;
             Ok(entry.filter(|entry| entry.node != StagedNode::Deleted).map(Box::new))
         };
         let (mut sources, mut staged) = (Vec::new(), Vec::new());
+        let state = repo.journal().read();
         for work in &mut part {
             if let Work::Plain(path, len) = work {
-                let known = recorded(path)?;
+                let known = recorded(&state, path)?;
                 let source = Source::new(std::mem::take(path), len.unwrap_or(0), known.as_deref(), &mut self.bands);
                 sources.push(source.or_like(&self.gone));
                 staged.push(known);
             }
         }
+        drop(state);
         let sources = Arc::new(sources);
-        let files = ingest_part(self.repo, &sources, sink, monitor)?.files;
+        let files = ingest_part(repo, &sources, sink, monitor)?.files;
         let mut files = Arc::unwrap_or_clone(sources).into_iter().zip(staged).zip(files);
+        let state = repo.journal().read();
         for work in part {
             match work {
                 Work::Other(known) => {
                     let Known { path, node, stat } = *known;
-                    let staged = recorded(&path)?;
+                    let staged = recorded(&state, &path)?;
                     self.record(path, staged.as_deref(), node, &stat, is_racy(&stat, clock::now()));
                 }
                 Work::Plain(..) => match files.next() {

@@ -74,7 +74,7 @@ pub fn commit(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
         // Staged for good before it is committed: if the commit fails, nothing that was read is lost.
         unreadable = add::stage(repo, &lock, &all, monitor)?.unreadable;
     }
-    let mut sink = Sink::new(repo);
+    let mut sink = Sink::new(repo, &lock);
     let (head, generation) = {
         let state = repo.journal().read();
         (refs::head(&state)?, refs::generation(&state)?)

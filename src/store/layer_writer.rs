@@ -138,6 +138,11 @@ impl LayerWriter {
         self.ids.contains(id)
     }
 
+    /// Where bases are read.
+    pub fn stored(&self) -> &ObjectStore {
+        &self.stored
+    }
+
     /// The ids so far, taken out: no object may be added any more.
     pub fn take_ids(&mut self) -> HashSet<ObjectId> {
         std::mem::take(&mut self.ids)

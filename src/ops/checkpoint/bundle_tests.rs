@@ -19,9 +19,9 @@ use crate::model::checkpoint::{Area, Checkpoint, Origin};
 use crate::model::path::RepoPath;
 use crate::ops::bundle::diff;
 use crate::ops::capture::Change;
-use crate::ops::testing::{TestRepo, path};
+use crate::ops::testing::{TestRepo, path, settings};
 use crate::ops::{Error, add, cat, fsck, undo};
-use crate::repo::Repository;
+use crate::repo::{Repository, Settings};
 use crate::transform::chunker::BAND_CHUNK_LEN;
 use crate::transform::chunker::tests::noise;
 use crate::world::bundle::make_frame;
@@ -38,7 +38,11 @@ type Bands = BTreeMap<String, Vec<u8>>;
 
 impl Bundle {
     fn new() -> Self {
-        let bundle = Self { repo: TestRepo::on_disk() };
+        Self::with(settings())
+    }
+
+    fn with(settings: Settings) -> Self {
+        let bundle = Self { repo: TestRepo::on_disk_with(settings) };
         fs::create_dir_all(bundle.at("")).unwrap();
         let geometry = Geometry::new(16 * BAND_LEN as u64, BAND_LEN as u64).unwrap();
         make_frame(&open_root(&bundle.at("")).unwrap(), geometry).unwrap();
@@ -119,6 +123,26 @@ fn only_changed_bands_are_read_and_only_changed_chunks_stored() {
     // Six bands, Info.plist, its copy and the token.
     assert_eq!((outcome.ingest.files, outcome.ingest.chunks_new), (9, 0));
     assert_eq!(bundle.repo.folder.path().join("images").read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_checkpoint_may_fill_many_layers() {
+    let bundle = Bundle::with(Settings { layer_len: 40_000, maintenance: false, ..settings() });
+    for area in [Area::Bundle(path(BUNDLE)), Area::WorkTree] {
+        let stamp = if area == Area::WorkTree { 1 } else { 0 };
+        for band in 0..6 {
+            bundle.write(&format!("{band:x}"), &noise(10 * stamp + band, BAND_LEN));
+        }
+        let before = bundle.repo.objects().layers().layers().len();
+        let options = Options { area: Some(area), ..Options::default() };
+        let number = create::create(&bundle.repo, &options, &Silent).unwrap().checkpoint.unwrap().number;
+        assert!(bundle.repo.objects().layers().layers().len() > before + 32);
+        let bands = bundle.bands();
+        fs::remove_file(bundle.band("3")).unwrap();
+        bundle.write("4", b"");
+        bundle.go_to(number);
+        assert!(bundle.bands() == bands && is_sound(&bundle.repo));
+    }
 }
 
 #[test]
@@ -286,7 +310,7 @@ fn a_tree_with_a_bundle_shares_its_chunks() {
 fn a_work_tree_that_is_a_bundle_is_saved_as_one() {
     let bundle = Bundle::new();
     let work = open_root(&bundle.at("")).unwrap();
-    let repo = Repository::in_memory(work, crate::ops::testing::settings()).unwrap();
+    let repo = Repository::in_memory(work, settings()).unwrap();
     let checkpoint = create::create(&repo, &Options::default(), &Silent).unwrap().checkpoint.unwrap();
     assert_eq!(checkpoint.bundle(), Some(&RepoPath::root()));
     let recent = Options { min_interval: Some(Duration::from_secs(1000)), ..Options::default() };

@@ -182,7 +182,7 @@ pub fn save(
     what: What<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Saved> {
-    let mut sink = Sink::small(repo);
+    let mut sink = Sink::small(repo, lock);
     let mut captured = capture(repo, &mut sink, what, monitor)?;
     let (tree, unreadable) = (captured.tree, captured.unreadable.clone());
     let leftovers = std::mem::take(&mut captured.leftovers);
@@ -301,7 +301,7 @@ fn of_area(
     area: &Area,
     monitor: &dyn Monitor,
 ) -> Result<Outcome> {
-    let mut sink = Sink::small(repo);
+    let mut sink = Sink::small(repo, lock);
     let what = What { paranoid: options.paranoid, ..What::of(area) };
     let mut captured = capture(repo, &mut sink, what, monitor)?;
     let mut outcome = Outcome {

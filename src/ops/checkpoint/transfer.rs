@@ -28,7 +28,7 @@ use crate::model::session::SessionName;
 use crate::ops::ingest::Sink;
 use crate::ops::reach::{Reference, reach, references, stored_references};
 use crate::ops::{Error, Result};
-use crate::repo::Repository;
+use crate::repo::{Repository, WriteLock};
 use crate::store::StoreError;
 use crate::store::checkpoints::{self, Listing};
 use crate::store::objects::ObjectStore;
@@ -202,7 +202,7 @@ pub fn import(repo: &Repository, document: impl Read, name: &Path, monitor: &dyn
     let _timer = repo.metrics().start("checkpoint.import");
     let lock = repo.lock("checkpoint import")?;
     monitor.begin("reading the document", None, None);
-    let read = Intake::new(repo, monitor).read(document, name);
+    let read = Intake::new(repo, &lock, monitor).read(document, name);
     monitor.end();
     let Intake { sink, coming, checkpoints, objects_new, .. } = read?;
     let checkpoints = checked(&checkpoints.unwrap_or_default())?;
@@ -254,9 +254,9 @@ struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    fn new(repo: &'a Repository, monitor: &'a dyn Monitor) -> Self {
+    fn new(repo: &'a Repository, lock: &'a WriteLock, monitor: &'a dyn Monitor) -> Self {
         Self {
-            sink: Sink::small(repo),
+            sink: Sink::small(repo, lock),
             monitor,
             coming: HashMap::new(),
             ids: Vec::new(),

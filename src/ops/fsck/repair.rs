@@ -77,7 +77,7 @@ pub(super) fn repair(
     let Search { elsewhere, rebuilt, lost, paths, .. } = search;
     repair.lost = (elsewhere.len() + rebuilt.len() + lost.len()) as u64;
     let wanted: HashSet<ObjectId> = elsewhere.keys().chain(rebuilt.keys()).copied().chain(lost).collect();
-    let mut sink = Sink::healing(repo, wanted);
+    let mut sink = Sink::healing(repo, lock, wanted);
     if let Some(other) = other.map(Repository::objects) {
         for (id, kind) in elsewhere {
             stop_if_cancelled(monitor)?;

@@ -15,10 +15,10 @@ use crate::model::id::{ChunkId, ObjectId, ObjectKind, RecipeId};
 use crate::model::recipe::{Piece, Recipe, ends_leaf};
 use crate::model::tree::Content;
 use crate::ops::Result;
-use crate::repo::Repository;
+use crate::repo::{Repository, WriteLock};
 use crate::store::StoreError;
 use crate::store::layer_writer::{LayerWriter, SealedLayer};
-use crate::store::objects::{ObjectStore, OldBlock};
+use crate::store::objects::ObjectStore;
 use crate::store::pending::{Batch, Counterpart};
 use crate::transform::cutter::{Part, chunk_ranges};
 
@@ -28,9 +28,14 @@ const OBJECTS_PER_PATH: usize = 2;
 /// But not with fewer: whether an object is new is asked of each layer. They take 3 MB, and as much again while they are sealed.
 const LEAST_OBJECTS: usize = 32 << 10;
 
+/// So many sealed layers are committed while what refers to them is still being read: each of them is open, and is asked whether
+/// it has a chunk. 8 GiB of new content at the usual length; what is interrupted later finds them again.
+pub(super) const LAYERS_AT_ONCE: usize = 16;
+
 /// New layers, being written and written.
 pub struct Sink<'a> {
     repo: &'a Repository,
+    lock: &'a WriteLock,
     pub(super) objects: Arc<ObjectStore>,
     writer: Option<LayerWriter>,
     sealed: Vec<SealedLayer>,
@@ -47,13 +52,14 @@ pub struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// An empty sink; no file is made before something new arrives. Needs the writer lock.
+    /// An empty sink; no file is made before something new arrives.
     ///
     /// What is pending does not count as stored: commits refer to objects in layers only.
-    pub fn new(repo: &'a Repository) -> Self {
+    pub fn new(repo: &'a Repository, lock: &'a WriteLock) -> Self {
         let (objects, stats) = (repo.objects(), IngestStats::default());
         Self {
             repo,
+            lock,
             objects,
             writer: None,
             sealed: Vec::new(),
@@ -67,13 +73,13 @@ impl<'a> Sink<'a> {
     }
 
     /// One whose objects stay pending in the journal if they are few. End it with [`Sink::finish_small`].
-    pub fn small(repo: &'a Repository) -> Self {
-        Self { batch: Some(Batch::default()), takes_pending: true, ..Self::new(repo) }
+    pub fn small(repo: &'a Repository, lock: &'a WriteLock) -> Self {
+        Self { batch: Some(Batch::default()), takes_pending: true, ..Self::new(repo, lock) }
     }
 
     /// One that takes only the objects `wanted`, in the place of damaged ones.
-    pub fn healing(repo: &'a Repository, wanted: hashbrown::HashSet<ObjectId>) -> Self {
-        Self { wanted: Some(wanted), ..Self::new(repo) }
+    pub fn healing(repo: &'a Repository, lock: &'a WriteLock, wanted: hashbrown::HashSet<ObjectId>) -> Self {
+        Self { wanted: Some(wanted), ..Self::new(repo, lock) }
     }
 
     /// How many of the wanted objects have come.
@@ -149,12 +155,6 @@ impl<'a> Sink<'a> {
         self.add_to_layer(id, kind, bytes, older)
     }
 
-    /// The block of an older version, if it may serve once more. That it cannot be read is no reason to fail.
-    fn base(&self, older: Option<Counterpart>) -> Option<OldBlock> {
-        let Counterpart { id, shift } = older?;
-        self.repo.old_block(&self.objects, &id, shift)
-    }
-
     fn add_to_layer(
         &mut self,
         id: ObjectId,
@@ -162,7 +162,6 @@ impl<'a> Sink<'a> {
         bytes: &[u8],
         older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
-        let base = self.base(older);
         let settings = self.repo.settings();
         let most = settings.paths_at_once.saturating_mul(OBJECTS_PER_PATH).max(LEAST_OBJECTS);
         let is_full =
@@ -177,6 +176,8 @@ impl<'a> Sink<'a> {
                 self.writer.insert(layer)
             }
         };
+        // The block of an older version, if it may serve once more. That it cannot be read is no reason to fail.
+        let base = older.and_then(|Counterpart { id, shift }| self.repo.old_block(writer.stored(), &id, shift));
         writer.add(id, kind, bytes, base)?;
         Ok(())
     }
@@ -224,12 +225,24 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
+    /// Commits the layers that are sealed, if they are many. Nobody may be in the middle of asking which objects are stored.
+    fn commit_sealed(&mut self) -> Result<()> {
+        // What heals takes the place of other layers, and is committed with that.
+        if self.sealed.len() < LAYERS_AT_ONCE || self.wanted.is_some() {
+            return Ok(());
+        }
+        self.stats.stored_bytes += stored_bytes(&self.sealed);
+        self.repo.commit(self.lock, &std::mem::take(&mut self.sealed), Vec::new())?;
+        self.objects = self.repo.objects();
+        Ok(())
+    }
+
     /// Seals what is open. The layers are durable then, but belong to the repository only once they are committed.
     pub fn finish(mut self) -> std::result::Result<(Vec<SealedLayer>, IngestStats), StoreError> {
         let last = self.writer.take().map(LayerWriter::seal).transpose()?;
         self.wait_for_sealing()?;
         self.sealed.extend(last);
-        self.stats.stored_bytes = self.sealed.iter().map(|layer| layer.reader.file_len()).sum();
+        self.stats.stored_bytes += stored_bytes(&self.sealed);
         Ok((self.sealed, self.stats))
     }
 
@@ -241,6 +254,10 @@ impl<'a> Sink<'a> {
         stats.stored_bytes += batch_bytes;
         Ok((layers, ops, stats))
     }
+}
+
+fn stored_bytes(layers: &[SealedLayer]) -> u64 {
+    layers.iter().map(|layer| layer.reader.file_len()).sum()
 }
 
 /// Collects the pieces of one file into stored recipes.
@@ -324,6 +341,7 @@ impl Files {
 
     /// Stores a finished job. Jobs come in path order.
     pub fn store(&mut self, job: Job<Done>, sink: &mut Sink<'_>, monitor: &dyn Monitor) -> Result<()> {
+        sink.commit_sealed()?;
         self.store_work(job.work, sink, monitor)
     }
 

@@ -1,7 +1,8 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::disk::open_root;
-use crate::base::monitor::Silent;
+use crate::base::monitor::{Monitor, Silent};
 use crate::base::size::{KIB, MIB};
 use crate::format::object::encode_recipe;
 use crate::model::id::ObjectKind;
@@ -13,7 +14,8 @@ use crate::repo::settings::{Settings, SizeClasses};
 use crate::transform::chunker::tests::noise;
 use crate::transform::chunker::{BAND_CHUNK_LEN, ChunkParams};
 
-use super::{IngestStats, Sink, Source, ingest};
+use super::sink::LAYERS_AT_ONCE;
+use super::{Error, IngestStats, Sink, Source, ingest};
 
 /// Files on both sides of every threshold that is used below, one with a hole and one that is all zeros.
 fn contents() -> Vec<Vec<u8>> {
@@ -38,7 +40,8 @@ fn ingested_as(settings: Settings, cut: super::Cut) -> Vec<Content> {
         sources.push(Source { path: path(&name), len: bytes.len() as u64, cut, before: None });
     }
     let repo = Repository::in_memory(work, settings).unwrap();
-    let mut sink = Sink::new(&repo);
+    let lock = repo.lock("test").unwrap();
+    let mut sink = Sink::new(&repo, &lock);
     let files = ingest(&repo, &Arc::new(sources), &mut sink, &Silent).unwrap().files;
     sink.finish().unwrap();
     files.into_iter().map(|file| file.unwrap().content).collect()
@@ -95,7 +98,7 @@ impl Stored {
         std::fs::write(self.folder.path().join("0"), bytes).unwrap();
         let source = Source { path: path("0"), len: bytes.len() as u64, cut: self.cut, before };
         let lock = self.repo.lock("test").unwrap();
-        let mut sink = Sink::new(&self.repo);
+        let mut sink = Sink::new(&self.repo, &lock);
         let content =
             ingest(&self.repo, &Arc::new(vec![source]), &mut sink, &Silent).unwrap().files.remove(0).unwrap().content;
         let (layers, stats) = sink.finish().unwrap();
@@ -204,6 +207,54 @@ fn an_older_version_that_was_cut_by_other_rules_changes_nothing() {
     }
 }
 
+/// Stops after so many bytes.
+struct Until {
+    len: u64,
+    seen: AtomicU64,
+}
+
+impl Monitor for Until {
+    fn begin(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&self, _: u64, bytes: u64) {
+        self.seen.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn problem(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.len
+    }
+}
+
+#[test]
+fn what_was_interrupted_after_many_layers_goes_on_from_there() {
+    const LEN: usize = 8 << 20;
+    let classes = SizeClasses { medium: 0, ..Settings::default().classes };
+    let reads =
+        Settings { classes, read_len: 64 << 10, large_read_len: 64 << 10, in_flight_len: 1, ..Settings::default() };
+    let chunking = ChunkParams::with_average(4 << 10);
+    let stored = Stored::new(
+        Settings { layer_len: LEN as u64 / 64, block_len: 16 << 10, chunking, ..reads },
+        super::Cut::Content,
+    );
+    let bytes = noise(1, LEN);
+    std::fs::write(stored.folder.path().join("0"), &bytes).unwrap();
+    let source = Source { path: path("0"), len: LEN as u64, cut: super::Cut::Content, before: None };
+    let lock = stored.repo.lock("test").unwrap();
+    let mut sink = Sink::new(&stored.repo, &lock);
+    let stop = Until { len: LEN as u64 / 2, seen: AtomicU64::new(0) };
+    assert!(matches!(ingest(&stored.repo, &Arc::new(vec![source]), &mut sink, &stop), Err(Error::Interrupted)));
+    drop(sink);
+    drop(lock);
+    let kept = stored.repo.objects().layers().layers().to_vec();
+    assert!(kept.len() >= LAYERS_AT_ONCE && kept.len() < 40, "{}", kept.len());
+    let (content, first) = stored.store(&bytes, None);
+    let (again, second) = stored.store(&bytes, None);
+    assert_eq!((content, first.chunks_new + first.chunks_known, 0), (again, second.chunks_known, second.chunks_new));
+    // What was kept came once.
+    let objects: u64 = kept.iter().map(|(_, layer)| u64::from(layer.object_count)).sum();
+    assert!((0..=2).contains(&(objects as i64 - first.chunks_known as i64)), "{objects} {first:?}");
+}
+
 #[test]
 fn a_recipe_longer_than_any_file_is_no_older_version() {
     let classes = SizeClasses { medium: 0, ..Settings::default().classes };
@@ -211,7 +262,7 @@ fn a_recipe_longer_than_any_file_is_no_older_version() {
     let pieces = vec![Piece::Hole { len: i64::MAX as u64 }; 3];
     let (id, bytes) = encode_recipe(&Recipe::Leaf(pieces));
     let lock = stored.repo.lock("test").unwrap();
-    let mut sink = Sink::new(&stored.repo);
+    let mut sink = Sink::new(&stored.repo, &lock);
     sink.add(id.into(), ObjectKind::Recipe, &bytes, None).unwrap();
     let (layers, _) = sink.finish().unwrap();
     stored.repo.commit(&lock, &layers, Vec::new()).unwrap();
