@@ -29,8 +29,9 @@ const START_TIME_FIELD: usize = 19;
 const STATE_FIELD: usize = 0;
 const ZOMBIE: &str = "Z";
 
-fn boot_id() -> String {
-    fs::read_to_string(BOOT_ID_FILE).map(|text| text.trim().to_owned()).unwrap_or_default()
+/// What names this start of the system, where it tells.
+pub fn boot_id() -> Option<String> {
+    fs::read_to_string(BOOT_ID_FILE).ok().map(|text| text.trim().to_owned())
 }
 
 fn host() -> String {
@@ -58,7 +59,12 @@ fn exists(pid: u32) -> bool {
 impl ProcessMark {
     /// Marks a living process; `None` if there is none with this number.
     pub fn of(pid: u32) -> Option<Self> {
-        exists(pid).then(|| Self { host: host(), boot: boot_id(), pid, start_ticks: start_ticks(pid) })
+        exists(pid).then(|| Self {
+            host: host(),
+            boot: boot_id().unwrap_or_default(),
+            pid,
+            start_ticks: start_ticks(pid),
+        })
     }
 
     /// Marks this process.
@@ -69,7 +75,9 @@ impl ProcessMark {
         // A child made by fork has its parent's memory, but not its number.
         match &*own {
             Some(mark) if mark.pid == pid => mark.clone(),
-            _ => own.insert(Self { host: host(), boot: boot_id(), pid, start_ticks: start_ticks(pid) }).clone(),
+            _ => own
+                .insert(Self { host: host(), boot: boot_id().unwrap_or_default(), pid, start_ticks: start_ticks(pid) })
+                .clone(),
         }
     }
 
@@ -81,7 +89,7 @@ impl ProcessMark {
         if self.host != host() {
             return false;
         }
-        self.boot != boot_id() || !exists(self.pid) || start_ticks(self.pid) != self.start_ticks
+        self.boot != boot_id().unwrap_or_default() || !exists(self.pid) || start_ticks(self.pid) != self.start_ticks
     }
 }
 

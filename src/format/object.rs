@@ -11,7 +11,7 @@ use crate::transform::hash::sha256;
 
 const TREE_MAGIC: &[u8; 8] = b"DIGTREE1";
 const RECIPE_MAGIC: &[u8; 8] = b"DIGRECP1";
-const COMMIT_MAGIC: &[u8; 8] = b"DIGCOMM1";
+pub(super) const COMMIT_MAGIC: &[u8; 8] = b"DIGCOMM1";
 
 /// Entry types, shared by trees and staging entries.
 pub mod entry_type {

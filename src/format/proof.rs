@@ -10,7 +10,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
 use super::FormatError;
-use super::object::{decode_commit, decode_recipe, decode_tree};
+use super::object::{COMMIT_MAGIC, decode_commit, decode_recipe, decode_tree};
 use crate::base::bytes::DecodeError;
 use crate::model::commit::Commit;
 use crate::model::id::{ChunkId, ObjectId, TreeId};
@@ -22,9 +22,7 @@ use crate::transform::hash::sha256;
 /// The only version so far.
 const VERSION: u32 = 1;
 /// Larger proofs are not read: a range of 64 MiB and all objects on the way to it fit.
-pub const MAX_PROOF_LEN: u64 = 256 << 20;
-/// A commit's encoding begins like this; any other root is a folder.
-const COMMIT_MAGIC: &[u8] = b"DIGCOMM1";
+pub const MAX_PROOF_LEN: usize = 256 << 20;
 
 /// A proof as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +158,7 @@ impl Proof {
             let from = range.start.saturating_sub(*at) as usize;
             let to = piece.len().min(range.end - at) as usize;
             match piece {
-                Piece::Hole { .. } if data.len() + (to - from) > MAX_PROOF_LEN as usize => {
+                Piece::Hole { .. } if data.len() + (to - from) > MAX_PROOF_LEN => {
                     return Err(invalid("its range is too long"));
                 }
                 Piece::Hole { .. } => data.resize(data.len() + (to - from), 0),

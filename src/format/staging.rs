@@ -206,6 +206,13 @@ pub fn decode_staged(value: &[u8]) -> Result<StagedEntry, FormatError> {
     Ok(StagedEntry { node, meta: Meta { mode, mtime_ns }, seen, racy: flags & FLAG_RACY != 0, generation })
 }
 
+/// Reads only the generation of a staging entry.
+pub fn decode_generation(value: &[u8]) -> Result<u64, FormatError> {
+    let mut reader = ByteReader::new("a staging entry", value);
+    reader.take(2)?;
+    Ok(reader.varint()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +243,7 @@ mod tests {
         let encoded: Vec<Vec<u8>> = samples().iter().map(encode_staged).collect();
         for (bytes, entry) in encoded.iter().zip(samples()) {
             assert_eq!(decode_staged(bytes).unwrap(), entry);
+            assert_eq!(decode_generation(bytes).unwrap(), entry.generation);
             assert!((0..bytes.len()).all(|end| decode_staged(&bytes[..end]).is_err()));
         }
         assert_eq!(crc32fast::hash(&encoded.concat()), 1836455723, "golden checksum of staging entries");

@@ -41,13 +41,6 @@ pub enum Trigger {
 /// The kind of checkpoint that is made before work is overwritten.
 pub const SAFETY: &str = "safety";
 
-impl Trigger {
-    /// Was it made before work was overwritten?
-    pub fn is_safety(&self) -> bool {
-        matches!(self, Self::Automatic(kind) if kind == SAFETY)
-    }
-}
-
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

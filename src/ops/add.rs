@@ -1,8 +1,5 @@
 //! `add`: store content as it is now, and stage it for the next commit.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -27,7 +24,7 @@ use crate::repo::{Repository, WriteLock, trees};
 use crate::store::journal::{Batch, State};
 use crate::store::{refs, staging};
 use crate::world::bundle::BandPaths;
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 
 /// What to add.
 #[derive(Debug, Clone, Default)]
@@ -229,7 +226,7 @@ impl Changes {
                         self.found.push_plain(&path, Some(stat.len));
                     }
                     FileKind::Dir => self.found.push(Box::new(Known { path, node: StagedNode::Dir, stat })),
-                    FileKind::Symlink => match read_link(folders, &path) {
+                    FileKind::Symlink => match folders.read_link(&path) {
                         Ok(target) => {
                             let node = StagedNode::Symlink { target };
                             self.found.push(Box::new(Known { path, node, stat }));
@@ -248,11 +245,6 @@ impl Changes {
             }
         }
     }
-}
-
-fn read_link(folders: &mut Folders, path: &RepoPath) -> io::Result<Vec<u8>> {
-    let dir = folders.open_parent(path, IfAbsent::Fail)?;
-    Ok(dir.read_link(OsStr::from_bytes(path.file_name()))?.into_vec())
 }
 
 /// The batch being made.

@@ -151,7 +151,7 @@ fn staged_changes(state: &State, generation: u64) -> Result<Vec<Encoded<'_>>> {
     let mut entries = staging::entries(state)?;
     let mut changes = Vec::new();
     while let Some(entry) = entries.next_encoded()? {
-        if entry.decode()?.generation > generation {
+        if entry.generation()? > generation {
             changes.push(entry);
         }
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Result;
 use super::scan::Pair;
-use crate::base::disk::{Dir, FileKind};
+use crate::base::disk::{Dir, FileKind, IoContext};
 use crate::base::monitor::Monitor;
 use crate::model::path::RepoPath;
 use crate::model::recipe::Piece;
@@ -34,7 +34,6 @@ pub fn same_content(
     content: &Content,
     len: u64,
 ) -> Result<bool> {
-    use crate::base::disk::IoContext;
     let shown = || root.path().join(path.as_os_str());
     let dir = Folders::new(Arc::clone(root)).open_parent(path, IfAbsent::Fail).on("open", shown())?;
     let (file, stat) = read::open(dir.as_ref(), path).on("read", shown())?;
@@ -53,7 +52,6 @@ pub fn holds(
     len: u64,
     shown: &dyn Fn() -> PathBuf,
 ) -> Result<bool> {
-    use crate::base::disk::IoContext;
     let (mut at, mut buffer) = (0u64, Vec::new());
     // An unequal piece ends the visit through an error that never leaves this function.
     let mut differs = false;
@@ -140,13 +138,8 @@ fn work_change(objects: &ObjectStore, repo: &Repository, pair: &Pair) -> Result<
         StagedNode::File { len, .. } if *len != disk.len => false,
         StagedNode::File { len, content } => same_content(objects, repo.work(), &pair.path, content, *len)?,
         StagedNode::Symlink { target } => {
-            use crate::base::disk::IoContext;
-            use std::os::unix::ffi::OsStrExt;
-            let shown = repo.work().path().join(pair.path.as_os_str());
-            let name = std::ffi::OsStr::from_bytes(pair.path.file_name());
-            let dir =
-                Folders::new(Arc::clone(repo.work())).open_parent(&pair.path, IfAbsent::Fail).on("open", &shown)?;
-            dir.read_link(name).on("read", &shown)?.as_bytes() == target
+            let shown = || repo.work().path().join(pair.path.as_os_str());
+            Folders::new(Arc::clone(repo.work())).read_link(&pair.path).on("read", shown())? == *target
         }
         StagedNode::Dir | StagedNode::Deleted => true,
     };

@@ -12,10 +12,6 @@ use crate::repo::Repository;
 use crate::store::layers::LayerSet;
 use crate::transform::compress::Codec;
 
-/// `layer list` has no options yet.
-#[derive(Debug, Clone, Default)]
-pub struct ListOptions {}
-
 /// All layers.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListOutcome {
@@ -39,7 +35,7 @@ pub struct LayerInfo {
 }
 
 /// Lists the layers.
-pub fn list(repo: &Repository, _: &ListOptions, monitor: &dyn Monitor) -> Result<ListOutcome> {
+pub fn list(repo: &Repository, monitor: &dyn Monitor) -> Result<ListOutcome> {
     let objects = repo.objects();
     let mut layers = Vec::new();
     for ((id, record), number) in objects.layers().layers().iter().zip(0..) {
@@ -202,10 +198,10 @@ mod tests {
     #[test]
     fn layers_are_listed_and_shown() {
         let repo = TestRepo::in_memory();
-        assert!(list(&repo, &ListOptions {}, &Silent).unwrap().layers.is_empty());
+        assert!(list(&repo, &Silent).unwrap().layers.is_empty());
         repo.commit(&[("a", file("x")), ("b", file(noise(1, 12_000)))], "one");
         repo.commit(&[("a", file("y"))], "two");
-        let layers = list(&repo, &ListOptions {}, &Silent).unwrap().layers;
+        let layers = list(&repo, &Silent).unwrap().layers;
         assert_eq!(layers.len(), 2);
         let big = layers.iter().max_by_key(|layer| layer.objects).unwrap();
         let options = ShowOptions { id: big.id.short() };

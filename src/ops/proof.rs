@@ -79,7 +79,7 @@ pub fn create(repo: &Repository, options: &CreateOptions, _: &dyn Monitor) -> Re
             }
         }
     }
-    if proof.encode().len() as u64 > MAX_PROOF_LEN {
+    if proof.encode().len() > MAX_PROOF_LEN {
         let message = format!("the proof would have more than {MAX_PROOF_LEN} bytes, and nobody could check it");
         return Err(Error::Refused { message, hint: "prove a range of the file with --bytes" });
     }
@@ -154,6 +154,9 @@ pub fn verify(
     root: &ObjectId,
     content: Option<(&Path, &mut dyn Read)>,
 ) -> Result<(VerifyOutcome, Proven)> {
+    if proof.len() > MAX_PROOF_LEN {
+        return Err(Error::NotProven(format!("it has more than {MAX_PROOF_LEN} bytes")));
+    }
     let proven = Proof::decode(proof).and_then(|proof| proof.verify(root));
     let proven = proven.map_err(|error| Error::NotProven(error.to_string()))?;
     let content_matches = content.is_some();

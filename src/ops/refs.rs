@@ -97,24 +97,18 @@ pub struct RefChange {
 /// Lists or changes branches or tags.
 pub fn refs(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
     let kind = options.kind;
-    let mut outcome = Outcome { kind: word(kind), current: None, refs: Vec::new(), changed: None };
-    if matches!(options.action, Action::List) {
-        outcome.refs = list(repo, kind)?;
-    } else {
-        let lock = repo.lock(word(kind))?;
-        let (ops, change) = match &options.action {
-            Action::Create { name, revision, force } => create(repo, kind, name, revision.as_deref(), *force)?,
-            Action::Delete { name, force } => delete(repo, kind, name, *force, monitor)?,
-            Action::Rename { name, new_name, force } => rename(repo, kind, name, new_name, *force)?,
-            Action::List => return Ok(outcome),
-        };
-        let mut ops = ops;
-        ops.extend(operations::record_ops(&repo.journal().read(), operation(kind, &change, repo)?)?);
-        repo.commit(&lock, &[], ops)?;
-        outcome.changed = Some(change);
-    }
-    outcome.current = current(repo)?;
-    Ok(outcome)
+    let lock = || repo.lock(word(kind));
+    let (lock, (mut ops, change)) = match &options.action {
+        Action::List => {
+            return Ok(Outcome { kind: word(kind), current: current(repo)?, refs: list(repo, kind)?, changed: None });
+        }
+        Action::Create { name, revision, force } => (lock()?, create(repo, kind, name, revision.as_deref(), *force)?),
+        Action::Delete { name, force } => (lock()?, delete(repo, kind, name, *force, monitor)?),
+        Action::Rename { name, new_name, force } => (lock()?, rename(repo, kind, name, new_name, *force)?),
+    };
+    ops.extend(operations::record_ops(&repo.journal().read(), operation(kind, &change, repo)?)?);
+    repo.commit(&lock, &[], ops)?;
+    Ok(Outcome { kind: word(kind), current: current(repo)?, refs: Vec::new(), changed: Some(change) })
 }
 
 /// How the change can be taken back.

@@ -19,7 +19,7 @@ use crate::format::staging::LayerRecord;
 use crate::model::commit::Commit;
 use crate::model::id::{CommitId, LayerId, ObjectKind};
 use crate::model::path::RepoPath;
-use crate::model::refs::{Head, RefName};
+use crate::model::refs::{DEFAULT_BRANCH, Head, RefName};
 use crate::model::staging::{SeenStat, StagedEntry, StagedNode};
 use crate::model::tree::{Entry, Node};
 use crate::repo::trees;
@@ -34,9 +34,7 @@ use crate::store::pending::Pending;
 use crate::store::refs::{self, RefKind};
 use crate::store::{StoreError, retired, staging};
 
-/// The branch that the newest commit gets if no branch is known.
-const MAIN: &str = "main";
-/// Others begin like this; the short id of the commit follows.
+/// Branches of commits to which no name leads begin like this; the short id of the commit follows.
 const RECOVERED: &str = "recovered-";
 
 /// What was found and made.
@@ -148,7 +146,7 @@ fn name_commits(
     heads.sort_unstable_by_key(|id| (commits.get(id).map(|commit| std::cmp::Reverse(commit.time_ns)), *id));
     for (place, id) in heads.iter().enumerate() {
         let is_main = place == 0 && !has_names;
-        let name = if is_main { MAIN.to_owned() } else { format!("{RECOVERED}{}", id.short()) };
+        let name = if is_main { DEFAULT_BRANCH.to_owned() } else { format!("{RECOVERED}{}", id.short()) };
         let name = RefName::parse(&name).map_err(|error| StoreError::Internal(error.to_string()))?;
         ops.push(refs::set_op(RefKind::Branch, &name, id));
         if is_main {
@@ -179,11 +177,7 @@ fn all_commits(objects: &ObjectStore) -> Result<HashMap<CommitId, Commit>, RepoE
 
 /// Stages anew what HEAD has and staging has lost: what is in no list of tracked paths would never be missed.
 fn complete_staging(objects: &Arc<ObjectStore>, state: &State, ops: &mut Vec<Op>) -> Result<(), RepoError> {
-    let head = match refs::head(state)? {
-        Head::Branch(name) => refs::get(state, RefKind::Branch, &name)?,
-        Head::Detached(id) => Some(id),
-    };
-    let Some(head) = head else { return Ok(()) };
+    let Some(head) = refs::head_commit(state)? else { return Ok(()) };
     let generation = refs::generation(state)?;
     let is_known = |path: &RepoPath, node: &StagedNode| {
         let entry = staging::get(state, path)?;

@@ -151,12 +151,7 @@ impl LayerReader {
         Ok(self.block_ids.get_or_init(|| ids))
     }
 
-    /// A decoded block. `base` is what it needs for that, if it needs something.
-    pub fn read_block(&self, number: u32, base: Opposite<'_>) -> Result<Vec<u8>, StoreError> {
-        self.read_start(number, base, usize::MAX)
-    }
-
-    /// The first `wanted` bytes of a decoded block, or more.
+    /// The first `wanted` bytes of a decoded block, or more. `base` is what it needs for that, if it needs something.
     pub fn read_start(&self, number: u32, base: Opposite<'_>, wanted: usize) -> Result<Vec<u8>, StoreError> {
         let row = self.block(number)?;
         self.decode(&row, self.read_stored(&row)?, base, wanted)

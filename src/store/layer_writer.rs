@@ -403,7 +403,7 @@ mod tests {
             if !bytes.is_empty() {
                 assert_eq!(place.kind, kind);
             }
-            let block = sealed.reader.read_block(place.block, Opposite::NONE).unwrap();
+            let block = sealed.reader.read_start(place.block, Opposite::NONE, usize::MAX).unwrap();
             assert_eq!(&block[place.offset as usize..][..place.len as usize], bytes);
         }
     }

@@ -7,7 +7,9 @@ use super::journal::Scan;
 use super::journal::State;
 use crate::base::bytes::{ByteReader, put_bytes};
 use crate::format::journal::Op;
-use crate::format::staging::{STAGED_PREFIX, decode_staged, encode_staged, key, path_of_key, staged_key};
+use crate::format::staging::{
+    STAGED_PREFIX, decode_generation, decode_staged, encode_staged, key, path_of_key, staged_key,
+};
 use crate::model::path::RepoPath;
 use crate::model::scopes::Scopes;
 use crate::model::staging::{StagedEntry, StagedNode};
@@ -175,6 +177,11 @@ impl<'a> Encoded<'a> {
 
     fn path_and_entry(&self) -> Result<(RepoPath, StagedEntry), StoreError> {
         Ok((self.path()?, self.decode()?))
+    }
+
+    /// The commit counter at which it becomes part of a commit.
+    pub fn generation(&self) -> Result<u64, StoreError> {
+        decode_generation(self.value).map_err(StoreError::in_journal)
     }
 
     /// What is recorded.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use crate::base::disk::{Dir, Stat};
@@ -71,5 +71,10 @@ impl Folders {
     /// What is at `path`; nothing if its folder is there and it is not. An error if its folder is not there, or no folder.
     pub fn stat(&mut self, path: &RepoPath) -> io::Result<Option<Stat>> {
         self.open_parent(path, IfAbsent::Fail)?.stat(OsStr::from_bytes(path.file_name()))
+    }
+
+    /// Where the link at `path` leads to.
+    pub fn read_link(&mut self, path: &RepoPath) -> io::Result<Vec<u8>> {
+        Ok(self.open_parent(path, IfAbsent::Fail)?.read_link(OsStr::from_bytes(path.file_name()))?.into_vec())
     }
 }

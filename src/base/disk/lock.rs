@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Dir, DiskFile};
 use crate::base::pool::lock;
+use crate::base::process::boot_id;
 
 /// How long to sleep between attempts: short beside a human's patience, long beside a system call.
 const RETRY_EVERY: Duration = Duration::from_millis(5);
@@ -18,8 +19,6 @@ const NOTE_LEN: usize = 256;
 const MAX_HOLDER_BYTES: usize = 100;
 /// How the third line of a note begins whose writer left nothing undone; the boot follows.
 const CLEAN: &str = "clean ";
-/// A number that the kernel makes anew with each boot: what a note said before the power failed counts no more.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A lock file as one handle sees it. It is kept open, and threads that share the handle queue before it.
 ///
@@ -178,7 +177,7 @@ impl LockFile {
         if !gate.settled || gate.holder.is_some() {
             return;
         }
-        let (Some(file), Some(boot)) = (gate.file.take(), boot()) else { return };
+        let (Some(file), Some(boot)) = (gate.file.take(), boot_id()) else { return };
         gate.settled = false;
         gate.written.clear();
         let is_ours = |note: String| note.lines().nth(1) == Some(&self.mark);
@@ -205,11 +204,7 @@ fn open_or_create(dir: &dyn Dir, name: &OsStr) -> io::Result<Box<dyn DiskFile>> 
 }
 
 fn is_clean(line: &str) -> bool {
-    line.strip_prefix(CLEAN).is_some_and(|marked| boot().is_some_and(|boot| boot == marked))
-}
-
-fn boot() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+    line.strip_prefix(CLEAN).is_some_and(|marked| boot_id().is_some_and(|boot| boot == marked))
 }
 
 fn read_note(file: &dyn DiskFile) -> io::Result<String> {
@@ -290,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_was_left_clean_before_the_power_failed_may_not_be() {
-        assert!(is_clean(&format!("{CLEAN}{}", boot().unwrap())));
+        assert!(is_clean(&format!("{CLEAN}{}", boot_id().unwrap())));
         for line in ["", "clean", "clean ", "clean 9f5a7d4e-0000-4000-8000-000000000000"] {
             assert!(!is_clean(line), "{line}");
         }

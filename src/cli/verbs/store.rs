@@ -1,10 +1,9 @@
 //! The repository itself.
 
 use std::io::Read;
-use std::path::Path;
 use std::time::Duration;
 
-use digstore::base::disk::{IoContext, open_root, write_atomic};
+use digstore::base::disk::IoContext;
 use digstore::format::proof::MAX_PROOF_LEN;
 use digstore::model::id::ObjectId;
 use digstore::ops::{fsck, gc, layer, migrate, proof, stats, undo};
@@ -75,7 +74,7 @@ pub fn layer(app: &App, command: LayerCommand) -> Done {
     let at = app.open()?;
     match command {
         LayerCommand::List => {
-            let outcome = layer::list(&at.repo, &layer::ListOptions {}, app.monitor())?;
+            let outcome = layer::list(&at.repo, app.monitor())?;
             let text = store::layers(&outcome, app.paint);
             Ok(Report::new(&outcome, text))
         }
@@ -98,9 +97,8 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
             let options = proof::CreateOptions { revision, path, range: bytes };
             let proof = proof::create(&at.repo, &options, app.monitor())?;
             let Some(to) = to else { return Ok(Report::new(&proof, proof.encode())) };
-            let to = app.base.join(to);
-            write_file(&to, proof.encode().as_bytes())?;
-            let text = unless_quiet(app, || store::proof_created(&proof, &to));
+            app.write_file(&to, proof.encode().as_bytes())?;
+            let text = unless_quiet(app, || store::proof_created(&proof, &app.base.join(&to)));
             Ok(Report::new(&proof, text))
         }
         ProofCommand::Verify { proof, root, content, to } => {
@@ -108,13 +106,13 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
                 let hint = "write all 64 digits of the commit's id, as 'digstore log' shows it with --json";
                 return Err(Failure::usage(format!("'{}' is no id", root.escape_debug()), hint));
             };
-            let bytes = read_at_most(&app.base.join(&proof), MAX_PROOF_LEN)?;
+            let bytes = app.input(&proof, MAX_PROOF_LEN)?;
             let content = content.map(|content| app.base.join(content));
             let mut file = content.as_ref().map(|path| std::fs::File::open(path).on("open", path)).transpose()?;
             let content = content.as_deref().zip(file.as_mut().map(|file| file as &mut dyn Read));
             let (outcome, proven) = proof::verify(&bytes, &root, content)?;
             match (&to, &proven.data) {
-                (Some(to), Some(data)) => write_file(&app.base.join(to), data)?,
+                (Some(to), Some(data)) => app.write_file(to, data)?,
                 (Some(_), None) => {
                     let hint = "make the proof with --bytes: only then it holds bytes";
                     return Err(Failure::usage("a proof of a whole file holds none of its bytes", hint));
@@ -126,23 +124,6 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
         }
     }
 }
-
-fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).on("open", path)?;
-    file.take(most).read_to_end(&mut bytes).on("read", path)?;
-    Ok(bytes)
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default();
-    let dir = open_root(folder).on("open", folder)?;
-    Ok(write_atomic(dir.as_ref(), name, PROOF_MODE, bytes).on("write", path)?)
-}
-
-/// A proof is made to be given to others.
-const PROOF_MODE: u32 = 0o644;
 
 pub fn undo(app: &App, args: &UndoArgs) -> Done {
     let at = app.open()?;

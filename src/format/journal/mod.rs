@@ -10,8 +10,7 @@ pub mod snapshot;
 
 pub use ops::{OpRef, Ops, op_in, span_at};
 pub use record::{
-    Batch, Found, OpSpan, decode_log_header, decode_record, encode_batch, encode_batch_into, encode_log_header,
-    find_later_record, put_op, read_record,
+    Found, OpSpan, decode_log_header, encode_batch, encode_log_header, find_later_record, put_op, read_record,
 };
 pub use snapshot::{SnapshotHeader, SnapshotLayout, SnapshotView, put_record, section_header};
 

@@ -1,22 +1,13 @@
 //! The log: a header, then one record for each batch.
 
 use super::super::{FormatError, RepoId, VERSION, check_features, check_start};
-use super::{LOG_HEADER_LEN, LOG_MAGIC, MAX_KEY_LEN, MAX_PAYLOAD_LEN, MAX_VALUE_LEN, Op, Ops, RECORD_OVERHEAD};
+use super::{LOG_HEADER_LEN, LOG_MAGIC, MAX_KEY_LEN, MAX_PAYLOAD_LEN, MAX_VALUE_LEN, Ops, RECORD_OVERHEAD};
 use crate::base::bytes::{ByteReader, DecodeError, put_bytes, put_varint};
 
 const RECORD_BATCH: u8 = 1;
 const RECORD_VERSION: u8 = 1;
 const OP_PUT: u8 = 1;
 const OP_DELETE: u8 = 2;
-
-/// An atomic set of changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// Its number; one more than that of the batch before.
-    pub lsn: u64,
-    /// The changes, in order.
-    pub ops: Vec<Op>,
-}
 
 /// Where an operation's key and value stand in the bytes of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +49,8 @@ pub fn decode_log_header(repo: &RepoId, bytes: &[u8]) -> Result<u64, FormatError
     if found == *repo { Ok(base_lsn) } else { Err(FormatError::OtherRepository("journal log")) }
 }
 
-/// A batch as a record.
-pub fn encode_batch(lsn: u64, ops: &Ops) -> Vec<u8> {
-    let mut out = Vec::new();
-    encode_batch_into(&mut out, &mut Vec::new(), lsn, ops);
-    out
-}
-
-/// Writes a batch as a record over `out`, and where its operations stand in it over `spans`.
-pub fn encode_batch_into(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, ops: &Ops) {
+/// Writes a batch, an atomic set of changes, as a record over `out`, and where its operations stand in it over `spans`.
+pub fn encode_batch(out: &mut Vec<u8>, spans: &mut Vec<OpSpan>, lsn: u64, ops: &Ops) {
     out.clear();
     spans.clear();
     out.extend_from_slice(&[0; 4]);
@@ -161,26 +145,6 @@ pub(super) fn read_op(reader: &mut ByteReader<'_>, len: usize, longest: [usize; 
         _ => None,
     };
     Ok(OpSpan { key_at, key_len, value })
-}
-
-/// Reads the record at the start of `rest` into a batch of its own.
-///
-/// # Errors
-/// A record that is whole but of a type or version that this program does not know.
-pub fn decode_record(rest: &[u8]) -> Result<Found<Batch>, FormatError> {
-    let mut spans = Vec::new();
-    let bytes = |at: usize, len: usize| rest.get(at..at + len).unwrap_or_default().to_vec();
-    Ok(match read_record(rest, &mut spans)? {
-        Found::Batch(lsn, whole) => {
-            let op = |span: &OpSpan| match span.value {
-                Some((at, len)) => Op::Put(bytes(span.key_at, span.key_len), bytes(at, len)),
-                None => Op::Delete(bytes(span.key_at, span.key_len)),
-            };
-            Found::Batch(Batch { lsn, ops: spans.iter().map(op).collect() }, whole)
-        }
-        Found::End => Found::End,
-        Found::Torn => Found::Torn,
-    })
 }
 
 /// Where in `tail` the next whole record with an lsn above `lsn` starts. If there is one, what precedes it is damage, not a torn end.

@@ -143,11 +143,6 @@ pub struct SnapshotView<'a> {
 }
 
 impl<'a> SnapshotView<'a> {
-    /// Checks a whole file and opens it.
-    pub fn open(repo: &RepoId, file: &'a [u8]) -> Result<Self, FormatError> {
-        Ok(SnapshotLayout::open(repo, file, &mut |_| ())?.view(file))
-    }
-
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.offsets.len()

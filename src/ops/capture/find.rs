@@ -1,8 +1,5 @@
 //! What of an area is as it was when it was last stored, and what becomes of what is not.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
 use hashbrown::HashMap;
 
 use super::{Capture, Change};
@@ -20,7 +17,7 @@ use crate::ops::worklist::{Work, Worklist};
 use crate::store::journal::State;
 use crate::store::staging::{self, Encoded};
 use crate::store::{folders, worktable};
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 use crate::world::walk::{Found, WalkEntry};
 
 /// A path that is not plainly as it was, or, without a base, any path.
@@ -178,17 +175,14 @@ impl Finder<'_> {
         match stat.kind {
             FileKind::File => Now::Read(stat.len),
             FileKind::Dir => Now::Node(Box::new((StagedNode::Dir, stat))),
-            FileKind::Symlink => {
-                let name = OsStr::from_bytes(path.file_name());
-                match self.folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
-                    Ok(target) => Now::Node(Box::new((StagedNode::Symlink { target: target.into_vec() }, stat))),
-                    Err(error) => {
-                        self.capture.problems.push(format!("cannot read the link {path}: {error}"));
-                        self.capture.unreadable.push(path.clone());
-                        Now::Unreadable
-                    }
+            FileKind::Symlink => match self.folders.read_link(path) {
+                Ok(target) => Now::Node(Box::new((StagedNode::Symlink { target }, stat))),
+                Err(error) => {
+                    self.capture.problems.push(format!("cannot read the link {path}: {error}"));
+                    self.capture.unreadable.push(path.clone());
+                    Now::Unreadable
                 }
-            }
+            },
             FileKind::Other => {
                 self.capture.special_files += 1;
                 Now::Gone

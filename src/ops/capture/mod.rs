@@ -8,8 +8,6 @@
 
 mod find;
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +39,7 @@ use crate::store::journal::State;
 use crate::store::staging::{Encoded, Packed};
 use crate::store::{staging, worktable};
 use crate::world::bundle::{BandPaths, Listing};
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 use crate::world::walk::{Found, WalkEntry};
 
 /// How a path differs from when the work tree was last stored.
@@ -439,11 +437,7 @@ fn differing(repo: &Repository, area: &Area, old: &Arc<Tree>, all: &Changed) -> 
 /// The paths `also`, which the walk leaves out, as they are on disk.
 fn left_out(repo: &Repository, also: &[RepoPath]) -> Vec<WalkEntry> {
     let mut folders = Folders::new(Arc::clone(repo.work()));
-    let mut stat = |path: &RepoPath| {
-        let dir = folders.open_parent(path, IfAbsent::Fail).ok()?;
-        dir.stat(OsStr::from_bytes(path.file_name())).unwrap_or(None)
-    };
-    let found = also.iter().filter_map(|path| Some(WalkEntry { path: path.clone(), stat: stat(path)? }));
+    let found = also.iter().filter_map(|path| Some(WalkEntry { path: path.clone(), stat: folders.stat(path).ok()?? }));
     let mut found: Vec<WalkEntry> = found.collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup_by(|a, b| a.path == b.path);

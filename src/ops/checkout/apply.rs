@@ -201,9 +201,7 @@ pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry
             let in_head = crate::repo::trees::lookup(&repo.objects(), &head, path)?;
             let as_head = in_head.is_some_and(|head| head.same_version(entry));
             let generation = if as_head { generation } else { generation + 1 };
-            let mut recorder = Recorder { generation, moves_head: true, ops };
-            recorder.record(path, entry, None)?;
-            ops = recorder.ops;
+            ops.record(staging::put_op(path, &StagedEntry { generation, ..as_staged(entry) }))?;
             outcome.written += 1;
         }
         let wanted = |path: &RepoPath| target.binary_search_by(|(at, _)| at.cmp(path)).is_ok();

@@ -1,7 +1,6 @@
 //! The two states in tree order, gone through in step, and what differs between them.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -21,7 +20,7 @@ use crate::ops::{Error, Result};
 use crate::repo::resolve::Point;
 use crate::repo::{Repository, trees};
 use crate::store::{StoreError, journal, refs, staging, worktable};
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 use crate::world::walk::{Found, WalkEntry};
 
 /// Changes that are settled together, by all threads.
@@ -249,8 +248,9 @@ fn staged(view: &View<'_>, differing: &mut Differing<'_>) -> Result<()> {
     let objects = view.repo.objects();
     let generation = refs::generation(view.journal)?;
     let mut entries = staging::entries_in(view.journal, view.scopes);
-    while let Some((path, entry)) = entries.next()? {
-        if entry.generation > generation {
+    while let Some(entry) = entries.next_encoded()? {
+        if entry.generation()? > generation {
+            let (path, entry) = (entry.path()?, entry.decode()?);
             let old = trees::lookup(&objects, &root, &path)?.as_ref().map(VersionInfo::from);
             differing.add(FileChange { path, old, new: of_staged(&entry) })?;
         }
@@ -380,17 +380,14 @@ fn look(folders: &mut Folders, path: &RepoPath, stat: &Stat, monitor: &dyn Monit
         FileKind::File => VersionNode::OnDisk { len: stat.len },
         FileKind::Dir => VersionNode::Dir,
         FileKind::Other => return None,
-        FileKind::Symlink => {
-            let name = std::ffi::OsStr::from_bytes(path.file_name());
-            match folders.open_parent(path, IfAbsent::Fail).and_then(|dir| dir.read_link(name)) {
-                Ok(target) => VersionNode::Symlink { target: target.as_bytes().to_vec() },
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-                Err(error) => {
-                    monitor.problem(&format!("cannot read the link {path}: {error}"));
-                    return None;
-                }
+        FileKind::Symlink => match folders.read_link(path) {
+            Ok(target) => VersionNode::Symlink { target },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                monitor.problem(&format!("cannot read the link {path}: {error}"));
+                return None;
             }
-        }
+        },
     };
     Some(VersionInfo { mode: stat.mode, node })
 }

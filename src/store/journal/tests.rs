@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::disk::fault::{EVERY_UNSYNCED, Fault, FaultDisk};
 use crate::base::disk::open_root;
-use crate::format::journal::LOG_HEADER_LEN;
+use crate::format::journal::{LOG_HEADER_LEN, encode_batch};
 
 const REPO: RepoId = [3; 16];
 
@@ -515,7 +515,8 @@ fn whatever_stands_behind_the_log_is_not_taken_for_a_change() {
     let mut log = std::fs::read(good.path().join(name)).unwrap();
     log.truncate(log_end(&open(good.path())) as usize);
     let expected = content(&open(good.path()));
-    let other_record = crate::format::journal::encode_batch(2, &put(99).into());
+    let mut other_record = Vec::new();
+    encode_batch(&mut other_record, &mut Vec::new(), 2, &put(99).into());
     let tails: [&[u8]; 5] =
         [&[0; 4096], &[0xff; 100], b"not of digstore", &[1], &other_record[..other_record.len() - 1]];
     for tail in tails {

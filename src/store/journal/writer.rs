@@ -9,7 +9,7 @@ use super::state::State;
 use super::sync::BackgroundSync;
 use super::{Durability, Journal, check, snapshot};
 use crate::base::disk::{Dir, DiskFile, IoContext};
-use crate::format::journal::{MAX_PAYLOAD_LEN, OpSpan, encode_batch_into};
+use crate::format::journal::{MAX_PAYLOAD_LEN, OpSpan, encode_batch};
 
 /// A snapshot is not rewritten before the log has one byte for so many of its own: each byte is rewritten that often.
 const SNAPSHOT_SHARE: u64 = 8;
@@ -135,7 +135,7 @@ impl Journal {
             return self.snapshot_locked(writer, dir.as_ref(), batch);
         }
         let lsn = self.read().lsn() + 1;
-        encode_batch_into(&mut writer.record, &mut writer.spans, lsn, batch.ops());
+        encode_batch(&mut writer.record, &mut writer.spans, lsn, batch.ops());
         if let Some(dir) = &self.dir {
             let persisted = self.persist(writer, dir.as_ref());
             writer.poisoned |= persisted.is_err();

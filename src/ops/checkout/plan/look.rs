@@ -1,7 +1,5 @@
 //! What is wanted beside what is tracked and what is on disk, path by path.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -19,7 +17,7 @@ use crate::ops::scan::{Pair, pair, walk_along};
 use crate::ops::status::is_version;
 use crate::repo::Repository;
 use crate::store::objects::ObjectStore;
-use crate::world::dirs::{Folders, IfAbsent};
+use crate::world::dirs::Folders;
 
 /// What is on disk and not plainly right, and what is wanted there.
 type Doubtful = (Option<Entry>, Pair);
@@ -140,10 +138,7 @@ fn equals_target(objects: &ObjectStore, repo: &Repository, target: &Entry, pair:
         }
         Node::Symlink { target: link } => {
             let mut folders = Folders::new(Arc::clone(repo.work()));
-            let dir = folders.open_parent(&pair.path, IfAbsent::Fail);
-            let name = OsStr::from_bytes(pair.path.file_name());
-            disk.kind == FileKind::Symlink
-                && dir.and_then(|dir| dir.read_link(name)).is_ok_and(|found| found.as_bytes() == link)
+            disk.kind == FileKind::Symlink && folders.read_link(&pair.path).is_ok_and(|found| found == *link)
         }
     }
 }
