@@ -17,6 +17,7 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::store::index::Located;
 use crate::store::objects::{ObjectBytes, ObjectStore};
+use crate::store::pieces::Pieces;
 
 /// Plain bytes fetched in one go: enough blocks to keep every thread busy, little beside the block cache.
 const AHEAD_BYTES: u64 = 8 << 20;
@@ -102,7 +103,7 @@ impl Part {
 pub struct ContentReader<'a> {
     repo: &'a Repository,
     objects: &'a ObjectStore,
-    pieces: std::vec::IntoIter<(u64, Piece)>,
+    pieces: Pieces<'a>,
     range: Range<u64>,
     ready: VecDeque<Part>,
     failure: Option<StoreError>,
@@ -119,7 +120,7 @@ impl<'a> ContentReader<'a> {
     ) -> Result<Self> {
         let end = range.end.min(len);
         let range = range.start.min(end)..end;
-        let pieces = objects.pieces_in(content, len, range.start, range.end)?.into_iter();
+        let pieces = Pieces::new(objects, content, len, range.clone())?;
         Ok(Self { repo, objects, pieces, range, ready: VecDeque::new(), failure: None })
     }
 
@@ -158,7 +159,7 @@ impl<'a> ContentReader<'a> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while bytes < AHEAD_BYTES && batch.len() < AHEAD_PIECES {
-            let Some(piece) = self.pieces.next() else { break };
+            let Some(piece) = self.pieces.next()? else { break };
             bytes += if matches!(piece.1, Piece::Chunk { .. }) { piece.1.len() } else { 0 };
             batch.push(piece);
         }

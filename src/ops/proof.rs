@@ -20,6 +20,7 @@ use crate::repo::Repository;
 use crate::repo::resolve::Point;
 use crate::store::StoreError;
 use crate::store::objects::ObjectStore;
+use crate::store::pieces::Pieces;
 
 /// More bytes than this are proven by a proof of the whole file, which does not hold them.
 const MAX_RANGE_LEN: u64 = 64 << 20;
@@ -73,7 +74,8 @@ pub fn create(repo: &Repository, options: &CreateOptions, _: &dyn Monitor) -> Re
     let wanted = range.clone().unwrap_or(0..len);
     push_recipe(&objects, &content, &wanted, &mut proof)?;
     if range.is_some() {
-        for (_, piece) in objects.pieces_in(&content, len, wanted.start, wanted.end)? {
+        let mut pieces = Pieces::new(&objects, &content, len, wanted)?;
+        while let Some((_, piece)) = pieces.next()? {
             if let Piece::Chunk { id, .. } = piece {
                 proof.push_chunk(&objects.chunk(&id)?);
             }

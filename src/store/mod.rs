@@ -16,6 +16,7 @@ pub mod layers;
 pub mod objects;
 pub mod operations;
 pub mod pending;
+pub mod pieces;
 pub mod refs;
 pub mod retired;
 pub mod sessions;

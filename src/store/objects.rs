@@ -10,6 +10,7 @@ use super::index::{ChunkIndex, Located};
 use super::journal::State;
 use super::layers::LayerSet;
 use super::pending::{PENDING_LAYER, Pending};
+use super::pieces::Pieces;
 use crate::base::kind::ErrorKind;
 use crate::base::meter::Stage;
 use crate::format::FormatError;
@@ -378,87 +379,11 @@ impl ObjectStore {
         len: u64,
         visit: &mut dyn FnMut(Piece) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        match content {
-            Content::Empty => Ok(()),
-            Content::Chunk(id) => visit(Piece::Chunk { id: *id, len: u32::try_from(len).unwrap_or(u32::MAX) }),
-            Content::Recipe(id) => {
-                let wrong =
-                    |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
-                let mut covered = 0u64;
-                let mut leaf = |pieces: Vec<Piece>, expected: Option<u64>| {
-                    let mut sum = 0u64;
-                    for piece in &pieces {
-                        sum = sum.checked_add(piece.len()).ok_or_else(|| wrong("its length overflows"))?;
-                    }
-                    covered = covered.checked_add(sum).ok_or_else(|| wrong("its length overflows"))?;
-                    if covered > len || expected.is_some_and(|expected| expected != sum) {
-                        return Err(wrong("its pieces do not have its length"));
-                    }
-                    pieces.into_iter().try_for_each(&mut *visit)
-                };
-                match self.recipe(id)? {
-                    Recipe::Leaf(pieces) => leaf(pieces, None)?,
-                    Recipe::Branch(parts) => {
-                        for (part, part_len) in parts {
-                            match self.recipe(&part)? {
-                                Recipe::Leaf(pieces) => leaf(pieces, Some(part_len))?,
-                                Recipe::Branch(_) => return Err(wrong("it is nested too deeply")),
-                            }
-                        }
-                    }
-                }
-                if covered == len { Ok(()) } else { Err(wrong("its pieces do not have its length")) }
-            }
+        let mut pieces = Pieces::new(self, content, len, 0..len)?;
+        while let Some((_, piece)) = pieces.next()? {
+            visit(piece)?;
         }
-    }
-
-    /// The pieces of a file that overlap the bytes `start..end`, each with its position in the file.
-    ///
-    /// Only the parts of the recipe that are needed are read.
-    pub fn pieces_in(
-        &self,
-        content: &Content,
-        len: u64,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<(u64, Piece)>, StoreError> {
-        let mut found = Vec::new();
-        let mut take = |at: u64, piece: Piece| {
-            if at < end && at.saturating_add(piece.len()) > start {
-                found.push((at, piece));
-            }
-        };
-        if let Content::Recipe(id) = content
-            && let Recipe::Branch(parts) = self.recipe(id)?
-        {
-            let wrong = |why: &str| StoreError::Corrupt { kind: ObjectKind::Recipe, id: (*id).into(), why: why.into() };
-            let mut at = 0u64;
-            for (part, part_len) in parts {
-                let next = at.checked_add(part_len).ok_or_else(|| wrong("its length overflows"))?;
-                if at < end && next > start {
-                    let Recipe::Leaf(pieces) = self.recipe(&part)? else {
-                        return Err(wrong("it is nested too deeply"));
-                    };
-                    let mut inner = at;
-                    for piece in pieces {
-                        take(inner, piece);
-                        inner = inner.checked_add(piece.len()).ok_or_else(|| wrong("its length overflows"))?;
-                    }
-                    if inner != next {
-                        return Err(wrong("its pieces do not have its length"));
-                    }
-                }
-                at = next;
-            }
-            return if at == len { Ok(found) } else { Err(wrong("its pieces do not have its length")) };
-        }
-        let mut at = 0u64;
-        self.pieces(content, len, &mut |piece| {
-            take(at, piece);
-            at += piece.len();
-            Ok(())
-        })?;
-        Ok(found)
+        Ok(())
     }
 
     /// All ids of a kind with a prefix, from all layers. Reads every table once, so it is for people's input only.

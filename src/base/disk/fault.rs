@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -251,6 +252,10 @@ impl FaultDir {
 impl Dir for FaultDir {
     fn path(&self) -> &Path {
         self.real.path()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.real.fd()
     }
 
     fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>> {

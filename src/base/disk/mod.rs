@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +70,8 @@ pub struct DirItem {
 pub trait Dir: Send + Sync + fmt::Debug {
     /// Where the directory is, for messages.
     fn path(&self) -> &Path;
+    /// The open directory itself.
+    fn fd(&self) -> BorrowedFd<'_>;
     /// Opens a directory inside this one.
     fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>>;
     /// Creates a directory.

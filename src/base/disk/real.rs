@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,10 @@ impl Dir for RealDir {
         &self.path
     }
 
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     fn open_dir(&self, name: &OsStr) -> io::Result<Arc<dyn Dir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name, flags, Mode::empty())?;
@@ -103,19 +107,18 @@ impl Dir for RealDir {
     }
 
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        match fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
-            // A file system without the flag: looking first is the best that is left.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match self.stat(to)? {
-                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                None => self.rename(from, to),
-            },
-            result => Ok(result?),
-        }
+        self.rename_new_into(from, self, to)
     }
 
     fn rename_new_into(&self, from: &OsStr, dir: &dyn Dir, to: &OsStr) -> io::Result<()> {
-        let target = fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(fs::renameat_with(&self.fd, from, &target, to, RenameFlags::NOREPLACE)?)
+        match fs::renameat_with(&self.fd, from, dir.fd(), to, RenameFlags::NOREPLACE) {
+            // A file system without the flag: looking first is the best that is left.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match dir.stat(to)? {
+                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                None => Ok(fs::renameat(&self.fd, from, dir.fd(), to)?),
+            },
+            result => Ok(result?),
+        }
     }
 
     fn remove_file(&self, name: &OsStr) -> io::Result<()> {

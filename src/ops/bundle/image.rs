@@ -20,6 +20,7 @@ use crate::ops::Result;
 use crate::ops::scan::{list_bundle, open_bundle};
 use crate::repo::{Repository, trees};
 use crate::store::objects::ObjectStore;
+use crate::store::pieces::Pieces;
 use crate::store::{StoreError, worktable};
 use crate::world::bundle::Bundle;
 use crate::world::read;
@@ -208,7 +209,8 @@ fn read_stored(
     into: &mut Vec<u8>,
 ) -> std::result::Result<(), StoreError> {
     let end = at + len as u64;
-    for (start, piece) in objects.pieces_in(content, of, at, end)? {
+    let mut pieces = Pieces::new(objects, content, of, at..end)?;
+    while let Some((start, piece)) = pieces.next()? {
         let range = at.max(start) - start..end.min(start + piece.len()) - start;
         match piece {
             Piece::Hole { .. } => into.resize(into.len() + (range.end - range.start) as usize, 0),
