@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
-use super::Entries;
+use super::Item;
 use crate::base::clock::NANOS_PER_SEC;
 use crate::base::disk::seq::SeqWriter;
 use crate::base::disk::{IoContext, open_root};
@@ -30,7 +30,7 @@ const ARCHIVE_MODE: u32 = 0o666;
 pub(super) fn write(
     repo: &Repository,
     path: &Path,
-    entries: &Entries,
+    items: &mut dyn Iterator<Item = Result<Item>>,
     zstd: bool,
     monitor: &dyn Monitor,
 ) -> Result<()> {
@@ -46,9 +46,9 @@ pub(super) fn write(
     let archive = Archive { repo, objects: &objects, path, monitor };
     let sink = if zstd {
         let encoder = zstd::stream::write::Encoder::new(sink, DEFAULT_LEVEL).on("write", path)?;
-        archive.append_all(Builder::new(encoder), entries)?.finish().on("write", path)?
+        archive.append_all(Builder::new(encoder), items)?.finish().on("write", path)?
     } else {
-        archive.append_all(Builder::new(sink), entries)?
+        archive.append_all(Builder::new(sink), items)?
     };
     sink.finish().and_then(|_| new.file().sync()).on("write", path)?;
     // The mode that the umask left.
@@ -73,12 +73,13 @@ struct Archive<'a> {
 }
 
 impl Archive<'_> {
-    fn append_all<W: Write>(&self, mut tar: Builder<W>, entries: &Entries) -> Result<W> {
-        for (path, entry) in entries {
+    fn append_all<W: Write>(&self, mut tar: Builder<W>, items: &mut dyn Iterator<Item = Result<Item>>) -> Result<W> {
+        for item in items {
+            let (path, entry) = item?;
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
-            self.append(&mut tar, path, entry)?;
+            self.append(&mut tar, &path, &entry)?;
         }
         Ok(tar.into_inner().on("write", self.path)?)
     }

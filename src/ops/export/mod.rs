@@ -6,15 +6,17 @@ mod archive;
 mod folder;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{Error, Result};
 use crate::base::monitor::Monitor;
 use crate::model::path::{RepoPath, escape};
-use crate::model::tree::{Entry, Node};
+use crate::model::tree::{Entry, Node, Tree};
 use crate::repo::Repository;
 use crate::repo::trees::{self, lookup};
+use crate::store::objects::ObjectStore;
 
 /// What to export, and where to.
 #[derive(Debug, Clone)]
@@ -58,16 +60,20 @@ pub struct Outcome {
     pub damaged: u64,
 }
 
-/// Paths below the target and what goes there, in tree order.
-type Entries = Vec<(RepoPath, Entry)>;
+/// A path below the target and what goes there.
+type Item = (RepoPath, Entry);
 
 /// Exports a revision.
 pub fn export(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
-    let entries = collect(repo, options)?;
-    let mut outcome = Outcome::default();
-    for (_, entry) in &entries {
-        match &entry.node {
-            Node::Dir { .. } => outcome.dirs += 1,
+    let source = Source::new(repo, options)?;
+    let (mut outcome, mut folders) = (Outcome::default(), Vec::new());
+    for item in source.items() {
+        let (path, Entry { node, meta, .. }) = item?;
+        match node {
+            Node::Dir { .. } => {
+                outcome.dirs += 1;
+                folders.push((path, meta));
+            }
             Node::Symlink { .. } => outcome.links += 1,
             Node::File { len, .. } => {
                 outcome.files += 1;
@@ -78,11 +84,15 @@ pub fn export(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     match &options.target {
         Target::Dir(path) => {
             let dir = folder::create(path)?;
-            folder::write_tree(repo, &dir, entries, &mut outcome, monitor)?;
+            folder::write_tree(repo, &dir, &folders, &mut source.items(), &mut outcome, monitor)?;
         }
         Target::Tar { path, zstd } => {
-            monitor.begin("writing the archive", Some(entries.len() as u64), Some(outcome.bytes));
-            let written = archive::write(repo, path, &entries, *zstd, monitor);
+            monitor.begin(
+                "writing the archive",
+                Some(outcome.files + outcome.links + outcome.dirs),
+                Some(outcome.bytes),
+            );
+            let written = archive::write(repo, path, &mut source.items(), *zstd, monitor);
             monitor.end();
             written?;
         }
@@ -90,21 +100,40 @@ pub fn export(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Re
     Ok(outcome)
 }
 
-fn collect(repo: &Repository, options: &Options) -> Result<Entries> {
-    let revision = options.revision.as_deref().unwrap_or("HEAD");
-    let point = repo.resolve_point(revision)?;
-    let objects = repo.objects();
-    let mut tree = repo.tree_of(&point)?;
-    if !options.path.is_root() {
+/// What is exported; listed as often as it is needed, as there may be millions of paths.
+enum Source {
+    Tree(Arc<ObjectStore>, Arc<Tree>),
+    File(Item),
+}
+
+impl Source {
+    fn new(repo: &Repository, options: &Options) -> Result<Self> {
+        let revision = options.revision.as_deref().unwrap_or("HEAD");
+        let point = repo.resolve_point(revision)?;
+        let objects = repo.objects();
+        let tree = repo.tree_of(&point)?;
+        if options.path.is_root() {
+            return Ok(Self::Tree(objects, tree));
+        }
         let place = || format!("in {}", escape(revision.as_bytes()));
         let missing = || Error::NoSuchPath { path: options.path.clone(), place: place() };
         let entry = lookup(&objects, &tree, &options.path)?.ok_or_else(missing)?;
         let Node::Dir { tree: id } = entry.node else {
-            return Ok(vec![(RepoPath::parse(options.path.file_name())?, entry)]);
+            return Ok(Self::File((RepoPath::parse(options.path.file_name())?, entry)));
         };
-        tree = objects.tree(&id)?;
+        let tree = objects.tree(&id)?;
+        Ok(Self::Tree(objects, tree))
     }
-    Ok(trees::Entries::new(objects, tree).collect::<std::result::Result<_, _>>()?)
+
+    /// In tree order.
+    fn items(&self) -> Box<dyn Iterator<Item = Result<Item>> + '_> {
+        match self {
+            Self::Tree(objects, tree) => {
+                Box::new(trees::Entries::new(Arc::clone(objects), Arc::clone(tree)).map(|item| Ok(item?)))
+            }
+            Self::File(item) => Box::new(std::iter::once_with(|| Ok(item.clone()))),
+        }
+    }
 }
 
 #[cfg(test)]
