@@ -30,7 +30,7 @@ use super::streams::Streams;
 
 /// What a command leaves to be printed.
 pub struct Report {
-    /// The outcome; an object. Nothing at all if everything was printed while it happened.
+    /// The outcome, an object, for who asked for it. Nothing at all if everything was printed while it happened.
     pub json: Value,
     /// The same for people.
     pub text: String,
@@ -40,12 +40,6 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(outcome: &impl Serialize, text: String) -> Self {
-        // Whoever asked for JSON must not get text instead.
-        let json = serde_json::to_value(outcome).unwrap_or_else(|error| json!({ "unwritable": error.to_string() }));
-        Self { json, text, notes: Vec::new(), exit: Exit::Done }
-    }
-
     /// Everything was printed while it happened.
     pub fn printed() -> Self {
         Self { json: Value::Null, text: String::new(), notes: Vec::new(), exit: Exit::Done }
@@ -82,6 +76,16 @@ pub struct App {
 }
 
 impl App {
+    /// The outcome of a command, and the same for people. It becomes JSON only for those who asked for it: it may have millions
+    /// of paths.
+    pub fn report(&self, outcome: &impl Serialize, text: String) -> Report {
+        // Whoever asked for JSON must not get text instead.
+        let to_json =
+            || serde_json::to_value(outcome).unwrap_or_else(|error| json!({ "unwritable": error.to_string() }));
+        let json = if self.global.json { to_json() } else { Value::Null };
+        Report { json, text, notes: Vec::new(), exit: Exit::Done }
+    }
+
     /// The settings that hold for this call.
     pub fn settings(&self) -> Settings {
         let mut settings = self.config.settings();
@@ -268,7 +272,7 @@ impl Opened {
         let on_disk = || self.root.join(path.as_os_str()).symlink_metadata().is_ok();
         let is_tracked = || {
             let state = self.repo.journal().read();
-            staging::entries_within(&state, path).is_ok_and(|entries| !entries.is_empty())
+            staging::is_known(&state, path).unwrap_or(false)
         };
         let is_in = |revision: &String| {
             let tree = self.repo.resolve_point(revision).and_then(|point| self.repo.tree_of(&point));

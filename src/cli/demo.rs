@@ -68,7 +68,7 @@ pub fn run(app: &App, args: &DemoArgs) -> Result<Report, Failure> {
         story.say(&format!("\nEverything is still in {}.", temp.path.display()))?;
     }
     let exact = measured.differences.is_empty();
-    Ok(Report::new(&measured, String::new()).exit_if(!exact, Exit::Damaged))
+    Ok(app.report(&measured, String::new()).exit_if(!exact, Exit::Damaged))
 }
 
 /// Tells what happens while it happens; with `--json` nothing but the result is printed.

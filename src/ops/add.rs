@@ -194,7 +194,7 @@ fn find_changes(
         Ok(std::mem::take(&mut found.beside.listed))
     })?;
     for path in options.paths.iter().filter(|path| not_found.contains(path)) {
-        if staging::entries_within(&state, path)?.is_empty() {
+        if !staging::is_known(&state, path)? {
             return Err(match folders.stat(path) {
                 Ok(Some(_)) => Error::Ignored(path.clone()),
                 _ => Error::NoSuchPath { path: path.clone(), place: "in the work tree".to_owned() },

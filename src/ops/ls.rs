@@ -67,6 +67,18 @@ impl LsEntry {
 
 /// Lists a folder or a file of a revision.
 pub fn ls(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result<Outcome> {
+    let mut entries = Vec::new();
+    ls_each(repo, options, monitor, &mut |entry| entries.push(entry))?;
+    Ok(Outcome { entries })
+}
+
+/// The same for who shows it as it comes: there may be millions of paths.
+pub fn ls_each(
+    repo: &Repository,
+    options: &Options,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(LsEntry),
+) -> Result<()> {
     let revision = options.revision.as_deref().unwrap_or("HEAD");
     let point = repo.resolve_point(revision)?;
     let objects = repo.objects();
@@ -76,22 +88,25 @@ pub fn ls(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
             || Error::NoSuchPath { path: options.path.clone(), place: format!("in {}", escape(revision.as_bytes())) };
         let entry = lookup(&objects, &tree, &options.path)?.ok_or_else(missing)?;
         let Node::Dir { tree: id } = entry.node else {
-            return Ok(Outcome { entries: vec![LsEntry::new(options.path.clone(), &entry)] });
+            each(LsEntry::new(options.path.clone(), &entry));
+            return Ok(());
         };
         tree = objects.tree(&id)?;
     }
-    let mut entries = Vec::new();
     if options.recursive {
         for entry in Entries::below(objects, &options.path, tree) {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
             let (path, entry) = entry?;
-            entries.push(LsEntry::new(path, &entry));
+            each(LsEntry::new(path, &entry));
         }
     } else {
         for entry in tree.entries() {
-            entries.push(LsEntry::new(options.path.join(&entry.name)?, entry));
+            each(LsEntry::new(options.path.join(&entry.name)?, entry));
         }
     }
-    if monitor.cancelled() { Err(Error::Interrupted) } else { Ok(Outcome { entries }) }
+    Ok(())
 }
 
 #[cfg(test)]

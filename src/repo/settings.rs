@@ -84,6 +84,24 @@ pub struct Settings {
     pub grace: Duration,
 }
 
+/// A layer has so many objects for each path that may be in memory: an object takes some 100 bytes until it is sealed, a path
+/// ten times as much while it is read.
+const OBJECTS_PER_PATH: usize = 2;
+/// But not fewer: whether an object is new is asked of each layer. They take 3 MB, and as much again while they are sealed.
+const LEAST_OBJECTS: usize = 32 << 10;
+
+impl Settings {
+    /// A layer is sealed when it has this many objects.
+    pub fn layer_objects(&self) -> usize {
+        self.paths_at_once.saturating_mul(OBJECTS_PER_PATH).max(LEAST_OBJECTS)
+    }
+
+    /// Is a layer full that has objects with so many bytes, and so many of them?
+    pub fn fill_layer(&self, bytes: u64, objects: usize) -> bool {
+        bytes >= self.layer_len || objects >= self.layer_objects()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

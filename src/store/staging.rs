@@ -70,6 +70,11 @@ pub fn entries_below<'a>(state: &'a State, path: &RepoPath) -> Result<Entries<'a
     Entries::within(state, STAGED_PREFIX, &[], path)
 }
 
+/// Is anything recorded at or below the path, and be it a deletion?
+pub fn is_known(state: &State, path: &RepoPath) -> Result<bool, StoreError> {
+    Ok(entries_below(state, path)?.next_encoded()?.is_some())
+}
+
 /// The entries at and below a path.
 pub fn entries_within(state: &State, path: &RepoPath) -> Result<Vec<(RepoPath, StagedEntry)>, StoreError> {
     let mut entries = entries_below(state, path)?;

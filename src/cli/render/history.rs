@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use digstore::ops::log::LogEntry;
-use digstore::ops::ls::{self, LsEntry};
+use digstore::ops::ls::LsEntry;
 use digstore::ops::{commit, refs};
 
 use super::{Paint, count, printable, time};
@@ -69,11 +69,7 @@ pub fn refs(outcome: &refs::Outcome, paint: Paint) -> String {
     text
 }
 
-pub fn ls(outcome: &ls::Outcome, long: bool, paint: Paint) -> String {
-    outcome.entries.iter().map(|entry| ls_line(entry, long, paint)).collect()
-}
-
-fn ls_line(entry: &LsEntry, long: bool, paint: Paint) -> String {
+pub fn ls_line(entry: &LsEntry, long: bool, paint: Paint) -> String {
     let name = match entry.kind {
         "dir" => paint.bold(format!("{}/", entry.path)),
         _ => entry.path.to_string(),

@@ -36,20 +36,20 @@ pub fn run(app: &App, command: CheckpointCommand) -> Done {
             let at = app.open()?;
             let outcome = edit::tag(&at.repo, number, &add, &remove, app.monitor())?;
             let text = unless_quiet(app, || render::tags(&outcome.checkpoint, app.paint));
-            Ok(Report::new(&with_state(&outcome), text))
+            Ok(app.report(&with_state(&outcome), text))
         }
         CheckpointCommand::Annotate { number, message, severity } => {
             let at = app.open()?;
             let outcome = edit::annotate(&at.repo, number, severity.into(), &message.join("\n\n"), app.monitor())?;
             let remarks = count(outcome.checkpoint.annotations.len() as u64, "remark");
             let text = unless_quiet(app, || format!("{} {remarks}\n", render::mark(number, app.paint)));
-            Ok(Report::new(&with_state(&outcome), text))
+            Ok(app.report(&with_state(&outcome), text))
         }
         CheckpointCommand::Delete { numbers } => {
             let at = app.open()?;
             let outcome = edit::delete(&at.repo, &numbers, app.monitor())?;
             let text = unless_quiet(app, || render::deleted(&outcome.numbers, app.paint));
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
         CheckpointCommand::Compact(args) => compact(app, args),
         CheckpointCommand::Export(args) => export(app, args),
@@ -119,7 +119,8 @@ fn create(app: &App, args: CreateArgs) -> Done {
     let outcome = create::create(&at.repo, &options, app.monitor())?;
     let paths = outcome.added.len() + outcome.modified.len() + outcome.removed.len();
     let text = unless_quiet(app, || render::create(&outcome, app.lists(paths), app.paint));
-    Ok(Report::new(&with_state(&outcome), text)
+    Ok(app
+        .report(&with_state(&outcome), text)
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))
         })
@@ -145,7 +146,8 @@ fn list(app: &App, args: ListArgs) -> Done {
     let outcome = list::list(&at.repo, &options, app.monitor())?;
     let text = render::list(&outcome, app.paint);
     let last = outcome.checkpoints.last().map(|line| line.number).filter(|_| outcome.more && !app.global.json);
-    Ok(Report::new(outcome.as_ref(), text)
+    Ok(app
+        .report(outcome.as_ref(), text)
         .note(last.is_some(), || format!("there are more: --before @{} goes on, --all shows all", last.unwrap_or(0))))
 }
 
@@ -153,14 +155,14 @@ fn show(app: &App, number: u64, only_state: bool) -> Done {
     let at = app.open()?;
     let shown = list::show(&at.repo, number, app.monitor())?;
     if !only_state {
-        return Ok(Report::new(&with_state(&shown), render::show(&shown, app.paint)));
+        return Ok(app.report(&with_state(&shown), render::show(&shown, app.paint)));
     }
     let Some(state) = &shown.checkpoint.origin.state else {
         let (message, hint) = (format!("@{number} has no state document"), "give one with 'create --state'");
         return Err(Error::Refused { message, hint }.into());
     };
     let json = json!({ "number": number, "state": with_state(&shown)["state"] });
-    Ok(Report::new(&json, format!("{}\n", state.trim_end())))
+    Ok(app.report(&json, format!("{}\n", state.trim_end())))
 }
 
 fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
@@ -175,7 +177,7 @@ fn diff(app: &App, args: &CheckpointDiffArgs) -> Done {
         let options = bundle::diff::Options { old: args.old, new: second, bundle, paths: at.paths(&paths)?, inside };
         let outcome = bundle::diff::diff(&at.repo, &options, app.monitor())?;
         let text = render_bundle::diff(&outcome, &args.style, app.paint);
-        return Ok(Report::new(&outcome, text));
+        return Ok(app.report(&outcome, text));
     }
     let options = diff::Options {
         paths: at.paths(&paths)?,
@@ -207,7 +209,7 @@ fn restore(app: &App, args: &CheckpointRestoreArgs) -> Done {
     };
     let outcome = restore::restore(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || render::restore(&outcome, &at, &options.paths, app.paint));
-    let report = Report::new(&outcome, text);
+    let report = app.report(&outcome, text);
     Ok(report.exit_if(outcome.failed > 0, Exit::Failed).exit_if(outcome.damaged > 0, Exit::Damaged))
 }
 
@@ -228,7 +230,7 @@ fn compact(app: &App, args: CompactArgs) -> Done {
     let options = retention::Options { policy, session: args.session, dry_run: args.dry_run, later: args.later };
     let outcome = retention::compact(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || render::compact(&outcome, app.paint));
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 fn export(app: &App, args: CheckpointExportArgs) -> Done {
@@ -245,14 +247,14 @@ fn export(app: &App, args: CheckpointExportArgs) -> Done {
         app.write_file_with(&to, |out, path| Ok(transfer::export(&at.repo, &options, out, path, app.monitor())?))?;
     let text =
         unless_quiet(app, || format!("Wrote {} to {}.\n", count(outcome.checkpoints, "checkpoint"), to.display()));
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 fn import(app: &App, file: &Path) -> Done {
     let at = app.open()?;
     let outcome = transfer::import(&at.repo, app.source(file)?, file, app.monitor())?;
     let text = unless_quiet(app, || render::import(&outcome, app.paint));
-    Ok(Report::new(&outcome, text).note(outcome.gaps > 0, || {
+    Ok(app.report(&outcome, text).note(outcome.gaps > 0, || {
         format!("{} in the middle are not in this document", count(outcome.gaps, "checkpoint"))
     }))
 }

@@ -1,6 +1,6 @@
 //! What looks at history and names it.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use data_encoding::BASE64;
@@ -24,7 +24,7 @@ pub fn log(app: &App, args: &LogArgs) -> Done {
     let options = log::Options { revision: revisions.into_iter().next(), max_count: args.max_count, paths };
     let outcome = log::log(&at.repo, &options, app.monitor())?;
     let text = history::log(&outcome.commits, args.oneline, app.paint);
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn needs_content(app: &App, style: &DiffStyle) -> bool {
@@ -35,7 +35,7 @@ pub fn show(app: &App, args: ShowArgs) -> Done {
     let at = app.open()?;
     let options = show::Options { revision: Some(args.revision), content: needs_content(app, &args.style) };
     if app.global.json {
-        return Ok(Report::new(&show::show(&at.repo, &options, app.monitor())?, String::new()));
+        return Ok(app.report(&show::show(&at.repo, &options, app.monitor())?, String::new()));
     }
     let (commit, sides) = show::find(&at.repo, &options)?;
     app.print(history::show(&commit, app.paint).as_bytes())?;
@@ -45,7 +45,7 @@ pub fn show(app: &App, args: ShowArgs) -> Done {
 /// Shows what differs as it is found: all of it may be longer than memory.
 pub fn differences(app: &App, repo: &Repository, options: &diff::Options, style: &DiffStyle) -> Done {
     if app.global.json {
-        return Ok(Report::new(&diff::diff(repo, options, app.monitor())?, String::new()));
+        return Ok(app.report(&diff::diff(repo, options, app.monitor())?, String::new()));
     }
     let (mut printed, mut total) = (Ok(()), changes::DiffTotal::default());
     let found = diff::diff_each(repo, options, app.monitor(), &mut |file| {
@@ -105,7 +105,7 @@ pub fn export(app: &App, args: &ExportArgs) -> Done {
         let size = digstore::base::size::ByteSize(outcome.bytes);
         format!("Exported {files} ({size}), {links}, {dirs} to {}.\n", args.to.display())
     });
-    let report = Report::new(&outcome, text);
+    let report = app.report(&outcome, text);
     Ok(report.exit_if(outcome.failed > 0, Exit::Failed).exit_if(outcome.damaged > 0, Exit::Damaged))
 }
 
@@ -139,7 +139,7 @@ fn change_refs(app: &App, kind: RefKind, action: refs::Action) -> Done {
     } else {
         unless_quiet(app, || history::refs(&outcome, app.paint))
     };
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn cat(app: &App, args: &CatArgs) -> Done {
@@ -154,20 +154,33 @@ pub fn cat(app: &App, args: &CatArgs) -> Done {
         let outcome = cat::cat(&at.repo, &options, &mut bytes, app.monitor())?;
         let json =
             json!({ "bytes": outcome.bytes, "blocks_read": outcome.blocks_read, "base64": BASE64.encode(&bytes) });
-        return Ok(Report::new(&json, String::new()));
+        return Ok(app.report(&json, String::new()));
     }
     let mut out = app.out();
     let outcome = cat::cat(&at.repo, &options, &mut out, app.monitor())?;
     out.flush()?;
     let blocks = count(outcome.blocks_read, "block");
-    Ok(Report::new(&outcome, String::new()).note(app.global.verbose, || format!("read {blocks}")))
+    Ok(app.report(&outcome, String::new()).note(app.global.verbose, || format!("read {blocks}")))
 }
 
 pub fn ls(app: &App, args: &LsArgs) -> Done {
     let at = app.open()?;
     let (revision, path) = Opened::stored_path(&args.target)?;
     let options = ls::Options { revision: Some(revision), path: path.unwrap_or_default(), recursive: args.recursive };
-    let outcome = ls::ls(&at.repo, &options, app.monitor())?;
-    let text = history::ls(&outcome, args.long, app.paint);
-    Ok(Report::new(&outcome, text))
+    if app.global.json {
+        return Ok(app.report(&ls::ls(&at.repo, &options, app.monitor())?, String::new()));
+    }
+    let (mut out, mut printed) = (BufWriter::new(app.out()), Ok(()));
+    let listed = ls::ls_each(&at.repo, &options, app.monitor(), &mut |entry| {
+        if printed.is_ok() {
+            printed = out.write_all(history::ls_line(&entry, args.long, app.paint).as_bytes());
+        }
+        if printed.is_err() {
+            app.progress.cancel();
+        }
+    });
+    printed?;
+    listed?;
+    out.flush()?;
+    Ok(Report::printed())
 }

@@ -52,7 +52,7 @@ pub fn run(app: &App, command: Command) -> Done {
         Command::Layer(command) => store::layer(app, command),
         Command::Tune(args) => settings::tune(app, &args),
         Command::Config { command } => settings::configure(app, command.unwrap_or(ConfigCommand::List)),
-        Command::Completions { shell } => settings::completions(shell),
+        Command::Completions { shell } => settings::completions(app, shell),
         Command::Man { to } => settings::man(app, to.as_deref()),
         Command::Demo(args) => demo::run(app, &args),
     }

@@ -37,29 +37,29 @@ pub fn run(app: &App, command: SessionCommand) -> Done {
         SessionCommand::List => {
             let outcome = session::list(&app.open()?.repo, app.monitor())?;
             let text = render::list(&outcome.sessions, app.paint);
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
         SessionCommand::Show { session } => {
             let outcome = session::show(&app.open()?.repo, &session.name, app.monitor())?;
             let text = render::show(&outcome.session, app.paint);
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
         SessionCommand::Put { session, key, value, file } => {
             let value = given(app, value, file.as_deref())?;
             let key = key.key.as_bytes();
             let outcome = state::put(&app.open()?.repo, &session.name, key, &value, app.monitor())?;
-            Ok(Report::new(&outcome, String::new()))
+            Ok(app.report(&outcome, String::new()))
         }
         SessionCommand::Get { session, key, prefix } => get(app, &session.name, key, prefix),
         SessionCommand::Cas(args) => cas(app, &args),
         SessionCommand::Del { session, key } => {
             let outcome = state::delete(&app.open()?.repo, &session.name, key.key.as_bytes(), app.monitor())?;
-            Ok(Report::new(&outcome, String::new()))
+            Ok(app.report(&outcome, String::new()))
         }
         SessionCommand::Append { session, event_type, payload, file } => {
             let payload = given(app, payload, file.as_deref())?;
             let event = events::append(&app.open()?.repo, &session.name, &event_type, &payload, app.monitor())?;
-            Ok(Report::new(&json!({ "event": event }), unless_quiet(app, || format!("{event}\n"))))
+            Ok(app.report(&json!({ "event": event }), unless_quiet(app, || format!("{event}\n"))))
         }
         SessionCommand::Events(args) => log(app, args),
         SessionCommand::Replay { session, at } => {
@@ -73,12 +73,12 @@ pub fn run(app: &App, command: SessionCommand) -> Done {
                 "checkpoints": view.checkpoints,
                 "counts": view.counts,
             });
-            Ok(Report::new(&json, text))
+            Ok(app.report(&json, text))
         }
         SessionCommand::Diff { old, new, at_a, at_b } => {
             let outcome = replay::diff(&app.open()?.repo, (&old, at_a), (&new, at_b), app.monitor())?;
             let text = render::diff(&outcome, app.global.verbose, app.paint);
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
         SessionCommand::Export { session, to } => export(app, &session.name, to),
     }
@@ -86,7 +86,7 @@ pub fn run(app: &App, command: SessionCommand) -> Done {
 
 fn lived(app: &App, outcome: &session::Outcome, verb: &str) -> Report {
     let Session { name, events, .. } = &outcome.session;
-    Report::new(outcome, unless_quiet(app, || format!("{verb} the session {name} (event {events}).\n")))
+    app.report(outcome, unless_quiet(app, || format!("{verb} the session {name} (event {events}).\n")))
 }
 
 /// A value from the command line or from a file.
@@ -105,7 +105,7 @@ fn get(app: &App, name: &SessionName, key: Option<OsString>, prefix: Option<OsSt
         let text = found.iter().map(|(key, value)| render::pair(key, value, app.global.verbose)).collect();
         let pair = |(key, value)| Pair { key: Bytes(key), value: Bytes(value) };
         let values: Vec<Pair> = found.into_iter().map(pair).collect();
-        return Ok(Report::new(&json!({ "name": name, "values": values }), text));
+        return Ok(app.report(&json!({ "name": name, "values": values }), text));
     };
     let value = state::value(&at.repo, name, key.as_bytes(), app.monitor())?;
     if !app.global.json {
@@ -113,7 +113,7 @@ fn get(app: &App, name: &SessionName, key: Option<OsString>, prefix: Option<OsSt
         return Ok(Report::printed());
     }
     let json = json!({ "name": name, "key": Bytes(key.as_bytes().to_vec()), "value": Bytes(value) });
-    Ok(Report::new(&json, String::new()))
+    Ok(app.report(&json, String::new()))
 }
 
 fn cas(app: &App, args: &CasArgs) -> Done {
@@ -128,7 +128,7 @@ fn cas(app: &App, args: &CasArgs) -> Done {
         new.as_deref(),
         app.monitor(),
     )?;
-    Ok(Report::new(&outcome, String::new()))
+    Ok(app.report(&outcome, String::new()))
 }
 
 fn log(app: &App, args: EventsArgs) -> Done {
@@ -140,7 +140,7 @@ fn log(app: &App, args: EventsArgs) -> Done {
     let found = events::events(&app.open()?.repo, &session.name, &options, app.monitor())?;
     let text = found.iter().map(|event| render::event(event, app.global.verbose, app.paint)).collect();
     let lines: Vec<EventLine> = found.iter().map(EventLine::from).collect();
-    Ok(Report::new(&json!({ "name": session.name, "events": lines }), text))
+    Ok(app.report(&json!({ "name": session.name, "events": lines }), text))
 }
 
 /// Prints events as they come.
@@ -177,5 +177,5 @@ fn export(app: &App, name: &SessionName, to: Option<PathBuf>) -> Done {
     };
     app.write_file(&to, &document)?;
     let text = unless_quiet(app, || format!("Wrote the session {name} to {}.\n", to.display()));
-    Ok(Report::new(&json!({ "name": name, "bytes": document.len() }), text))
+    Ok(app.report(&json!({ "name": name, "bytes": document.len() }), text))
 }

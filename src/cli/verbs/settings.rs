@@ -9,7 +9,7 @@ use digstore::ops::tune;
 use serde_json::json;
 
 use super::{Done, NEW_DIR_MODE, unless_quiet};
-use crate::cli::app::{App, Report};
+use crate::cli::app::App;
 use crate::cli::args::Cli;
 use crate::cli::args::store::{ConfigCommand, TuneArgs};
 use crate::cli::exit::Failure;
@@ -23,7 +23,7 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
             let line =
                 |one: &config::Setting| printable(&format!("{:<38} {:<14} {}", one.key, one.value, one.origin)) + "\n";
             let text = settings.iter().map(line).collect();
-            Ok(Report::new(&json!({ "settings": settings }), text))
+            Ok(app.report(&json!({ "settings": settings }), text))
         }
         ConfigCommand::Profiles => {
             let profiles = app.config.profiles();
@@ -32,18 +32,18 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
                 printable(&format!("{mark} {:<20} {}", one.name, one.description.as_deref().unwrap_or_default())) + "\n"
             };
             let text = profiles.iter().map(line).collect();
-            Ok(Report::new(&json!({ "profiles": profiles, "current": app.config.profile() }), text))
+            Ok(app.report(&json!({ "profiles": profiles, "current": app.config.profile() }), text))
         }
         ConfigCommand::Get { key } => {
             let setting = app.config.get(&key)?;
             let text = printable(&setting.value) + "\n";
-            Ok(Report::new(&setting, text))
+            Ok(app.report(&setting, text))
         }
         ConfigCommand::Set { key, value, file } => {
             let file = file_of(app, file.user)?;
             config::set(&file, &key, &value, &files(app)?)?;
             let text = unless_quiet(app, || format!("Set {key} in {}.\n", file.display()));
-            Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
+            Ok(app.report(&json!({ "file": file.display().to_string(), "key": key, "value": value }), text))
         }
         ConfigCommand::Unset { key, file } => {
             let file = file_of(app, file.user)?;
@@ -52,11 +52,11 @@ pub fn configure(app: &App, command: ConfigCommand) -> Done {
                 true => format!("Removed {key} from {}.\n", file.display()),
                 false => format!("{key} was not set in {}.\n", file.display()),
             });
-            Ok(Report::new(&json!({ "file": file.display().to_string(), "key": key, "was_set": was_set }), text))
+            Ok(app.report(&json!({ "file": file.display().to_string(), "key": key, "was_set": was_set }), text))
         }
         ConfigCommand::Example => {
             let text = config::example();
-            Ok(Report::new(&json!({ "text": text }), text))
+            Ok(app.report(&json!({ "text": text }), text))
         }
     }
 }
@@ -86,7 +86,7 @@ pub fn tune(app: &App, args: &TuneArgs) -> Done {
         }
         text.push_str(&unless_quiet(app, || format!("Written to {}.\n", file.display())));
     }
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 /// Where a project's first `digstore.toml` goes: beside the repository if there is one, else here.
@@ -100,17 +100,17 @@ pub fn man(app: &App, to: Option<&Path>) -> Done {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
         let page = String::from_utf8_lossy(&page).into_owned();
-        return Ok(Report::new(&json!({ "page": page }), page));
+        return Ok(app.report(&json!({ "page": page }), page));
     };
     let dir = open_or_create(&app.base.join(to), NEW_DIR_MODE)?;
     clap_mangen::generate_to(command, dir.path())?;
     let text = unless_quiet(app, || format!("Wrote the manual pages to {}.\n", to.display()));
-    Ok(Report::new(&json!({ "folder": to.display().to_string() }), text))
+    Ok(app.report(&json!({ "folder": to.display().to_string() }), text))
 }
 
-pub fn completions(shell: Shell) -> Done {
+pub fn completions(app: &App, shell: Shell) -> Done {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "digstore", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
-    Ok(Report::new(&json!({ "shell": shell.to_string(), "script": script }), script))
+    Ok(app.report(&json!({ "shell": shell.to_string(), "script": script }), script))
 }

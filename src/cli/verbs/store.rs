@@ -10,7 +10,7 @@ use digstore::ops::{fsck, gc, layer, migrate, proof, stats, undo};
 use digstore::repo::rebuild::Rebuilt;
 
 use super::{Done, unless_quiet};
-use crate::cli::app::{App, Opened, Report};
+use crate::cli::app::{App, Opened};
 use crate::cli::args::store::{FsckArgs, GcArgs, LayerCommand, MigrateArgs, ProofCommand, StatsArgs, UndoArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::render::store;
@@ -32,7 +32,7 @@ pub fn fsck(app: &App, args: &FsckArgs) -> Done {
         true => String::new(),
         false => store::fsck(&outcome, app.paint),
     };
-    Ok(Report::new(&outcome, text).exit_if(outcome.is_damaged(), Exit::Damaged))
+    Ok(app.report(&outcome, text).exit_if(outcome.is_damaged(), Exit::Damaged))
 }
 
 /// Opens the repository; for a repair also one whose journal is damaged or gone, which is made anew.
@@ -52,7 +52,7 @@ pub fn gc(app: &App, args: &GcArgs) -> Done {
     let options = gc::Options { dry_run, aggressive, prune, grace: now.then_some(Duration::ZERO) };
     let outcome = gc::gc(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || store::gc(&outcome));
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn migrate(app: &App, args: &MigrateArgs) -> Done {
@@ -60,14 +60,14 @@ pub fn migrate(app: &App, args: &MigrateArgs) -> Done {
     let options = migrate::Options { dry_run: args.dry_run, undo: args.undo };
     let outcome = migrate::migrate(&at.repo, &options, app.monitor())?;
     let text = unless_quiet(app, || store::migrate(&outcome));
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn stats(app: &App, args: &StatsArgs) -> Done {
     let at = app.open()?;
     let outcome = stats::stats(&at.repo, &stats::Options { all: args.all }, app.monitor())?;
     let text = store::stats(&outcome);
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn layer(app: &App, command: LayerCommand) -> Done {
@@ -76,12 +76,12 @@ pub fn layer(app: &App, command: LayerCommand) -> Done {
         LayerCommand::List => {
             let outcome = layer::list(&at.repo, app.monitor())?;
             let text = store::layers(&outcome, app.paint);
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
         LayerCommand::Show { id } => {
             let outcome = layer::show(&at.repo, &layer::ShowOptions { id }, app.monitor())?;
             let text = store::layer(&outcome, app.global.verbose);
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
     }
 }
@@ -96,10 +96,10 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
             };
             let options = proof::CreateOptions { revision, path, range: bytes };
             let proof = proof::create(&at.repo, &options, app.monitor())?;
-            let Some(to) = to else { return Ok(Report::new(&proof, proof.encode())) };
+            let Some(to) = to else { return Ok(app.report(&proof, proof.encode())) };
             app.write_file(&to, proof.encode().as_bytes())?;
             let text = unless_quiet(app, || store::proof_created(&proof, &app.base.join(&to)));
-            Ok(Report::new(&proof, text))
+            Ok(app.report(&proof, text))
         }
         ProofCommand::Verify { proof, root, content, to } => {
             let Some(root) = ObjectId::from_hex(&root) else {
@@ -120,7 +120,7 @@ pub fn proof(app: &App, command: ProofCommand) -> Done {
                 (None, _) => {}
             }
             let text = unless_quiet(app, || store::proof_verified(&outcome, app.paint));
-            Ok(Report::new(&outcome, text))
+            Ok(app.report(&outcome, text))
         }
     }
 }
@@ -129,5 +129,5 @@ pub fn undo(app: &App, args: &UndoArgs) -> Done {
     let at = app.open()?;
     let outcome = undo::undo(&at.repo, &undo::Options { dry_run: args.dry_run }, app.monitor())?;
     let text = unless_quiet(app, || store::undo(&outcome, app.paint));
-    Ok(Report::new(&outcome, text).exit_if(outcome.failed > 0, Exit::Failed))
+    Ok(app.report(&outcome, text).exit_if(outcome.failed > 0, Exit::Failed))
 }

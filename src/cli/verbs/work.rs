@@ -27,7 +27,7 @@ pub fn init(app: &App, args: &InitArgs) -> Done {
         false => format!("There is a repository in {} already; it was left as it is.\n", path.display()),
     };
     let json = json!({ "repository": path.display().to_string(), "work_tree": work.display().to_string(), "created": created });
-    Ok(Report::new(&json, if app.global.quiet { String::new() } else { text }))
+    Ok(app.report(&json, if app.global.quiet { String::new() } else { text }))
 }
 
 pub fn add(app: &App, args: &AddArgs) -> Done {
@@ -37,7 +37,8 @@ pub fn add(app: &App, args: &AddArgs) -> Done {
     let outcome = add::add(&at.repo, &options, app.monitor())?;
     let paths = outcome.added.len() + outcome.modified.len() + outcome.deleted.len();
     let text = unless_quiet(app, || changes::add(&outcome, &at, app.lists(paths)));
-    Ok(Report::new(&outcome, text)
+    Ok(app
+        .report(&outcome, text)
         .note(app.global.verbose && !app.lists(paths), || {
             format!("more than performance.quiet_mode_file_threshold, {}, are not listed", app.config.most_listed())
         })
@@ -66,7 +67,7 @@ pub fn rm(app: &App, args: &RmArgs) -> Done {
     let outcome = rm::rm(&at.repo, &options, app.monitor())?;
     let text =
         unless_quiet(app, || outcome.removed.iter().map(|path| format!("remove {}\n", at.shown(path))).collect());
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn mv(app: &App, args: &MvArgs) -> Done {
@@ -79,7 +80,7 @@ pub fn mv(app: &App, args: &MvArgs) -> Done {
     let outcome = mv::mv(&at.repo, &options, app.monitor())?;
     let line = |step: &mv::Move| format!("rename {} -> {}\n", at.shown(&step.from), at.shown(&step.to));
     let text = unless_quiet(app, || outcome.moved.iter().map(line).collect());
-    Ok(Report::new(&outcome, text))
+    Ok(app.report(&outcome, text))
 }
 
 pub fn commit(app: &App, args: &CommitArgs) -> Done {
@@ -98,7 +99,7 @@ pub fn commit(app: &App, args: &CommitArgs) -> Done {
     let outcome = commit::commit(&at.repo, &options, app.monitor())?;
     let subject = message.lines().next().unwrap_or_default();
     let text = unless_quiet(app, || history::commit(&outcome, subject, app.paint));
-    Ok(Report::new(&outcome, text).exit_if(outcome.unreadable > 0, Exit::Partial))
+    Ok(app.report(&outcome, text).exit_if(outcome.unreadable > 0, Exit::Partial))
 }
 
 fn utc_offset_minutes() -> i16 {
@@ -114,12 +115,12 @@ pub fn status(app: &App, args: &StatusArgs) -> Done {
         true => changes::status_short(&outcome, &at, app.paint),
         false => changes::status(&outcome, &at, app.paint),
     };
-    Ok(Report::new(&outcome, text).exit_if(outcome.unreadable > 0, Exit::Partial))
+    Ok(app.report(&outcome, text).exit_if(outcome.unreadable > 0, Exit::Partial))
 }
 
 fn checked_out(app: &App, at: &Opened, outcome: &checkout::Outcome) -> Report {
     let text = unless_quiet(app, || changes::checkout(outcome, at, app.paint));
-    Report::new(outcome, text).exit_if(outcome.failed > 0, Exit::Failed).exit_if(outcome.damaged > 0, Exit::Damaged)
+    app.report(outcome, text).exit_if(outcome.failed > 0, Exit::Failed).exit_if(outcome.damaged > 0, Exit::Damaged)
 }
 
 pub fn checkout(app: &App, args: CheckoutArgs) -> Done {
@@ -165,5 +166,5 @@ pub fn restore(app: &App, args: RestoreArgs) -> Done {
     }
     let paths = count(outcome.written + outcome.removed, "path");
     let source = options.source.as_deref().unwrap_or("HEAD");
-    Ok(Report::new(&outcome, unless_quiet(app, || format!("{paths} staged again as in {source}.\n"))))
+    Ok(app.report(&outcome, unless_quiet(app, || format!("{paths} staged again as in {source}.\n"))))
 }

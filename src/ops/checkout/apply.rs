@@ -7,19 +7,23 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::plan::{Plan, Removal, Scope, as_staged, looking_like};
+use super::plan::{Plan, Removal, as_staged, folders_above, looking_like};
 use super::{Error, Outcome, Result};
 use crate::base::disk::{FileKind, IoContext, Stat, is_leftover};
 use crate::base::kind::ErrorKind;
 use crate::base::monitor::Monitor;
 use crate::format::journal::Op;
 use crate::model::path::RepoPath;
-use crate::model::staging::StagedEntry;
-use crate::model::tree::Entry;
+use crate::model::scopes::Scopes;
+use crate::model::staging::{StagedEntry, StagedNode};
+use crate::model::tree::{Entry, Tree};
 use crate::ops::add::removal;
 use crate::ops::materialize::{FileWrite, WriteOptions, Written, file_len, restored_mode, write_files};
+use crate::ops::status::is_version;
+use crate::repo::trees::{self, lookup};
 use crate::repo::{Repository, WriteLock};
 use crate::store::journal::Batch;
+use crate::store::staging::Encoded;
 use crate::store::{refs, staging};
 use crate::world::dirs::{Folders, IfAbsent};
 use crate::world::write::remove;
@@ -185,32 +189,55 @@ impl Recorder {
     }
 }
 
-/// Makes staging what the target says, without touching the work tree.
-pub fn unstage(repo: &Repository, lock: &WriteLock, target: Vec<(RepoPath, Entry)>, scope: &Scope) -> Result<Outcome> {
+/// Makes staging what a tree says in scopes, without touching the work tree.
+pub fn unstage(repo: &Repository, lock: &WriteLock, tree: &Arc<Tree>, scopes: &Scopes) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut ops = repo.batch();
+    let objects = repo.objects();
     let head = repo.root_tree(repo.head_commit()?.as_ref())?;
     {
         let state = repo.journal().read();
         let generation = refs::generation(&state)?;
-        for (path, entry) in &target {
-            let old = staging::get(&state, path)?;
-            if old.as_ref().is_some_and(|old| crate::ops::status::is_version(entry, old)) {
-                continue;
-            }
-            let in_head = crate::repo::trees::lookup(&repo.objects(), &head, path)?;
-            let as_head = in_head.is_some_and(|head| head.same_version(entry));
+        let in_head = |path: &RepoPath| lookup(&objects, &head, path);
+        let put = |path: &RepoPath, entry: &Entry| -> Result<Op> {
+            let as_head = in_head(path)?.is_some_and(|head| head.same_version(entry));
             let generation = if as_head { generation } else { generation + 1 };
-            ops.record(staging::put_op(path, &StagedEntry { generation, ..as_staged(entry) }))?;
-            outcome.written += 1;
-        }
-        let wanted = |path: &RepoPath| target.binary_search_by(|(at, _)| at.cmp(path)).is_ok();
-        for scope in scope.paths.outermost() {
-            for (path, _) in staging::entries_within(&state, scope)?.into_iter().filter(|(path, _)| !wanted(path)) {
-                let in_head = crate::repo::trees::lookup(&repo.objects(), &head, &path)?.is_some();
-                ops.push(removal(&path, in_head, generation + 1));
-                outcome.removed += 1;
+            Ok(staging::put_op(path, &StagedEntry { generation, ..as_staged(entry) }))
+        };
+        let remove = |staged: &Encoded<'_>| -> Result<Op> {
+            let path = staged.path()?;
+            Ok(removal(&path, in_head(&path)?.is_some(), generation + 1))
+        };
+        // The folders above that are staged as something else, or not at all.
+        for (folder, entry) in folders_above(scopes, &mut |path| Ok(lookup(&objects, tree, path)?))? {
+            if staging::get(&state, &folder)?.is_none_or(|entry| entry.node != StagedNode::Dir) {
+                ops.record(put(&folder, &entry)?)?;
+                outcome.written += 1;
             }
+        }
+        let mut all_staged = staging::entries_in(&state, scopes);
+        let mut staged = all_staged.next_encoded()?;
+        for target in trees::Entries::new(Arc::clone(&objects), Arc::clone(tree)).within(scopes.clone()) {
+            let (path, entry) = target?;
+            while let Some(only_staged) = staged.filter(|staged| staged.cmp_path(&path).is_lt()) {
+                ops.record(remove(&only_staged)?)?;
+                outcome.removed += 1;
+                staged = all_staged.next_encoded()?;
+            }
+            let mut is_there = false;
+            if let Some(same_path) = staged.filter(|staged| staged.cmp_path(&path).is_eq()) {
+                is_there = is_version(&entry, &same_path.decode()?);
+                staged = all_staged.next_encoded()?;
+            }
+            if !is_there {
+                ops.record(put(&path, &entry)?)?;
+                outcome.written += 1;
+            }
+        }
+        while let Some(only_staged) = staged {
+            ops.record(remove(&only_staged)?)?;
+            outcome.removed += 1;
+            staged = all_staged.next_encoded()?;
         }
     }
     if !ops.is_empty() {

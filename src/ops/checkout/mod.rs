@@ -27,9 +27,9 @@ use crate::model::operation::{Operation, RefStep, WorkStep};
 use crate::model::path::RepoPath;
 use crate::model::refs::{Head, RefName};
 use crate::model::scopes::Scopes;
-use crate::model::staging::StagedNode;
 use crate::model::tree::{Entry, Tree};
 use crate::repo::{Repository, WriteLock, trees};
+use crate::store::journal::State;
 use crate::store::refs::{self, RefKind};
 use crate::store::{operations, staging};
 use crate::world::dirs::Folders;
@@ -223,24 +223,18 @@ pub struct RestoreOptions {
 pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<Outcome> {
     let _timer = repo.metrics().start("restore");
     let lock = repo.lock("restore")?;
-    let target = restore_target(repo, options)?;
     let scope = Scope { paths: Scopes::new(&options.paths), force: options.force, moves_head: false };
-    let found = |path: &RepoPath| {
-        let after = target.partition_point(|(at, _)| at < path);
-        target.get(after).is_some_and(|(at, _)| at.is_within(path))
-    };
-    if let Some(path) = options.paths.iter().find(|path| !path.is_root() && !found(path)) {
-        let place = options.source.as_ref().map_or_else(|| "tracked".to_owned(), |source| format!("in {source}"));
-        let tracked = !staging::entries_within(&repo.journal().read(), path)?.is_empty();
-        if !tracked {
-            return Err(Error::NoSuchPath { path: path.clone(), place });
-        }
-    }
+    let tree = source_tree(repo, options)?;
+    check_paths(repo, options, tree.as_ref())?;
     if options.staged {
-        return apply::unstage(repo, &lock, target, &scope);
+        return apply::unstage(repo, &lock, &tree.unwrap_or_default(), &scope.paths);
     }
-    let mut plan = plan::make(repo, &mut target.into_iter().map(Ok), &scope, monitor)?;
-    let replaced = plan_folders_above(repo, options, &scope, &mut plan, monitor)?;
+    let mut plan = {
+        let state = repo.journal().read();
+        let mut target = restore_target(repo, &state, tree.as_ref(), &scope.paths);
+        plan::make(repo, &mut target, &scope, monitor)?
+    };
+    let replaced = plan_folders_above(repo, tree.as_ref(), &scope, &mut plan, monitor)?;
     if !plan.conflicts.is_empty() {
         return Err(Error::WouldLose { verb: "restore", paths: plan.conflicts });
     }
@@ -255,28 +249,11 @@ pub fn restore(repo: &Repository, options: &RestoreOptions, monitor: &dyn Monito
     apply::apply(repo, &lock, plan, options.set_times, ops, monitor)
 }
 
-/// Adds the folders above what is to be staged that are staged as something else, or not at all.
-fn add_folders(
-    repo: &Repository,
-    tree: &Arc<Tree>,
-    scopes: &Scopes,
-    target: &mut Vec<(RepoPath, Entry)>,
-) -> Result<()> {
-    let state = repo.journal().read();
-    for (folder, entry) in plan::folders_above(scopes, &mut |path| Ok(trees::lookup(&repo.objects(), tree, path)?))? {
-        if staging::get(&state, &folder)?.is_none_or(|entry| entry.node != StagedNode::Dir) {
-            let place = target.partition_point(|(at, _)| *at < folder);
-            target.insert(place, (folder, entry));
-        }
-    }
-    Ok(())
-}
-
 /// Adds to a plan what is done about the folders above what is restored, where there are none: they are made as they were recorded,
 /// and what is in the place of one goes, if that is allowed. Gives the paths of those.
 fn plan_folders_above(
     repo: &Repository,
-    options: &RestoreOptions,
+    tree: Option<&Arc<Tree>>,
     scope: &Scope,
     plan: &mut Plan,
     monitor: &dyn Monitor,
@@ -284,12 +261,8 @@ fn plan_folders_above(
     if plan.file_count() + plan.folders.len() == 0 {
         return Ok(Vec::new());
     }
-    let tree = match &options.source {
-        Some(source) => Some(repo.tree_of(&repo.resolve_point(source)?)?),
-        None => None,
-    };
     let state = repo.journal().read();
-    let folders = plan::folders_above(&scope.paths, &mut |path| match &tree {
+    let folders = plan::folders_above(&scope.paths, &mut |path| match tree {
         Some(tree) => Ok(trees::lookup(&repo.objects(), tree, path)?),
         None => Ok(staging::get(&state, path)?.and_then(|entry| plan::as_tree_entry(path, &entry))),
     })?;
@@ -320,31 +293,46 @@ fn plan_folders_above(
     Ok(replaced)
 }
 
-/// What the paths are to become.
-fn restore_target(repo: &Repository, options: &RestoreOptions) -> Result<Vec<(RepoPath, Entry)>> {
-    let scopes = Scopes::new(&options.paths);
-    let revision = options.source.as_deref().or(options.staged.then_some("HEAD"));
-    let mut target = Vec::new();
-    match revision {
-        Some("HEAD") if repo.head_commit()?.is_none() => {}
-        Some(revision) => {
-            let tree = repo.tree_of(&repo.resolve_point(revision)?)?;
-            for entry in trees::Entries::new(repo.objects(), Arc::clone(&tree)).within(scopes.clone()) {
-                target.push(entry?);
-            }
-            if options.staged {
-                add_folders(repo, &tree, &scopes, &mut target)?;
-            }
-        }
-        None => {
-            let state = repo.journal().read();
-            let mut entries = staging::entries_in(&state, &scopes);
-            while let Some((path, entry)) = entries.next()? {
-                if let Some(entry) = plan::as_tree_entry(&path, &entry) {
-                    target.push((path, entry));
-                }
-            }
+/// The tree that paths come from; none if they come from staging.
+fn source_tree(repo: &Repository, options: &RestoreOptions) -> Result<Option<Arc<Tree>>> {
+    match options.source.as_deref().or(options.staged.then_some("HEAD")) {
+        Some("HEAD") if repo.head_commit()?.is_none() => Ok(Some(Arc::default())),
+        Some(revision) => Ok(Some(repo.tree_of(&repo.resolve_point(revision)?)?)),
+        None => Ok(None),
+    }
+}
+
+/// Each path must be in the source, or be tracked: then it goes.
+fn check_paths(repo: &Repository, options: &RestoreOptions, tree: Option<&Arc<Tree>>) -> Result<()> {
+    let state = repo.journal().read();
+    for path in options.paths.iter().filter(|path| !path.is_root()) {
+        let in_source = match tree {
+            Some(tree) => trees::lookup(&repo.objects(), tree, path)?.is_some(),
+            None => false,
+        };
+        if !in_source && !staging::is_known(&state, path)? {
+            let place = options.source.as_ref().map_or_else(|| "tracked".to_owned(), |source| format!("in {source}"));
+            return Err(Error::NoSuchPath { path: path.clone(), place });
         }
     }
-    Ok(target)
+    Ok(())
+}
+
+/// What the paths are to become, in tree order, read as it is gone through.
+fn restore_target<'a>(
+    repo: &Repository,
+    state: &'a State,
+    tree: Option<&Arc<Tree>>,
+    scopes: &'a Scopes,
+) -> Box<dyn Iterator<Item = Result<(RepoPath, Entry)>> + 'a> {
+    if let Some(tree) = tree {
+        let entries = trees::Entries::new(repo.objects(), Arc::clone(tree)).within(scopes.clone());
+        return Box::new(entries.map(|entry| Ok(entry?)));
+    }
+    let mut entries = staging::entries_in(state, scopes);
+    let staged = std::iter::from_fn(move || entries.next().transpose());
+    Box::new(staged.filter_map(|entry| match entry {
+        Ok((path, entry)) => plan::as_tree_entry(&path, &entry).map(|entry| Ok((path, entry))),
+        Err(error) => Some(Err(error.into())),
+    }))
 }

@@ -82,8 +82,13 @@ pub fn gc(repo: &Repository, options: &Options, monitor: &dyn Monitor) -> Result
     monitor.end();
     let mut outcome = Outcome { dry_run: options.dry_run, ..Outcome::default() };
     (outcome.layers_before, outcome.bytes_before) = layers(repo);
-    let wish = Wish { all: options.aggressive, merge_below: repo.settings().layer_len / MERGE_SHARE };
-    let grace = options.grace.unwrap_or(repo.settings().grace);
+    let settings = repo.settings();
+    let wish = Wish {
+        all: options.aggressive,
+        merge_below: settings.layer_len / MERGE_SHARE,
+        merge_fewer: settings.layer_objects() as u64 / MERGE_SHARE,
+    };
+    let grace = options.grace.unwrap_or(settings.grace);
     outcome.grace_secs = grace.as_secs();
     let Some(lock) = lock else {
         let plan = plan(&repo.objects(), &live, wish, monitor)?;
@@ -160,7 +165,7 @@ fn waiting(repo: &Repository) -> Result<u64> {
 pub fn dead_bytes(repo: &Repository, leave_out: &[u64], monitor: &dyn Monitor) -> Result<u64> {
     let live = mark(repo, leave_out, Undoable::ButDeletions, monitor)?;
     let objects = repo.objects();
-    let plan = plan(&objects, &live, Wish { all: false, merge_below: 0 }, monitor)?;
+    let plan = plan(&objects, &live, Wish { all: false, merge_below: 0, merge_fewer: 0 }, monitor)?;
     Ok(plan.dead_bytes + pending_dead_bytes(&objects, &live))
 }
 
@@ -181,7 +186,7 @@ pub fn reclaim(repo: &Repository, lock: &WriteLock, monitor: &dyn Monitor) -> Re
     let live = mark(repo, &[], Undoable::All, monitor)?;
     let bytes = |repo: &Repository| layers(repo).1 + repo.objects().pending().stored_bytes();
     let before = bytes(repo);
-    sweep(repo, lock, &live, Wish { all: false, merge_below: 0 }, monitor)?;
+    sweep(repo, lock, &live, Wish { all: false, merge_below: 0, merge_fewer: 0 }, monitor)?;
     repo.reap(lock, Duration::ZERO)?;
     Ok(before.saturating_sub(bytes(repo)))
 }

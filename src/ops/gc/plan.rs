@@ -69,6 +69,8 @@ pub struct Layer {
     pub rewrite: bool,
     /// Length of its file.
     pub file_bytes: u64,
+    /// How many objects it has.
+    pub objects: u64,
 }
 
 impl Layer {
@@ -99,8 +101,10 @@ pub struct Plan {
 pub struct Wish {
     /// Every block is compressed anew, and every dead byte goes.
     pub all: bool,
-    /// Layers with fewer bytes of objects become one.
+    /// Layers with fewer bytes of objects become one,
     pub merge_below: u64,
+    /// if they have fewer objects as well.
+    pub merge_fewer: u64,
 }
 
 /// Looks at all blocks and decides.
@@ -174,7 +178,8 @@ fn read(objects: &ObjectStore, live: &Live, monitor: &dyn Monitor) -> Result<Pla
                 block.fate = Fate::Split;
             }
         }
-        layers.push(Layer { first, count, rewrite: false, file_bytes: record.file_len });
+        let (file_bytes, objects) = (record.file_len, u64::from(record.object_count));
+        layers.push(Layer { first, count, rewrite: false, file_bytes, objects });
     }
     for (block, base) in blocks.iter_mut().zip(bases) {
         let has_live = block.fate == Fate::Split;
@@ -265,8 +270,8 @@ fn growth(blocks: &[Block], block: &Block, needing: &[u32]) -> u64 {
 /// Which layers are written anew: those of which enough goes or changes, and small ones if there are several.
 fn choose_layers(plan: &mut Plan, wish: Wish) {
     let Plan { layers, blocks, .. } = plan;
-    let is_small =
-        |layer: &Layer| layer.own(blocks).iter().map(|block| block.raw_bytes).sum::<u64>() < wish.merge_below;
+    let raw_bytes = |layer: &Layer| layer.own(blocks).iter().map(|block| block.raw_bytes).sum::<u64>();
+    let is_small = |layer: &Layer| layer.objects < wish.merge_fewer && raw_bytes(layer) < wish.merge_below;
     let several = layers.iter().filter(|layer| is_small(layer)).count() > 1;
     for layer in layers.iter_mut() {
         let own = layer.own(blocks);

@@ -166,7 +166,8 @@ impl Step<'_> {
             layers.remove(&at);
         }
         self.old.push(reader);
-        if self.writer.as_ref().is_some_and(|writer| writer.plain_bytes() >= self.repo.settings().layer_len) {
+        let settings = self.repo.settings();
+        if self.writer.as_ref().is_some_and(|writer| settings.fill_layer(writer.plain_bytes(), writer.object_count())) {
             self.commit()?;
         }
         Ok(())

@@ -22,12 +22,6 @@ use crate::store::objects::ObjectStore;
 use crate::store::pending::{Batch, Counterpart};
 use crate::transform::cutter::{Part, chunk_ranges};
 
-/// A layer is sealed when it has so many objects for each path that may be in memory: an object takes some 100 bytes until then, a
-/// path ten times as much while it is read.
-const OBJECTS_PER_PATH: usize = 2;
-/// But not with fewer: whether an object is new is asked of each layer. They take 3 MB, and as much again while they are sealed.
-const LEAST_OBJECTS: usize = 32 << 10;
-
 /// So many sealed layers are committed while what refers to them is still being read: each of them is open, and is asked whether
 /// it has a chunk. 8 GiB of new content at the usual length; what is interrupted later finds them again.
 pub(super) const LAYERS_AT_ONCE: usize = 16;
@@ -163,10 +157,7 @@ impl<'a> Sink<'a> {
         older: Option<Counterpart>,
     ) -> std::result::Result<(), StoreError> {
         let settings = self.repo.settings();
-        let most = settings.paths_at_once.saturating_mul(OBJECTS_PER_PATH).max(LEAST_OBJECTS);
-        let is_full =
-            |writer: &LayerWriter| writer.plain_bytes() >= settings.layer_len || writer.object_count() >= most;
-        if self.writer.as_ref().is_some_and(is_full) {
+        if self.writer.as_ref().is_some_and(|writer| settings.fill_layer(writer.plain_bytes(), writer.object_count())) {
             self.seal_in_background()?;
         }
         let writer = match &mut self.writer {
