@@ -18,7 +18,7 @@ use digstore::repo::rebuild::{self, Rebuilt};
 use digstore::repo::{Repository, Settings, discover, open_at, trees};
 use digstore::store::staging;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{ColorWhen, Global};
 use super::config::Config;
@@ -31,7 +31,7 @@ use super::streams::Streams;
 /// What a command leaves to be printed.
 pub struct Report {
     /// The outcome, an object, for who asked for it. Nothing at all if everything was printed while it happened.
-    pub json: Value,
+    pub json: Option<String>,
     /// The same for people.
     pub text: String,
     /// Remarks that are no part of the outcome; to stderr.
@@ -42,7 +42,7 @@ pub struct Report {
 impl Report {
     /// Everything was printed while it happened.
     pub fn printed() -> Self {
-        Self { json: Value::Null, text: String::new(), notes: Vec::new(), exit: Exit::Done }
+        Self { json: None, text: String::new(), notes: Vec::new(), exit: Exit::Done }
     }
 
     pub fn note(mut self, when: bool, note: impl FnOnce() -> String) -> Self {
@@ -80,9 +80,8 @@ impl App {
     /// of paths.
     pub fn report(&self, outcome: &impl Serialize, text: String) -> Report {
         // Whoever asked for JSON must not get text instead.
-        let to_json =
-            || serde_json::to_value(outcome).unwrap_or_else(|error| json!({ "unwritable": error.to_string() }));
-        let json = if self.global.json { to_json() } else { Value::Null };
+        let unwritable = |error: serde_json::Error| json!({ "unwritable": error.to_string() }).to_string();
+        let json = self.global.json.then(|| serde_json::to_string(outcome).unwrap_or_else(unwritable));
         Report { json, text, notes: Vec::new(), exit: Exit::Done }
     }
 

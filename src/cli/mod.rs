@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use clap::Parser;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use app::{App, Report, base_folder, wants_color};
@@ -115,19 +115,18 @@ fn print(app: &App, name: &'static str, report: Report) -> Result<Exit, Failure>
     let problems = app.progress.problems();
     let exit = if exit == Exit::Done && !problems.is_empty() { Exit::Partial } else { exit };
     let mut out = io::stdout().lock();
-    if app.global.json && !json.is_null() {
-        let mut object = Map::new();
-        object.insert("schema".to_owned(), json!(format!("digstore.{name}/1")));
-        if let Value::Object(fields) = json {
-            object.extend(fields);
+    if let Some(json) = json {
+        write!(out, "{{\"schema\":{}", json!(format!("digstore.{name}/1")))?;
+        // The fields of the outcome as they are: they may be hundreds of megabytes long.
+        let fields = json.strip_prefix('{').and_then(|json| json.strip_suffix('}')).unwrap_or_default();
+        if !fields.is_empty() {
+            write!(out, ",{fields}")?;
         }
-        object.insert("problems".to_owned(), json!(problems));
-        object.insert("notes".to_owned(), json!(notes));
+        write!(out, ",\"problems\":{},\"notes\":{}", json!(problems), json!(notes))?;
         if app.global.stats {
-            object.insert("performance".to_owned(), json!(summary));
+            write!(out, ",\"performance\":{}", json!(summary))?;
         }
-        serde_json::to_writer(&mut out, &object).map_err(io::Error::from)?;
-        out.write_all(b"\n")?;
+        out.write_all(b"}\n")?;
     } else {
         out.write_all(text.as_bytes())?;
         if !app.global.quiet && !app.global.json {

@@ -124,8 +124,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn run(&mut self, repo: &Repository, monitor: &dyn Monitor) -> Result<()> {
-        let mut waiting: Vec<(Reference, RepoPath)> =
-            roots(repo, &[], Undoable::All)?.into_iter().map(|reference| (reference, RepoPath::root())).collect();
+        let mut waiting: Vec<(Reference, RepoPath)> = Vec::new();
+        roots(repo, &[], Undoable::All, &mut |root| waiting.push((root, RepoPath::root())))?;
         let state = repo.journal().read();
         let mut entries = staging::entries(&state)?;
         while let Some((path, entry)) = entries.next()? {
