@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import measure
@@ -56,6 +57,11 @@ def steps_under(limit_mib, tree, later, folder, program):
     run("fsck --full", "fsck", "--full")
     run("checkout", "checkout", "--force", "HEAD", at=out)
     measure.compare_trees(tree, out)
+    exported(run, tree, folder)
+    if run("restore --staged", "restore", "--staged", ".").strip() and run(None, "status", "--short").strip():
+        raise measure.Failed("restore --staged of what is staged changes something")
+    run("gc --aggressive", "gc", "--aggressive")
+    run(None, "fsck")
     if later:
         run("add of the next release", "add", "--all", at=later)
         run("commit of it", "commit", "-m", "next", at=later)
@@ -80,6 +86,20 @@ def steps_under(limit_mib, tree, later, folder, program):
         raise measure.Failed("the checkpoint does not hold the tree")
     shutil.rmtree(folder)
     return peaks
+
+
+def exported(run, tree, folder):
+    """Writes the tree elsewhere without a repository, and lists it."""
+    run("export to a folder", "export", "HEAD", "--to", folder / "exported")
+    measure.compare_trees(tree, folder / "exported")
+    shutil.rmtree(folder / "exported")
+    run("export to an archive", "export", "HEAD", "--to", folder / "exported.tar")
+    with tarfile.open(folder / "exported.tar") as archive:
+        in_archive = sum(1 for _ in archive)
+    (folder / "exported.tar").unlink()
+    in_list = run("ls -r", "ls", "-r", "HEAD").count(b"\n")
+    if in_archive != in_list:
+        raise measure.Failed(f"{in_archive} paths in the archive, {in_list} in the list")
 
 
 def forced(run, tree, later, store, out):

@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use common::*;
-use digstore::format::index::{IndexEntry, encode};
+use digstore::format::index::{Encoder, IndexEntry};
 use digstore::format::layer::{Footer, HEADER_LEN, PLACE_LEN, VERSION, encode_header};
 use digstore::format::object::kind_number;
 use digstore::format::staging::LayerRecord;
-use digstore::format::table::{fanout_bits, fanout_len};
+use digstore::format::table::{bucket_of, fanout_bits, fanout_len};
 use digstore::model::id::{DIGEST_LEN, LayerId, ObjectId, ObjectKind};
 use digstore::model::path::CONTROL_DIR;
 use digstore::repo::Repository;
@@ -161,7 +161,12 @@ fn generate(folder: &Path, count: u32) {
     let entry =
         |number| IndexEntry { prefix: prefix_of_number(number, count), layer: number / rows, row: number % rows };
     let entries: Vec<IndexEntry> = (0..count).map(entry).collect();
-    fs::write(control.join("index/1.idx"), encode(&repo.manifest().id, &ids, &entries)).unwrap();
+    let bits = fanout_bits(entries.len());
+    let mut buckets = vec![0; 1 << bits];
+    entries.iter().for_each(|entry| buckets[bucket_of(entry.prefix, bits)] += 1);
+    let (mut encoder, start) = Encoder::start(&repo.manifest().id, &ids, &buckets);
+    let index = [start, encoder.entries(&entries), encoder.end().to_vec()].concat();
+    fs::write(control.join("index/1.idx"), index).unwrap();
     let ops = layers.iter().map(|(id, record)| refs::layer_op(id, record)).collect::<Vec<_>>();
     repo.commit(&lock, &[], ops).unwrap();
 }

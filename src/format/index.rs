@@ -1,8 +1,6 @@
 //! Index files: prefixes of object ids, each with the layer and row where the whole id can be compared.
 
-use super::table::{
-    MAX_FANOUT_BITS, bucket_of, bucket_range, bucket_ranges, fanout_bits, fanout_len, put_fanout, touch,
-};
+use super::table::{MAX_FANOUT_BITS, bucket_of, bucket_range, bucket_ranges, fanout_len, put_counts, touch};
 use super::{FormatError, RepoId, VERSION, check_start};
 use crate::base::bytes::{ByteReader, DecodeError};
 use crate::model::id::{DIGEST_LEN, LayerId};
@@ -45,30 +43,50 @@ fn header_crc(fixed: &[u8], list: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The whole file for entries in ascending order.
-pub fn encode(repo: &RepoId, layers: &[LayerId], entries: &[IndexEntry]) -> Vec<u8> {
-    let bits = fanout_bits(entries.len());
-    let list: Vec<u8> = layers.iter().flat_map(|id| *id.digest()).collect();
-    let mut out = Vec::with_capacity(HEADER_LEN + list.len() + fanout_len(bits) + entries.len() * ENTRY_LEN + 4);
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&[bits, 0]);
-    out.extend_from_slice(&(layers.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
-    out.extend_from_slice(repo);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&header_crc(&out, &list).to_le_bytes());
-    out.extend_from_slice(&list);
-    let body = out.len();
-    put_fanout(&mut out, bits, entries.iter().map(|entry| entry.prefix));
-    for entry in entries {
-        out.extend_from_slice(&entry.prefix.to_le_bytes());
-        out.extend_from_slice(&entry.layer.to_le_bytes());
-        out.extend_from_slice(&entry.row.to_le_bytes());
+/// Makes a file part by part: what it gives is to be written in that order.
+pub struct Encoder {
+    body_crc: crc32fast::Hasher,
+}
+
+impl Encoder {
+    /// The bytes before the entries. `buckets` says how many entries fall into each bucket of the fan-out; they are a power of two.
+    pub fn start(repo: &RepoId, layers: &[LayerId], buckets: &[u32]) -> (Self, Vec<u8>) {
+        let bits = buckets.len().max(1).ilog2() as u8;
+        let count: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
+        let list: Vec<u8> = layers.iter().flat_map(|id| *id.digest()).collect();
+        let mut out = Vec::with_capacity(HEADER_LEN + list.len() + fanout_len(bits));
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[bits, 0]);
+        out.extend_from_slice(&(layers.len() as u32).to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(repo);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&header_crc(&out, &list).to_le_bytes());
+        out.extend_from_slice(&list);
+        let body = out.len();
+        put_counts(&mut out, buckets);
+        let mut body_crc = crc32fast::Hasher::new();
+        body_crc.update(out.get(body..).unwrap_or_default());
+        (Self { body_crc }, out)
     }
-    let crc = crc32fast::hash(out.get(body..).unwrap_or_default());
-    out.extend_from_slice(&crc.to_le_bytes());
-    out
+
+    /// The next entries, in ascending order.
+    pub fn entries(&mut self, entries: &[IndexEntry]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(entries.len() * ENTRY_LEN);
+        for entry in entries {
+            out.extend_from_slice(&entry.prefix.to_le_bytes());
+            out.extend_from_slice(&entry.layer.to_le_bytes());
+            out.extend_from_slice(&entry.row.to_le_bytes());
+        }
+        self.body_crc.update(&out);
+        out
+    }
+
+    /// The bytes behind the entries.
+    pub fn end(self) -> [u8; 4] {
+        self.body_crc.finalize().to_le_bytes()
+    }
 }
 
 /// Reads header and list, and checks that the file has the length that they call for.
@@ -152,6 +170,12 @@ impl<'a> IndexView<'a> {
         self.entries.iter().map(entry)
     }
 
+    /// Those from a prefix on.
+    pub fn entries_from(&self, prefix: u64) -> impl Iterator<Item = IndexEntry> + use<'a> {
+        let first = self.entries.partition_point(|bytes| entry(bytes).prefix < prefix);
+        self.entries.get(first..).unwrap_or_default().iter().map(entry)
+    }
+
     /// Compares fan-out and entries with their checksum.
     pub fn verify(&self) -> Result<(), FormatError> {
         let (covered, crc) = self.body.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
@@ -166,7 +190,18 @@ impl<'a> IndexView<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::fanout_bits;
     use super::*;
+
+    /// A whole file for entries in ascending order.
+    fn encode(repo: &RepoId, layers: &[LayerId], entries: &[IndexEntry]) -> Vec<u8> {
+        let bits = fanout_bits(entries.len());
+        let mut buckets = vec![0; 1 << bits];
+        entries.iter().for_each(|entry| buckets[bucket_of(entry.prefix, bits)] += 1);
+        let (mut encoder, start) = Encoder::start(repo, layers, &buckets);
+        let parts: Vec<u8> = entries.chunks(7).flat_map(|entries| encoder.entries(entries)).collect();
+        [start, parts, encoder.end().to_vec()].concat()
+    }
 
     fn sample() -> (Vec<IndexEntry>, Vec<u8>) {
         let mut entries: Vec<IndexEntry> = (0..500u32)
@@ -195,6 +230,7 @@ mod tests {
         let one_by_one =
             asked.iter().enumerate().flat_map(|(n, prefix)| view.find(*prefix).map(move |entry| (n, entry)));
         assert!(view.find_each(&asked).unwrap().into_iter().eq(one_by_one));
+        assert!(view.entries_from(entries[40].prefix).eq(entries[40..].iter().copied()));
         assert!(view.entries().eq(entries));
     }
 

@@ -33,20 +33,24 @@ pub fn prefix_of(digest: &[u8; 32]) -> u64 {
     u64::from_be_bytes(*head)
 }
 
-/// Appends the fan-out for ascending prefixes.
+/// Appends the fan-out for prefixes in any order.
 pub fn put_fanout(out: &mut Vec<u8>, bits: u8, prefixes: impl Iterator<Item = u64>) {
-    let mut bucket = 0;
-    let mut count = 0u32;
+    let mut buckets = vec![0; 1 << bits];
     for prefix in prefixes {
-        while bucket <= bucket_of(prefix, bits) {
-            out.extend_from_slice(&count.to_le_bytes());
-            bucket += 1;
+        if let Some(count) = buckets.get_mut(bucket_of(prefix, bits)) {
+            *count += 1;
         }
-        count += 1;
     }
-    while bucket <= 1 << bits {
-        out.extend_from_slice(&count.to_le_bytes());
-        bucket += 1;
+    put_counts(out, &buckets);
+}
+
+/// The same if it is known how many rows fall into each bucket.
+pub fn put_counts(out: &mut Vec<u8>, buckets: &[u32]) {
+    let mut before = 0u32;
+    out.extend_from_slice(&before.to_le_bytes());
+    for count in buckets {
+        before = before.saturating_add(*count);
+        out.extend_from_slice(&before.to_le_bytes());
     }
 }
 

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::StoreError;
 use super::layers::LayerSet;
 use crate::base::disk::map::{self, FileBytes};
-use crate::base::disk::{Dir, IoContext, is_temp_name, write_atomic};
-use crate::format::index::{IndexEntry, IndexHeader, IndexView, decode_header, encode};
+use crate::base::disk::{Dir, DiskError, IoContext, is_temp_name, write_atomic_with};
+use crate::format::index::{Encoder, IndexEntry, IndexHeader, IndexView, decode_header};
 use crate::format::layer::ObjectRow;
-use crate::format::table::prefix_of;
+use crate::format::table::{bucket_of, fanout_bits, prefix_of};
 use crate::model::id::{LayerId, ObjectId};
 
 /// The suffix of index files.
@@ -28,6 +29,9 @@ const MERGE_RATIO: u64 = 4;
 /// Objects that are looked up together: enough that memory has something to do, and that what was read is still in the
 /// processor's cache when it is compared.
 const ASKED_AT_ONCE: usize = 128;
+
+/// Entries of a new index that are sorted and written together: 16 MiB of them. Prefixes are spread evenly.
+const ENTRIES_AT_ONCE: usize = 1 << 20;
 
 /// An object and the layer that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,43 +213,111 @@ impl ChunkIndex {
             entry_count += if small { u64::from(file.header.entry_count) } else { 0 };
             small
         });
-        self.write(dir.as_ref(), layers, &merged)?;
+        self.write(dir.as_ref(), layers, &merged, ENTRIES_AT_ONCE)?;
         Ok(true)
     }
 
-    fn write(&self, dir: &dyn Dir, layers: &LayerSet, merged: &[&IndexFile]) -> Result<(), StoreError> {
+    fn write(&self, dir: &dyn Dir, layers: &LayerSet, merged: &[&IndexFile], at_once: usize) -> Result<(), StoreError> {
         let mut numbers: Vec<u32> = self.loose.clone();
         numbers.extend(merged.iter().flat_map(|file| file.layers.iter().flatten()));
         numbers.sort_unstable();
         numbers.dedup();
         let place: BTreeMap<u32, u32> = numbers.iter().copied().zip(0..).collect();
-        let mut entries = Vec::new();
         let is_sound = |file: &&&IndexFile| file.view().is_ok_and(|view| view.verify().is_ok());
         // What a damaged index has lost would be lost for good under the new one's checksum: its layers are asked instead.
         let (sound, damaged): (Vec<&IndexFile>, Vec<&IndexFile>) = merged.iter().partition(is_sound);
-        for &number in self.loose.iter().chain(damaged.iter().flat_map(|file| file.layers.iter().flatten())) {
-            let reader = layers.reader(number)?;
-            let layer = place.get(&number).copied().unwrap_or_default();
-            let rows = reader.tables()?.ids().iter().zip(0..);
-            entries.extend(rows.map(|(id, row)| IndexEntry { prefix: prefix_of(id), layer, row }));
-        }
-        for file in sound {
-            let layer_of = |old: u32| place.get(file.layers.get(old as usize)?.as_ref()?).copied();
-            let view = file.view()?;
-            let moved = view.entries().filter_map(|entry| Some(IndexEntry { layer: layer_of(entry.layer)?, ..entry }));
-            entries.extend(moved);
-        }
-        entries.sort_unstable();
+        let asked = self.loose.iter().chain(damaged.iter().flat_map(|file| file.layers.iter().flatten()));
+        let sources = Sources { set: layers, layers: asked.copied().collect(), files: sound, place };
         let ids: Vec<LayerId> =
             numbers.iter().filter_map(|n| layers.layers().get(*n as usize)).map(|(id, _)| *id).collect();
         let name = next_name(dir)?;
-        let bytes = encode(layers.repo(), &ids, &entries);
-        write_atomic(dir, OsStr::new(&name), 0o600, &bytes).on("write", dir.path().join(&name))?;
+        let path = dir.path().join(&name);
+        let wrap = |source| StoreError::from(DiskError { action: "write", path: path.clone(), source });
+        write_atomic_with(dir, OsStr::new(&name), 0o600, wrap, |out| {
+            let buckets = sources.count()?;
+            let (mut encoder, start) = Encoder::start(layers.repo(), &ids, &buckets);
+            out.write(&start).map_err(wrap)?;
+            let mut entries = Vec::new();
+            for prefixes in parts(&buckets, at_once) {
+                entries.clear();
+                sources.visit(prefixes, &mut |entry| entries.push(entry))?;
+                entries.sort_unstable();
+                out.write(&encoder.entries(&entries)).map_err(wrap)?;
+            }
+            out.write(&encoder.end()).map_err(wrap)
+        })?;
         for file in merged {
             dir.remove_file(OsStr::new(&file.name)).on("remove", dir.path().join(&file.name))?;
         }
         Ok(())
     }
+}
+
+/// What a new index is made of.
+struct Sources<'a> {
+    set: &'a LayerSet,
+    /// Layers whose own tables are asked.
+    layers: Vec<u32>,
+    /// Indexes that are taken in.
+    files: Vec<&'a IndexFile>,
+    /// From the place of a layer in the set to that in the new index's list.
+    place: BTreeMap<u32, u32>,
+}
+
+impl Sources<'_> {
+    /// Calls `each` with all entries whose prefix is in a range, source by source.
+    fn visit(&self, prefixes: RangeInclusive<u64>, each: &mut dyn FnMut(IndexEntry)) -> Result<(), StoreError> {
+        let is_in = |entry: &IndexEntry| entry.prefix <= *prefixes.end();
+        for number in &self.layers {
+            let reader = self.set.reader(*number)?;
+            let layer = self.place.get(number).copied().unwrap_or_default();
+            let ids = reader.tables()?.ids();
+            let first = ids.partition_point(|id| prefix_of(id) < *prefixes.start());
+            let rows = ids.iter().zip(0..).skip(first);
+            let entries = rows.map(|(id, row)| IndexEntry { prefix: prefix_of(id), layer, row });
+            entries.take_while(is_in).for_each(&mut *each);
+        }
+        for file in &self.files {
+            let layer_of = |old: u32| self.place.get(file.layers.get(old as usize)?.as_ref()?).copied();
+            let entries = file.view()?.entries_from(*prefixes.start()).take_while(is_in);
+            let moved = entries.filter_map(|entry| Some(IndexEntry { layer: layer_of(entry.layer)?, ..entry }));
+            moved.for_each(&mut *each);
+        }
+        Ok(())
+    }
+
+    /// How many entries fall into each bucket of a fan-out.
+    fn count(&self) -> Result<Vec<u32>, StoreError> {
+        let mut most: usize = self.files.iter().map(|file| file.header.entry_count as usize).sum();
+        for number in &self.layers {
+            most += self.set.reader(*number)?.footer().object_count as usize;
+        }
+        let bits = fanout_bits(most);
+        let mut buckets = vec![0; 1 << bits];
+        self.visit(0..=u64::MAX, &mut |entry| {
+            if let Some(count) = buckets.get_mut(bucket_of(entry.prefix, bits)) {
+                *count += 1;
+            }
+        })?;
+        Ok(buckets)
+    }
+}
+
+/// Ranges of prefixes in ascending order, each with `at_once` entries at most, or one bucket.
+fn parts(buckets: &[u32], at_once: usize) -> Vec<RangeInclusive<u64>> {
+    let bits = buckets.len().ilog2();
+    let start_of = |bucket: usize| (bucket as u64).checked_shl(u64::BITS - bits).unwrap_or(0);
+    let (mut parts, mut start, mut entries) = (Vec::new(), 0, 0);
+    for (bucket, count) in buckets.iter().enumerate() {
+        let with = entries + *count as usize;
+        if with > at_once && entries > 0 && *count > 0 {
+            parts.push(start..=start_of(bucket) - 1);
+            (start, entries) = (start_of(bucket), 0);
+        }
+        entries += *count as usize;
+    }
+    parts.push(start..=u64::MAX);
+    parts
 }
 
 fn find_in(layers: &LayerSet, layer: u32, id: &ObjectId) -> Result<Option<Located>, StoreError> {
@@ -297,4 +369,83 @@ fn open_file(
     let Ok(header) = decode_header(layers.repo(), &bytes) else { return Ok(None) };
     let layers = header.layers.iter().map(|id| numbers.get(id).copied()).collect();
     Ok(Some(IndexFile { name, header, bytes, layers }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::disk::open_root;
+    use crate::base::pool::Pools;
+    use crate::format::layer::VERSION;
+    use crate::format::staging::LayerRecord;
+    use crate::model::id::ObjectKind;
+    use crate::store::backend::MemoryBackend;
+    use crate::store::layer_writer::{LayerOptions, LayerWriter};
+    use crate::store::objects::ObjectStore;
+    use crate::transform::hash::chunk_id;
+
+    const REPO: [u8; 16] = [1; 16];
+    const OBJECTS: u64 = 300;
+
+    fn bytes(layer: u64, object: u64) -> [u8; 16] {
+        (u128::from(layer) << 64 | u128::from(object)).to_le_bytes()
+    }
+
+    /// Some layers; each pair of neighbours shares an object.
+    fn layers(backend: &MemoryBackend, numbers: std::ops::Range<u64>) -> Vec<(LayerId, LayerRecord)> {
+        let stored = Arc::new(ObjectStore::in_memory(Arc::new(backend.clone()), REPO, Vec::new()));
+        let layer = |number: u64| {
+            let options = LayerOptions { block_len: 1000, level: 1, version: VERSION };
+            let (backend, pools) = (Arc::new(backend.clone()), Arc::new(Pools::new(1, 1)));
+            let mut writer = LayerWriter::new(backend, REPO, pools, Arc::clone(&stored), options).unwrap();
+            for bytes in (0..OBJECTS).map(|object| bytes(number, object)).chain([bytes(number + 1, 0)]) {
+                writer.add(chunk_id(&bytes).into(), ObjectKind::Chunk, &bytes, None).unwrap();
+            }
+            let sealed = writer.seal().unwrap();
+            (sealed.id, sealed.reader.record())
+        };
+        numbers.map(layer).collect()
+    }
+
+    #[test]
+    fn an_index_written_in_parts_is_the_same_and_has_everything() {
+        let backend = MemoryBackend::default();
+        let set = |mut layers: Vec<(LayerId, LayerRecord)>| {
+            layers.sort_unstable_by_key(|(id, _)| *id);
+            LayerSet::new(Arc::new(backend.clone()), REPO, layers)
+        };
+        let (first, more) = (layers(&backend, 0..4), layers(&backend, 4..9));
+        let before = set(first.clone());
+        // Later one of the first is gone, and others have come.
+        let after = set([&first[1..], &more[..]].concat());
+        let mut files = Vec::new();
+        for at_once in [1, 40, 1000, usize::MAX] {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = open_root(folder.path()).unwrap();
+            let open = |set: &LayerSet| ChunkIndex::open(Some(Arc::clone(&dir)), set).unwrap();
+            open(&before).write(dir.as_ref(), &before, &[], at_once).unwrap();
+            let one = open(&after);
+            assert_eq!(one.shape(), (1, 5));
+            one.write(dir.as_ref(), &after, &one.files.iter().collect::<Vec<_>>(), at_once).unwrap();
+            let merged = open(&after);
+            assert_eq!((merged.shape(), merged.verify()), ((1, 0), Vec::new()));
+            for (layer, object) in (0..9).flat_map(|layer| (0..OBJECTS).map(move |object| (layer, object))) {
+                let id = chunk_id(&bytes(layer, object)).into();
+                let is_there = layer > 0;
+                assert_eq!(merged.find(&after, &id).unwrap().is_some(), is_there, "{layer} {object}");
+            }
+            let name = index_names(dir.as_ref()).unwrap().remove(0);
+            files.push(std::fs::read(folder.path().join(name)).unwrap());
+        }
+        assert!(files.iter().all(|file| *file == files[0]));
+    }
+
+    #[test]
+    fn parts_cover_all_prefixes() {
+        assert_eq!(parts(&[5], 1), [0..=u64::MAX]);
+        let quarter = 1 << 62;
+        assert_eq!(parts(&[1, 1, 1, 1], 2), [0..=2 * quarter - 1, 2 * quarter..=u64::MAX]);
+        assert_eq!(parts(&[9, 0, 9, 0], 2), [0..=2 * quarter - 1, 2 * quarter..=u64::MAX]);
+        assert_eq!(parts(&[0, 0, 0, 3], 2), [0..=u64::MAX]);
+    }
 }
