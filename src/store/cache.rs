@@ -43,6 +43,13 @@ impl BlockCache {
         self.capacity_bytes
     }
 
+    /// Keeps nothing of what is there.
+    pub fn clear(&self) {
+        let mut inner = lock(&self.inner);
+        inner.blocks.clear();
+        inner.used_bytes = 0;
+    }
+
     /// The block, if it is there.
     pub fn get(&self, key: BlockKey) -> Option<Arc<Vec<u8>>> {
         let found = lock(&self.inner).blocks.get(&key).map(Arc::clone);
@@ -91,5 +98,7 @@ mod tests {
         assert!(cache.get((1, 0)).is_none());
         cache.put((0, 2), &block(100));
         assert_eq!(lock(&cache.inner).used_bytes, 100);
+        cache.clear();
+        assert_eq!((cache.get((0, 2)), lock(&cache.inner).used_bytes), (None, 0));
     }
 }

@@ -145,6 +145,12 @@ impl ObjectStore {
         &self.cache
     }
 
+    /// Keeps no decoded blocks: who goes on with a later state of the repository needs few of this one any more.
+    pub fn forget_blocks(&self) {
+        self.cache.clear();
+        self.bases.clear();
+    }
+
     /// In which layer an object is.
     pub fn find(&self, id: &ObjectId) -> Result<Option<Located>, StoreError> {
         self.index.find(&self.layers, id)

@@ -224,7 +224,8 @@ impl<'a> Sink<'a> {
         }
         self.stats.stored_bytes += stored_bytes(&self.sealed);
         self.repo.commit(self.lock, &std::mem::take(&mut self.sealed), Vec::new())?;
-        self.objects = self.repo.objects();
+        // The cache of the new state must not come on top of that of the old one.
+        std::mem::replace(&mut self.objects, self.repo.objects()).forget_blocks();
         Ok(())
     }
 
