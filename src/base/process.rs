@@ -29,7 +29,7 @@ const START_TIME_FIELD: usize = 19;
 const STATE_FIELD: usize = 0;
 const ZOMBIE: &str = "Z";
 
-/// What names this start of the system, where it tells.
+/// What names this start of the system, anew each time, where it tells.
 pub fn boot_id() -> Option<String> {
     fs::read_to_string(BOOT_ID_FILE).ok().map(|text| text.trim().to_owned())
 }
@@ -59,12 +59,11 @@ fn exists(pid: u32) -> bool {
 impl ProcessMark {
     /// Marks a living process; `None` if there is none with this number.
     pub fn of(pid: u32) -> Option<Self> {
-        exists(pid).then(|| Self {
-            host: host(),
-            boot: boot_id().unwrap_or_default(),
-            pid,
-            start_ticks: start_ticks(pid),
-        })
+        exists(pid).then(|| Self::now(pid))
+    }
+
+    fn now(pid: u32) -> Self {
+        Self { host: host(), boot: boot_id().unwrap_or_default(), pid, start_ticks: start_ticks(pid) }
     }
 
     /// Marks this process.
@@ -75,9 +74,7 @@ impl ProcessMark {
         // A child made by fork has its parent's memory, but not its number.
         match &*own {
             Some(mark) if mark.pid == pid => mark.clone(),
-            _ => own
-                .insert(Self { host: host(), boot: boot_id().unwrap_or_default(), pid, start_ticks: start_ticks(pid) })
-                .clone(),
+            _ => own.insert(Self::now(pid)).clone(),
         }
     }
 

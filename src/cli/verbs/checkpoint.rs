@@ -36,14 +36,14 @@ pub fn run(app: &App, command: CheckpointCommand) -> Done {
             let at = app.open()?;
             let outcome = edit::tag(&at.repo, number, &add, &remove, app.monitor())?;
             let text = unless_quiet(app, || render::tags(&outcome.checkpoint, app.paint));
-            Ok(app.report(&with_state(&outcome), text))
+            Ok(report(app, &outcome, text))
         }
         CheckpointCommand::Annotate { number, message, severity } => {
             let at = app.open()?;
             let outcome = edit::annotate(&at.repo, number, severity.into(), &message.join("\n\n"), app.monitor())?;
             let remarks = count(outcome.checkpoint.annotations.len() as u64, "remark");
             let text = unless_quiet(app, || format!("{} {remarks}\n", render::mark(number, app.paint)));
-            Ok(app.report(&with_state(&outcome), text))
+            Ok(report(app, &outcome, text))
         }
         CheckpointCommand::Delete { numbers } => {
             let at = app.open()?;
@@ -56,6 +56,11 @@ pub fn run(app: &App, command: CheckpointCommand) -> Done {
         CheckpointCommand::Import { file } => import(app, &file),
         CheckpointCommand::Watch(args) => watch(app, args),
     }
+}
+
+/// A report in whose JSON the state document of a checkpoint is JSON, too.
+fn report(app: &App, outcome: &impl Serialize, text: String) -> Report {
+    if app.global.json { app.report(&with_state(outcome), text) } else { app.report(outcome, text) }
 }
 
 /// An outcome as JSON in which the state document of a checkpoint is JSON, too, and not text.
@@ -119,8 +124,7 @@ fn create(app: &App, args: CreateArgs) -> Done {
     let outcome = create::create(&at.repo, &options, app.monitor())?;
     let paths = outcome.added.len() + outcome.modified.len() + outcome.removed.len();
     let text = unless_quiet(app, || render::create(&outcome, app.lists(paths), app.paint));
-    Ok(app
-        .report(&with_state(&outcome), text)
+    Ok(report(app, &outcome, text)
         .note(outcome.special_files > 0, || {
             format!("{} left out: devices, pipes and sockets are not kept", grouped(outcome.special_files))
         })
@@ -155,7 +159,7 @@ fn show(app: &App, number: u64, only_state: bool) -> Done {
     let at = app.open()?;
     let shown = list::show(&at.repo, number, app.monitor())?;
     if !only_state {
-        return Ok(app.report(&with_state(&shown), render::show(&shown, app.paint)));
+        return Ok(report(app, &shown, render::show(&shown, app.paint)));
     }
     let Some(state) = &shown.checkpoint.origin.state else {
         let (message, hint) = (format!("@{number} has no state document"), "give one with 'create --state'");
