@@ -26,9 +26,10 @@ use digstore::repo::{RepoError, Repository};
 use digstore::store::refs::{self, RefKind};
 use digstore::store::{StoreError, staging};
 
-/// Layers pile up until the scenario merges them, and replaced ones go at once.
+/// Layers pile up until the scenario merges them, and replaced ones go at once. Those of a few kilobytes are written in several
+/// pieces, by the thread that does so.
 fn crash_settings() -> digstore::repo::Settings {
-    digstore::repo::Settings { grace: std::time::Duration::ZERO, ..settings() }
+    digstore::repo::Settings { grace: std::time::Duration::ZERO, write_len: 4 << 10, ..settings() }
 }
 
 /// A file that no verb knows or may touch.

@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::base::disk::behind::WriteBehind;
 use crate::base::disk::map::{self, FileBytes};
-use crate::base::disk::{Dir, DiskError, DiskFile, FileKind, IoContext, is_temp_name, remove_leftovers, temp_name};
+use crate::base::disk::{Dir, DiskError, FileKind, IoContext, is_temp_name, remove_leftovers, temp_name};
 use crate::base::pool::lock;
 
 /// A store of immutable, named byte strings.
@@ -67,8 +68,8 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// Keeps objects in `dir`. What is shorter than `write_len` bytes is gathered before it is written; ranges of more than
-    /// `map_from` bytes are mapped, shorter ones read.
+    /// Keeps objects in `dir`. They are written in pieces of `write_len` bytes; ranges of more than `map_from` bytes are mapped,
+    /// shorter ones read.
     pub fn new(dir: Arc<dyn Dir>, write_len: usize, map_from: u64) -> Self {
         Self { dir, write_len, map_from }
     }
@@ -77,13 +78,8 @@ impl LocalBackend {
 #[derive(Debug)]
 struct LocalUpload {
     dir: Arc<dyn Dir>,
-    file: Box<dyn DiskFile>,
+    out: WriteBehind,
     temp: std::ffi::OsString,
-    /// Bytes that are written.
-    len: u64,
-    /// Bytes that are not.
-    gathered: Vec<u8>,
-    write_len: usize,
     finished: bool,
 }
 
@@ -99,8 +95,8 @@ impl Backend for LocalBackend {
     fn create(&self) -> Result<Box<dyn Upload>, DiskError> {
         let temp = temp_name();
         let file = self.dir.create(&temp, 0o600).on("create", self.dir.path().join(&temp))?;
-        let (dir, write_len) = (Arc::clone(&self.dir), self.write_len);
-        Ok(Box::new(LocalUpload { dir, file, temp, len: 0, gathered: Vec::new(), write_len, finished: false }))
+        let out = WriteBehind::new(file, self.write_len);
+        Ok(Box::new(LocalUpload { dir: Arc::clone(&self.dir), out, temp, finished: false }))
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn Blob>>, DiskError> {
@@ -144,30 +140,9 @@ impl Backend for LocalBackend {
 }
 
 impl LocalUpload {
-    fn write_gathered(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.gathered, self.len)?;
-        self.len += self.gathered.len() as u64;
-        self.gathered.clear();
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.gathered.len() + bytes.len() > self.write_len && !self.gathered.is_empty() {
-            self.write_gathered()?;
-        }
-        if bytes.len() < self.write_len {
-            self.gathered.extend_from_slice(bytes);
-            return Ok(());
-        }
-        self.file.write_at(bytes, self.len)?;
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
     fn complete(&mut self, name: &str) -> io::Result<()> {
-        self.write_gathered()?;
         // Content before name, name before the journal may speak of it.
-        self.file.sync()?;
+        self.out.finish()?;
         self.dir.rename(&self.temp, OsStr::new(name))?;
         self.finished = true;
         self.dir.sync()
@@ -176,7 +151,7 @@ impl LocalUpload {
 
 impl Upload for LocalUpload {
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
-        self.write(bytes).on("write", self.dir.path().join(&self.temp))
+        self.out.append(bytes).on("write", self.dir.path().join(&self.temp))
     }
 
     fn finish(mut self: Box<Self>, name: &str) -> Result<(), DiskError> {
@@ -329,14 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_arrives_in_order() {
+    fn what_is_long_is_mapped() {
         let folder = tempfile::tempdir().unwrap();
         let backend = LocalBackend::new(open_root(folder.path()).unwrap(), 10, 4);
-        let parts: [&[u8]; 7] = [b"abc", b"defgh", b"ij", b"", b"a part longer than the buffer", b"k", b"l"];
         let mut upload = backend.create().unwrap();
-        parts.iter().for_each(|part| upload.append(part).unwrap());
+        upload.append(b"abcdefgh").unwrap();
         upload.finish("a").unwrap();
-        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), parts.concat());
         let blob = backend.open("a").unwrap().unwrap();
         assert!(matches!(blob.map(0, 4).unwrap(), FileBytes::Owned(_)));
         assert!(matches!(blob.map(0, 5).unwrap(), FileBytes::Mapped(_)));
@@ -345,7 +318,7 @@ mod tests {
     #[test]
     fn both_backends_conform() {
         conforms(&MemoryBackend::default());
-        for (write_len, map_from) in [(0, 0), (1, 3), (8, 4), (1000, 1000)] {
+        for (write_len, map_from) in [(0, 0), (1, 3), (4096, 4), (1 << 20, 1000)] {
             let folder = tempfile::tempdir().unwrap();
             conforms(&LocalBackend::new(open_root(folder.path()).unwrap(), write_len, map_from));
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

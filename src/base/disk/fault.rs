@@ -400,6 +400,10 @@ impl DiskFile for FaultFile {
         Ok(())
     }
 
+    fn set_direct(&self, on: bool) -> io::Result<()> {
+        self.real.set_direct(on)
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         lock(&self.state).step("truncate", OsStr::new(&len.to_string()), true)?;
         self.real.set_len(len)?;

@@ -4,6 +4,7 @@
 //! appears on the way. [`Dir`] is a seam: [`real`] talks to the operating system, [`fault`] fails or stops at a chosen
 //! operation and knows what a power cut would leave. Reading needs no seam and uses plain [`File`]s.
 
+pub mod behind;
 pub mod fault;
 pub mod lock;
 pub mod map;
@@ -112,6 +113,9 @@ pub trait Dir: Send + Sync + fmt::Debug {
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Writes all bytes at a position, growing the file as needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes go past the system's cache from now on, or through it again. In between, what is written begins and ends at
+    /// multiples of the disk's sectors, in memory and in the file; where that cannot be, writing fails with `InvalidInput`.
+    fn set_direct(&self, on: bool) -> io::Result<()>;
     /// Cuts or grows the file; growth is a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes this empty file a clone of another: the same blocks, shared until one of the two is written to.

@@ -209,6 +209,18 @@ impl DiskFile for RealFile {
         self.0.write_all_at(bytes, offset)
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    fn set_direct(&self, on: bool) -> io::Result<()> {
+        let mut flags = fs::fcntl_getfl(&self.0)?;
+        flags.set(OFlags::DIRECT, on);
+        Ok(fs::fcntl_setfl(&self.0, flags)?)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    fn set_direct(&self, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }

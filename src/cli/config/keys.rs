@@ -142,8 +142,8 @@ const PROGRESS_BATCHES: RangeInclusive<u64> = 1..=1_000_000;
 const LISTS: RangeInclusive<u64> = 0..=u32::MAX as u64;
 const RATES: RangeInclusive<u64> = 0..=1_000_000_000;
 const ALERT_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 7);
-/// Without a buffer every block is a write of its own; with more, memory is all that is spent.
-const WRITES: RangeInclusive<u64> = 0..=64 * MIB;
+/// From a page, which is the least that a disk takes, to where memory is all that is spent.
+const WRITES: RangeInclusive<u64> = 4 * KIB..=64 * MIB;
 /// The eye sees no more than a hundred pictures a second, and waits no longer than a minute for one.
 const PROGRESS_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
@@ -272,7 +272,7 @@ pub static KEYS: [Key; 46] = [
     row(
         PERFORMANCE,
         "write_buffer_size",
-        "Bytes gathered before they are written to a layer file; longer blocks are written at once.",
+        "A layer is written in pieces of so many bytes while the next one is gathered; from 512KB on past the page cache.",
         Field::Size(|v| &mut v.write_len, WRITES),
     ),
     row(
