@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{init_at, noise, path, settings, try_commit, try_init};
+use common::{init_at, noise, path, settings, try_commit, try_init, try_open};
 use digstore::base::disk::open_root;
 use digstore::base::monitor::Monitor;
 use digstore::model::path::RepoPath;
 use digstore::ops::{Error, add, cat, checkout, status, undo};
-use digstore::repo::Repository;
+use digstore::repo::{Repository, Settings};
 
 /// Does something to the work tree at a moment of the verb's work.
 struct Meddler<'a> {
@@ -62,6 +62,50 @@ fn stored(repo: &Repository, name: &str) -> Vec<u8> {
     let options = cat::Options { revision: None, path: path(name), range: None };
     cat::cat(repo, &options, &mut bytes, &digstore::base::monitor::Silent).unwrap();
     bytes
+}
+
+/// Gives up after so many bytes.
+struct Until {
+    len: u64,
+    seen: AtomicU64,
+}
+
+impl Monitor for Until {
+    fn begin(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&self, _: u64, bytes: u64) {
+        self.seen.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn problem(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.len
+    }
+}
+
+#[test]
+fn what_an_add_that_was_given_up_left_is_removed_by_whoever_is_next() {
+    const FILES: u64 = 120;
+    const FILE_LEN: usize = 30_000;
+    // Layers of three files: sixteen are committed on the way.
+    let settings = Settings { layer_len: 64 << 10, in_flight_len: 1, ..settings() };
+    let mut left = 0;
+    for files in (10..FILES).step_by(3) {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..FILES {
+            fs::write(folder.path().join(format!("{number:03}")), noise(number, FILE_LEN)).unwrap();
+        }
+        let work = open_root(folder.path()).unwrap();
+        let repo = try_init(&work, settings.clone()).unwrap();
+        let options = add::Options { paths: vec![RepoPath::root()], ..add::Options::default() };
+        let until = Until { len: files * FILE_LEN as u64, seen: AtomicU64::new(0) };
+        assert!(matches!(add::add(&repo, &options, &until), Err(Error::Interrupted)));
+        left += repo.strays().unwrap().len();
+        drop(repo);
+        let repo = try_open(&work, settings.clone()).unwrap();
+        drop(repo.lock("test").unwrap());
+        assert_eq!(repo.strays().unwrap(), [], "given up after {files} files");
+    }
+    assert!(left > 0);
 }
 
 /// What is done to `a` between listing and reading, and what then is in the commit; `None`: nothing.

@@ -63,9 +63,14 @@ pub struct ShowOptions {
 /// One layer.
 #[derive(Debug, Clone, Serialize)]
 pub struct ShowOutcome {
-    /// Id, lengths and counts.
-    #[serde(flatten)]
-    pub layer: LayerInfo,
+    /// Its id.
+    pub id: LayerId,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Number of objects.
+    pub objects: u32,
+    /// Bytes of its blocks when decoded.
+    pub plain_bytes: u64,
     /// The repository that it belongs to, in hex.
     pub repository: String,
     /// Root of the Merkle tree over its objects, in hex.
@@ -157,13 +162,10 @@ pub fn show(repo: &Repository, options: &ShowOptions, monitor: &dyn Monitor) -> 
         return Err(Error::Interrupted);
     }
     Ok(ShowOutcome {
-        layer: LayerInfo {
-            id: reader.id(),
-            file_bytes: reader.file_len(),
-            objects: footer.stored_objects(),
-            blocks: footer.block_count,
-            plain_bytes: footer.raw_bytes,
-        },
+        id: reader.id(),
+        file_bytes: reader.file_len(),
+        objects: footer.stored_objects(),
+        plain_bytes: footer.raw_bytes,
         repository: HEXLOWER.encode(&footer.repo),
         merkle_root: HEXLOWER.encode(&footer.merkle_root),
         tables_digest: HEXLOWER.encode(&footer.tables_digest),
@@ -206,7 +208,9 @@ mod tests {
         let big = layers.iter().max_by_key(|layer| layer.objects).unwrap();
         let options = ShowOptions { id: big.id.short() };
         let shown = show(&repo, &options, &Silent).unwrap();
-        assert_eq!(&shown.layer, big);
+        let ShowOutcome { id, file_bytes, objects, plain_bytes, .. } = shown;
+        let shown_blocks = shown.blocks.len() as u32;
+        assert_eq!(LayerInfo { id, file_bytes, objects, plain_bytes, blocks: shown_blocks }, *big);
         assert_eq!(shown.kinds["chunk"], KindCount { count: 13, plain_bytes: 12_001 });
         assert_eq!((shown.kinds["tree"].count, shown.kinds["commit"].count, shown.kinds["recipe"].count), (1, 1, 1));
         assert_eq!(shown.blocks.iter().map(|b| b.objects).sum::<u64>(), u64::from(big.objects));

@@ -167,23 +167,37 @@ fn uncommit_ops(repo: &Repository, operation: &Operation, monitor: &dyn Monitor)
     };
     let state = repo.journal().read();
     let generation = refs::generation(&state)?;
+    let is_gone = |path: &RepoPath| Ok::<_, Error>(staging::get(&state, path)?.is_none());
     let mut removals = Vec::new();
-    let mut find_removals = || {
+    let mut compare = || {
         let (old, new) = (repo.root_tree(before.as_ref())?, repo.root_tree(repo.head_commit()?.as_ref())?);
         trees::diff(&repo.objects(), &old, &new, &Scopes::everything(), &mut |change| {
-            if change.new.is_none() && staging::get(&state, &change.path)?.is_none() {
+            if change.new.is_none() && is_gone(&change.path)? {
                 removals.push(removal(&change.path, true, generation));
             }
             Ok::<_, Error>(())
         })
     };
-    // Whoever lost the newest commit gets away from it by an undo.
-    if let Err(error) = find_removals() {
-        if error.kind() != ErrorKind::Corrupt {
-            return Err(error);
+    // Whoever lost the newest commit gets away from it by an undo: staging has all that was in it.
+    let compared = compare().or_else(|error| match error.kind() {
+        ErrorKind::Corrupt => {
+            removals.clear();
+            tree_entries(repo, before.as_ref())?.try_for_each(|entry| {
+                let (path, _) = entry?;
+                if is_gone(&path)? {
+                    removals.push(removal(&path, true, generation));
+                }
+                Ok(())
+            })
         }
-        let text = format!("what the {} removed is not staged again ('add -A' does it): {error}", operation.summary);
-        monitor.problem(&text);
+        _ => Err(error),
+    });
+    match compared {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let text = format!("what the {} removed is not known any more, and not staged: {error}", operation.summary);
+            monitor.problem(&text);
+        }
+        compared => compared?,
     }
     removals.push(refs::generation_op(generation.saturating_sub(1)));
     Ok(removals)

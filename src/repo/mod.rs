@@ -14,7 +14,7 @@ mod write;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ pub struct Repository {
     last_list: Memo<Query, Listed>,
     commits: (Mutex<u64>, Condvar),
     lock_file: Arc<LockFile>,
-    /// Layers were begun whose commit is not known to have succeeded: the next lock looks at the disk again.
-    unsettled: AtomicBool,
+    /// Layers that were begun and that no commit is known to have taken in: the next lock looks at the disk again.
+    unsettled: AtomicU64,
 }
 
 /// The right to change the repository. While it is held, nobody else changes it.
@@ -129,7 +129,7 @@ impl Repository {
         let (objects, objects_lsn) = (RwLock::new(Arc::new(objects)), AtomicU64::new(lsn));
         let mark = format!("{}-{}", std::process::id(), HEXLOWER.encode(&init::random_id()?));
         let lock_file = LockFile::new(OsStr::new(LOCK_FILE), mark);
-        let unsettled = AtomicBool::new(false);
+        let unsettled = AtomicU64::new(0);
         let trusts_folder_times = keeps_folder_times(work.path());
         let (metrics, commits) = (Metrics::default(), Default::default());
         Ok(Self {
@@ -269,7 +269,7 @@ impl Repository {
         if self.journal.is_poisoned() {
             return Err(StoreError::Poisoned.into());
         }
-        let unsettled = self.unsettled.load(Ordering::Relaxed);
+        let unsettled = self.unsettled.load(Ordering::Relaxed) > 0;
         if let Some(dir) = dir.filter(|_| lock.before() != Before::Ourselves || unsettled) {
             self.journal.refresh()?;
             let found = read_manifest(dir)?.version;
@@ -280,7 +280,7 @@ impl Repository {
             let has_index = self.objects().index().has_dir();
             if lock.before() == Before::Unknown || unsettled || !has_index {
                 self.reclaim(dir)?;
-                self.unsettled.store(false, Ordering::Relaxed);
+                self.unsettled.store(0, Ordering::Relaxed);
             }
             if unsettled || self.is_behind() || !has_index {
                 self.reload()?;
@@ -292,13 +292,18 @@ impl Repository {
 
     /// Takes the lock and removes what dead processes left, even if all that held it say that they left nothing.
     pub fn lock_and_reclaim(&self, verb: &str) -> Result<WriteLock, RepoError> {
-        self.unsettled.store(true, Ordering::Relaxed);
+        self.unsettle();
         self.lock(verb)
+    }
+
+    /// From now on there may be a file that nothing refers to.
+    fn unsettle(&self) {
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says to whoever takes the lock next that nothing needs to be cleaned away. To be called last.
     fn leave_clean(&self) {
-        if !self.unsettled.load(Ordering::Relaxed) && !self.journal.is_poisoned() {
+        if self.unsettled.load(Ordering::Relaxed) == 0 && !self.journal.is_poisoned() {
             self.lock_file.leave_clean();
         }
     }

@@ -144,7 +144,7 @@ impl Repository {
 
     /// Starts a layer whose bases are places in `stored`.
     pub fn new_layer_with(&self, stored: Arc<ObjectStore>, options: LayerOptions) -> Result<LayerWriter, StoreError> {
-        self.unsettled.store(true, Ordering::Relaxed);
+        self.unsettle();
         LayerWriter::new(Arc::clone(&self.backend), self.manifest.id, Arc::clone(&self.pools), stored, options)
     }
 
@@ -172,7 +172,7 @@ impl Repository {
         {
             let _busy = self.pools.meter().time(Stage::Commit);
             // What it may have left is looked for when the lock is taken again.
-            self.journal.commit(ops).inspect_err(|_| self.unsettled.store(true, Ordering::Relaxed))?;
+            self.journal.commit(ops).inspect_err(|_| self.unsettle())?;
         }
         for number in pending {
             self.objects().add_pending(&self.journal.read(), number)?;
@@ -186,7 +186,13 @@ impl Repository {
             if let Ok(true) = maintained {
                 self.reload()?;
             }
-            self.unsettled.store(maintained.is_err(), Ordering::Relaxed);
+            if maintained.is_err() {
+                self.unsettle();
+            }
+            // Others may still be written.
+            let settled = layers.len() as u64;
+            let less = |unsettled: u64| Some(unsettled.saturating_sub(settled));
+            let _ = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
         self.objects_lsn.store(self.journal.read().lsn(), Ordering::Relaxed);
         // Who waits for a commit may read at once what came with it.

@@ -8,12 +8,12 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::base::disk::behind::WriteBehind;
+use crate::base::disk::behind::{Cached, WriteBehind};
 use crate::base::disk::map::{self, FileBytes};
+use crate::base::disk::real;
 use crate::base::disk::{Dir, DiskError, FileKind, IoContext, is_temp_name, remove_leftovers, temp_name};
 use crate::base::pool::lock;
 
@@ -50,8 +50,8 @@ pub trait Blob: Send + Sync + fmt::Debug {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Fills `into` from a position.
-    fn read_at(&self, into: &mut [u8], offset: u64) -> Result<(), DiskError>;
+    /// A copy of a range.
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, DiskError>;
     /// A range that is searched in place, or a copy of a short one.
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError>;
 }
@@ -59,19 +59,24 @@ pub trait Blob: Send + Sync + fmt::Debug {
 /// Added to the name of what is set aside.
 const ASIDE: &str = ".damaged";
 
+/// Of what is written through one handle, the first part stays in the system's cache. All of the kernel's tree does: to check
+/// it out right after it was stored takes 1.7 to 2.1 s, and 2.3 to 2.6 s if it has to be read from the disk.
+const CACHED_LEN: u64 = 256 << 20;
+
 /// A folder of files.
 #[derive(Debug)]
 pub struct LocalBackend {
     dir: Arc<dyn Dir>,
     write_len: usize,
     map_from: u64,
+    cached: Cached,
 }
 
 impl LocalBackend {
     /// Keeps objects in `dir`. They are written in pieces of `write_len` bytes; ranges of more than `map_from` bytes are mapped,
     /// shorter ones read.
     pub fn new(dir: Arc<dyn Dir>, write_len: usize, map_from: u64) -> Self {
-        Self { dir, write_len, map_from }
+        Self { dir, write_len, map_from, cached: Cached::up_to(CACHED_LEN) }
     }
 }
 
@@ -95,7 +100,7 @@ impl Backend for LocalBackend {
     fn create(&self) -> Result<Box<dyn Upload>, DiskError> {
         let temp = temp_name();
         let file = self.dir.create(&temp, 0o600).on("create", self.dir.path().join(&temp))?;
-        let out = WriteBehind::new(file, self.write_len);
+        let out = WriteBehind::new(file, self.write_len, self.cached.clone());
         Ok(Box::new(LocalUpload { dir: Arc::clone(&self.dir), out, temp, finished: false }))
     }
 
@@ -173,21 +178,19 @@ impl Blob for LocalBlob {
         self.len
     }
 
-    fn read_at(&self, into: &mut [u8], offset: u64) -> Result<(), DiskError> {
-        self.file.read_exact_at(into, offset).on("read", &self.path)
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, DiskError> {
+        // A length beyond the file is damage, and nothing to take memory for.
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).on("read", &self.path);
+        }
+        real::read_range(&self.file, offset, len, 0).on("read", &self.path)
     }
 
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError> {
         if len as u64 > self.map_from {
             return map::map(&self.file, offset, len).on("map", &self.path);
         }
-        // A length beyond the file is damage, and nothing to take memory for.
-        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).on("read", &self.path);
-        }
-        let mut bytes = vec![0; len];
-        self.read_at(&mut bytes, offset)?;
-        Ok(FileBytes::Owned(bytes))
+        Ok(FileBytes::Owned(self.read(offset, len)?))
     }
 }
 
@@ -263,9 +266,8 @@ impl Blob for MemoryBlob {
         self.0.len() as u64
     }
 
-    fn read_at(&self, into: &mut [u8], offset: u64) -> Result<(), DiskError> {
-        into.copy_from_slice(self.range(offset, into.len())?);
-        Ok(())
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, DiskError> {
+        Ok(self.range(offset, len)?.to_vec())
     }
 
     fn map(&self, offset: u64, len: usize) -> Result<FileBytes, DiskError> {
@@ -288,19 +290,16 @@ mod tests {
         drop(backend.create().unwrap());
         assert_eq!(backend.list().unwrap(), ["a"]);
         let blob = backend.open("a").unwrap().unwrap();
-        let mut middle = [0; 5];
-        blob.read_at(&mut middle, 6).unwrap();
-        assert_eq!((&middle, blob.len()), (b"world", 11));
+        assert_eq!((blob.read(6, 5).unwrap().as_slice(), blob.len()), (&b"world"[..], 11));
         assert_eq!(&*blob.map(3, 4).unwrap(), b"lo w");
-        assert!(blob.read_at(&mut middle, 7).is_err() && blob.map(7, 5).is_err() && blob.map(u64::MAX, 1).is_err());
+        assert!(blob.read(7, 5).is_err() && blob.map(7, 5).is_err() && blob.map(u64::MAX, 1).is_err());
         let again = backend.create().unwrap();
         again.finish("b").unwrap();
         assert!(backend.open("b").unwrap().unwrap().is_empty());
         backend.delete("a").unwrap();
         backend.delete("a").unwrap();
         assert!(backend.open("a").unwrap().is_none());
-        blob.read_at(&mut middle, 0).unwrap();
-        assert_eq!(&middle, b"hello", "an open object outlives its name");
+        assert_eq!(blob.read(0, 5).unwrap(), b"hello", "an open object outlives its name");
     }
 
     #[test]

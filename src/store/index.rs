@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::base::disk::{Dir, DiskError, IoContext, is_temp_name, write_atomic_wi
 use crate::format::index::{Encoder, IndexEntry, IndexHeader, IndexView, decode_header};
 use crate::format::layer::ObjectRow;
 use crate::format::table::{bucket_of, fanout_bits, prefix_of};
+use crate::format::{FormatError, RepoId};
 use crate::model::id::{LayerId, ObjectId};
 
 /// The suffix of index files.
@@ -56,6 +59,8 @@ struct IndexFile {
 pub struct ChunkIndex {
     dir: Option<Arc<dyn Dir>>,
     files: Vec<IndexFile>,
+    /// Files that cannot be read as an index.
+    unreadable: Vec<String>,
     /// Layers that no index covers.
     loose: Vec<u32>,
 }
@@ -68,13 +73,17 @@ impl ChunkIndex {
 
     /// Opens the index files in `dir` that are valid for `layers`. Cost: one open and one header a file.
     pub fn open(dir: Option<Arc<dyn Dir>>, layers: &LayerSet) -> Result<Self, StoreError> {
-        let mut files = Vec::new();
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
         let numbers: BTreeMap<LayerId, u32> = layers.layers().iter().zip(0..).map(|((id, _), n)| (*id, n)).collect();
         if let Some(dir) = &dir {
             for name in index_names(dir.as_ref())? {
-                // A damaged index is as good as none: the layers' own tables answer.
-                if let Some(file) = open_file(dir.as_ref(), name, layers, &numbers)? {
-                    files.push(file);
+                // A writer may have taken it into another one.
+                let Ok(file) = dir.open(OsStr::new(&name)) else { continue };
+                let path = dir.path().join(&name);
+                match read_file(&file, name, layers.repo(), &numbers).on("read", path)? {
+                    Ok(file) => files.push(file),
+                    // A damaged index is as good as none: the layers' own tables answer.
+                    Err(name) => unreadable.push(name),
                 }
             }
         }
@@ -85,7 +94,7 @@ impl ChunkIndex {
             }
         }
         let loose = covered.iter().zip(0..).filter(|(covered, _)| !**covered).map(|(_, n)| n).collect();
-        Ok(Self { dir, files, loose })
+        Ok(Self { dir, files, unreadable, loose })
     }
 
     /// Where an object is; the layer's own table was asked.
@@ -190,7 +199,8 @@ impl ChunkIndex {
     /// Checks every index file; gives the names of those that are damaged.
     pub fn verify(&self) -> Vec<String> {
         let bad = |file: &&IndexFile| file.view().and_then(|view| view.verify().map_err(|e| file.wrong(e))).is_err();
-        self.files.iter().filter(bad).map(|file| file.name.clone()).collect()
+        let damaged = self.files.iter().filter(bad).map(|file| &file.name);
+        damaged.chain(&self.unreadable).cloned().collect()
     }
 
     /// Writes an index over the loose layers if there are at least `least` of them, taking in smaller indexes. Needs the writer lock.
@@ -246,8 +256,8 @@ impl ChunkIndex {
             }
             out.write(&encoder.end()).map_err(wrap)
         })?;
-        for file in merged {
-            dir.remove_file(OsStr::new(&file.name)).on("remove", dir.path().join(&file.name))?;
+        for name in merged.iter().map(|file| &file.name).chain(&self.unreadable) {
+            dir.remove_file(OsStr::new(name)).on("remove", dir.path().join(name))?;
         }
         Ok(())
     }
@@ -286,11 +296,16 @@ impl Sources<'_> {
         Ok(())
     }
 
-    /// How many entries fall into each bucket of a fan-out.
+    /// How many entries fall into each bucket of a fan-out. Ids that are out of order would be counted here and not be found
+    /// again part by part, so they are an error.
     fn count(&self) -> Result<Vec<u32>, StoreError> {
         let mut most: usize = self.files.iter().map(|file| file.header.entry_count as usize).sum();
         for number in &self.layers {
-            most += self.set.reader(*number)?.footer().object_count as usize;
+            let reader = self.set.reader(*number)?;
+            if !reader.tables()?.ids().is_sorted() {
+                return Err(reader.wrong(FormatError::Checksum("layer's tables")));
+            }
+            most += reader.footer().object_count as usize;
         }
         let bits = fanout_bits(most);
         let mut buckets = vec![0; 1 << bits];
@@ -331,7 +346,7 @@ impl IndexFile {
         IndexView::new(&self.header, &self.bytes).map_err(|source| self.wrong(source))
     }
 
-    fn wrong(&self, source: crate::format::FormatError) -> StoreError {
+    fn wrong(&self, source: FormatError) -> StoreError {
         StoreError::Format { subject: format!("index/{}", self.name), source }
     }
 }
@@ -355,20 +370,17 @@ fn next_name(dir: &dyn Dir) -> Result<String, StoreError> {
     Ok(format!("{}{SUFFIX}", last + 1))
 }
 
-/// Opens an index if it is sound and names live layers only.
-fn open_file(
-    dir: &dyn Dir,
+/// Reads an index file's header; gives back the name of one that is damaged.
+fn read_file(
+    file: &File,
     name: String,
-    layers: &LayerSet,
+    repo: &RepoId,
     numbers: &BTreeMap<LayerId, u32>,
-) -> Result<Option<IndexFile>, StoreError> {
-    let Ok(file) = dir.open(OsStr::new(&name)) else { return Ok(None) };
-    let path = dir.path().join(&name);
-    let len = file.metadata().on("read", &path)?.len();
-    let bytes = map::map(&file, 0, len as usize).on("map", &path)?;
-    let Ok(header) = decode_header(layers.repo(), &bytes) else { return Ok(None) };
+) -> io::Result<Result<IndexFile, String>> {
+    let bytes = map::map(file, 0, file.metadata()?.len() as usize)?;
+    let Ok(header) = decode_header(repo, &bytes) else { return Ok(Err(name)) };
     let layers = header.layers.iter().map(|id| numbers.get(id).copied()).collect();
-    Ok(Some(IndexFile { name, header, bytes, layers }))
+    Ok(Ok(IndexFile { name, header, bytes, layers }))
 }
 
 #[cfg(test)]
@@ -379,7 +391,8 @@ mod tests {
     use crate::format::layer::VERSION;
     use crate::format::staging::LayerRecord;
     use crate::model::id::ObjectKind;
-    use crate::store::backend::MemoryBackend;
+    use crate::store::backend::{Backend, MemoryBackend};
+    use crate::store::layer_reader::{LayerReader, file_name};
     use crate::store::layer_writer::{LayerOptions, LayerWriter};
     use crate::store::objects::ObjectStore;
     use crate::transform::hash::chunk_id;
@@ -438,6 +451,42 @@ mod tests {
             files.push(std::fs::read(folder.path().join(name)).unwrap());
         }
         assert!(files.iter().all(|file| *file == files[0]));
+    }
+
+    #[test]
+    fn a_layer_with_ids_out_of_order_gets_no_index_and_unreadable_ones_go() {
+        let backend = MemoryBackend::default();
+        let mut all = layers(&backend, 0..3);
+        all.sort_unstable_by_key(|(id, _)| *id);
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_root(folder.path()).unwrap();
+        let open = |set: &LayerSet| ChunkIndex::open(Some(Arc::clone(&dir)), set).unwrap();
+        let set = LayerSet::new(Arc::new(backend.clone()), REPO, all.clone());
+        open(&set).write(dir.as_ref(), &set, &[], ENTRIES_AT_ONCE).unwrap();
+        // Too short for what its header says.
+        let file = folder.path().join("1.idx");
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        write_atomic_with(dir.as_ref(), "1.idx".as_ref(), 0o600, |e| e, |out| out.write(&bytes[..bytes.len() - 16]))
+            .unwrap();
+        let index = open(&set);
+        assert_eq!((index.shape(), index.verify()), ((0, 3), vec!["1.idx".to_owned()]));
+        assert!(index.maintain(&set, 1).unwrap());
+        assert_eq!((open(&set).shape(), index_names(dir.as_ref()).unwrap()), ((1, 0), vec!["2.idx".to_owned()]));
+        dir.remove_file("2.idx".as_ref()).unwrap();
+        // The first byte of an id in the middle.
+        let (id, record) = all[1];
+        let ids = LayerReader::open(&backend, &REPO, id).unwrap().tables().unwrap().ids().to_vec();
+        let blob = backend.open(&file_name(&id)).unwrap().unwrap();
+        let mut bytes = blob.read(0, blob.len() as usize).unwrap();
+        let at = bytes.windows(32).position(|window| window == ids[ids.len() / 2]).unwrap();
+        bytes[at] ^= 0x80;
+        let mut upload = backend.create().unwrap();
+        upload.append(&bytes).unwrap();
+        upload.finish(&file_name(&id)).unwrap();
+        let set = LayerSet::new(Arc::new(backend.clone()), REPO, all.clone());
+        assert!(record.object_count > 0 && open(&set).maintain(&set, 1).is_err());
+        assert_eq!(index_names(dir.as_ref()).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -45,11 +45,9 @@ impl LayerReader {
         let wrong = |source| StoreError::Format { subject: subject(), source };
         let footer_at = blob.len().checked_sub(FOOTER_LEN as u64).filter(|at| *at >= HEADER_LEN as u64);
         let footer_at = footer_at.ok_or_else(|| wrong(FormatError::Foreign("layer")))?;
-        let mut bytes = [0; FOOTER_LEN];
-        blob.read_at(&mut bytes, footer_at)?;
+        let bytes = blob.read(footer_at, FOOTER_LEN)?;
         let (found, footer) = Footer::decode(&bytes).map_err(StoreError::format(subject()))?;
-        let mut header = [0; HEADER_LEN];
-        blob.read_at(&mut header, 0)?;
+        let header = blob.read(0, HEADER_LEN)?;
         let (version, header_repo) = decode_header(&header).map_err(StoreError::format(subject()))?;
         if header_repo != *repo || footer.repo != *repo {
             return Err(wrong(FormatError::OtherRepository("layer")));
@@ -137,8 +135,7 @@ impl LayerReader {
 
     /// A block's stored bytes, with their checksum compared.
     pub fn read_stored(&self, row: &BlockRow) -> Result<Vec<u8>, StoreError> {
-        let mut stored = vec![0; row.stored_len as usize];
-        self.blob.read_at(&mut stored, row.offset)?;
+        let stored = self.blob.read(row.offset, row.stored_len as usize)?;
         if crc32fast::hash(&stored) == row.crc { Ok(stored) } else { Err(self.wrong(FormatError::Checksum("block"))) }
     }
 
@@ -161,8 +158,7 @@ impl LayerReader {
     /// are sound. None of a block that needs another one.
     pub fn read_damaged(&self, number: u32) -> Option<Vec<u8>> {
         let row = self.block(number).ok().filter(|row| row.base.is_none())?;
-        let mut stored = vec![0; row.stored_len as usize];
-        self.blob.read_at(&mut stored, row.offset).ok()?;
+        let stored = self.blob.read(row.offset, row.stored_len as usize).ok()?;
         self.decode(&row, stored, Opposite::NONE, usize::MAX).ok()
     }
 

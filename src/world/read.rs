@@ -7,9 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, pread};
-
 use crate::base::disk::real::{next_data, stat_of_file};
 use crate::base::disk::{Dir, FileKind, Stat};
 use crate::model::path::RepoPath;
@@ -56,22 +53,4 @@ pub fn append_range(file: &File, offset: u64, len: usize, into: &mut Vec<u8>) ->
     into.resize(start + len, 0);
     let Some(room) = into.get_mut(start..) else { return Ok(()) };
     file.read_exact_at(room, offset)
-}
-
-/// A range of the file behind `room` zeros. Where the file's bytes go nothing is written before them: zeros there took 6 % of the time
-/// to add a large file.
-pub fn read_range(file: &File, offset: u64, len: usize, room: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(room + len);
-    bytes.resize(room, 0);
-    while bytes.len() < room + len {
-        let at = offset + (bytes.len() - room) as u64;
-        match pread(file, spare_capacity(&mut bytes), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    // The allocator may have given more.
-    bytes.truncate(room + len);
-    Ok(bytes)
 }

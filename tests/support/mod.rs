@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests set up files as a user would")]
 
 use std::ffi::OsStr;
+use std::fmt::Formatter;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -96,7 +98,7 @@ impl Place {
     /// Makes a call that must succeed, and gives its JSON.
     pub fn json(&self, args: &[&str]) -> Value {
         let out = self.ok(&[args, &["--json"]].concat());
-        serde_json::from_str(&out).unwrap()
+        serde_json::from_str::<Unambiguous>(&out).unwrap().0
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
@@ -168,4 +170,54 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
         (state >> 24) as u8
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// JSON in which no key comes twice: of two, some readers take the first and some the last.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+            fn expecting(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+                out.write_str("JSON")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+                let mut map = serde_json::Map::new();
+                while let Some((key, Unambiguous(value))) = from.next_entry::<String, _>()? {
+                    if map.insert(key.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("{key} comes twice")));
+                    }
+                }
+                Ok(Value::Object(map))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(Unambiguous(value)) = from.next_element()? {
+                    list.push(value);
+                }
+                Ok(Value::Array(list))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+        }
+        from.deserialize_any(Any).map(Unambiguous)
+    }
 }

@@ -1,12 +1,12 @@
 //! Writing a new file from front to back: full pieces go to the disk while the next one is gathered.
 //!
-//! Long pieces go past the system's cache. To keep a copy there of what nobody reads soon took most of the time that storing
-//! large files needs beyond cutting and hashing: 4 GiB of noise took 2.8 to 3.1 s instead of 4.7 to 6.9 (in turns, three
-//! times each, strict), 5.5 s of processor time instead of 6.2 to 10.7; the kernel's tree 2.7 instead of 2.9, because the disk is
-//! at work from the first piece on and not only when everything is made.
+//! When much has been written, long pieces go past the system's cache. To keep a copy there of what nobody reads soon took most
+//! of the time that storing large files needs beyond cutting and hashing: 4 GiB of noise took 2.8 to 3.1 s instead of 4.7 to
+//! 6.9 (in turns, three times each, synced), and 5.5 s of processor time instead of 6.2 to 10.7.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -18,6 +18,23 @@ const ALIGN: usize = 4096;
 /// Shorter pieces go through the cache: the disk answers each before it gets the next. Pieces of 512 KiB take as long in both
 /// ways, 1 MiB 3.7 s where 4 MiB take 2.9.
 const DIRECT_FROM: usize = 512 << 10;
+/// How much more may stay in the system's cache, of all files that share this.
+#[derive(Debug, Clone)]
+pub struct Cached(Arc<AtomicU64>);
+
+impl Cached {
+    /// So many bytes.
+    pub fn up_to(len: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(len)))
+    }
+
+    /// Is there still room for a part of these?
+    fn take(&self, len: u64) -> bool {
+        let less = |left: u64| Some(left.saturating_sub(len));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok_and(|left| left > 0)
+    }
+}
+
 /// One is gathered, one waits, one is written. Without the one that waits it takes as long, with more too.
 const PIECES: usize = 3;
 
@@ -26,6 +43,7 @@ const PIECES: usize = 3;
 pub struct WriteBehind {
     file: Arc<dyn DiskFile>,
     piece_len: usize,
+    cached: Cached,
     gathered: Piece,
     /// Where that will stand.
     offset: u64,
@@ -65,11 +83,11 @@ impl Piece {
 }
 
 impl WriteBehind {
-    /// Writes an empty file in pieces of about `piece_len` bytes.
-    pub fn new(file: Box<dyn DiskFile>, piece_len: usize) -> Self {
+    /// Writes an empty file in pieces of about `piece_len` bytes; what is beyond `cached` goes past the system's cache.
+    pub fn new(file: Box<dyn DiskFile>, piece_len: usize, cached: Cached) -> Self {
         let piece_len = piece_len.next_multiple_of(ALIGN).max(ALIGN);
         let gathered = Piece::with_room(piece_len);
-        Self { file: Arc::from(file), piece_len, gathered, offset: 0, writer: None, is_broken: false }
+        Self { file: Arc::from(file), piece_len, cached, gathered, offset: 0, writer: None, is_broken: false }
     }
 
     /// Appends bytes.
@@ -106,7 +124,7 @@ impl WriteBehind {
         self.is_broken = true;
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => Writer::start(&self.file, self.piece_len)?,
+            None => Writer::start(&self.file, self.piece_len, self.cached.clone())?,
         };
         let Ok(next) = writer.empty.recv() else { return writer.fail() };
         let full = std::mem::replace(&mut self.gathered, next);
@@ -129,14 +147,14 @@ impl Drop for WriteBehind {
 }
 
 impl Writer {
-    fn start(file: &Arc<dyn DiskFile>, piece_len: usize) -> io::Result<Self> {
+    fn start(file: &Arc<dyn DiskFile>, piece_len: usize, cached: Cached) -> io::Result<Self> {
         let (full, next) = sync_channel(1);
         let (back, empty) = channel();
         for _ in 1..PIECES {
             let _ = back.send(Piece::with_room(piece_len));
         }
         let (file, is_long) = (Arc::clone(file), piece_len >= DIRECT_FROM);
-        let write = move || write_pieces(file.as_ref(), is_long, &next, &back);
+        let write = move || write_pieces(file.as_ref(), is_long.then_some(cached), &next, &back);
         let thread = std::thread::Builder::new().name("digstore-write".to_owned()).spawn(write)?;
         Ok(Self { full, empty, thread })
     }
@@ -155,12 +173,18 @@ impl Writer {
 
 fn write_pieces(
     file: &dyn DiskFile,
-    is_long: bool,
+    mut cached: Option<Cached>,
     full: &Receiver<(Piece, u64)>,
     empty: &Sender<Piece>,
 ) -> io::Result<()> {
-    let mut is_direct = is_long && file.set_direct(true).is_ok();
+    let mut is_direct = false;
     while let Ok((mut piece, offset)) = full.recv() {
+        if let Some(left) = &cached
+            && !left.take(piece.bytes().len() as u64)
+        {
+            is_direct = file.set_direct(true).is_ok();
+            cached = None;
+        }
         match file.write_at(piece.bytes(), offset) {
             // Some file systems say only now that they cannot, or not with these lengths.
             Err(error) if is_direct && error.kind() == io::ErrorKind::InvalidInput => {
@@ -187,8 +211,8 @@ mod tests {
     /// Lengths around those of pieces.
     const LENS: [usize; 8] = [0, 1, ALIGN - 1, ALIGN, ALIGN + 1, 3 * ALIGN, 10 * ALIGN + 5, 64 * ALIGN];
 
-    fn write(dir: &dyn Dir, piece_len: usize, bytes: &[u8], part: usize) -> io::Result<()> {
-        let mut out = WriteBehind::new(dir.create("f".as_ref(), 0o600)?, piece_len);
+    fn write(dir: &dyn Dir, piece_len: usize, cached: u64, bytes: &[u8], part: usize) -> io::Result<()> {
+        let mut out = WriteBehind::new(dir.create("f".as_ref(), 0o600)?, piece_len, Cached::up_to(cached));
         bytes.chunks(part).try_for_each(|part| out.append(part))?;
         out.finish()
     }
@@ -199,8 +223,13 @@ mod tests {
             for len in LENS.into_iter().chain([DIRECT_FROM, 5 * DIRECT_FROM + 77]) {
                 let folder = tempfile::tempdir().unwrap();
                 let bytes: Vec<u8> = (0..len).map(|at| (at / 7) as u8).collect();
-                write(open_root(folder.path()).unwrap().as_ref(), piece_len, &bytes, 10_007).unwrap();
-                assert!(std::fs::read(folder.path().join("f")).unwrap() == bytes, "{len} in pieces of {piece_len}");
+                let dir = open_root(folder.path()).unwrap();
+                for cached in [0, 1, 2 * DIRECT_FROM as u64, u64::MAX] {
+                    write(dir.as_ref(), piece_len, cached, &bytes, 10_007).unwrap();
+                    let what = format!("{len} in pieces of {piece_len}, {cached} cached");
+                    assert!(std::fs::read(folder.path().join("f")).unwrap() == bytes, "{what}");
+                    dir.remove_file("f".as_ref()).unwrap();
+                }
             }
         }
     }
@@ -211,7 +240,7 @@ mod tests {
         let all = {
             let folder = tempfile::tempdir().unwrap();
             let disk = FaultDisk::new(folder.path(), None).unwrap();
-            write(disk.root().as_ref(), ALIGN, &bytes, 1000).unwrap();
+            write(disk.root().as_ref(), ALIGN, 0, &bytes, 1000).unwrap();
             assert_eq!([disk.count("write"), disk.count("sync")], [11, 1]);
             disk.operations()
         };
@@ -219,7 +248,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let plan = Some((at, Fault::Fail(io::ErrorKind::StorageFull)));
             let disk = FaultDisk::new(folder.path(), plan).unwrap();
-            let mut out = WriteBehind::new(disk.root().create("f".as_ref(), 0o600).unwrap(), ALIGN);
+            let mut out = WriteBehind::new(disk.root().create("f".as_ref(), 0o600).unwrap(), ALIGN, Cached::up_to(0));
             let result = bytes.chunks(1000).try_for_each(|part| out.append(part)).and_then(|()| out.finish());
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull, "operation {at}");
             assert!(out.finish().is_err());
@@ -231,7 +260,7 @@ mod tests {
     fn a_file_that_is_given_up_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let disk = FaultDisk::new(folder.path(), None).unwrap();
-        let mut out = WriteBehind::new(disk.root().create("f".as_ref(), 0o600).unwrap(), ALIGN);
+        let mut out = WriteBehind::new(disk.root().create("f".as_ref(), 0o600).unwrap(), ALIGN, Cached::up_to(0));
         out.append(&[1; 5 * ALIGN]).unwrap();
         drop(out);
         let operations = disk.operations();

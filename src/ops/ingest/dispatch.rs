@@ -16,7 +16,7 @@ use super::in_place::{Expected, OldCuts, Placed};
 use super::tuning::{BATCH_BYTES, tuned};
 use super::{Cut, Source};
 use crate::base::clock;
-use crate::base::disk::real::{has_user_xattrs, read_soon};
+use crate::base::disk::real::{has_user_xattrs, read_range, read_soon};
 use crate::base::disk::{Dir, Stat};
 use crate::base::meter::Stage;
 use crate::base::monitor::Monitor;
@@ -429,7 +429,7 @@ fn read_windows(
             if len > shared.read_ahead_from {
                 read_soon(file, at + step, step);
             }
-            let bytes = read::read_range(file, at, step as usize, room)?;
+            let bytes = read_range(file, at, step as usize, room)?;
             drop(busy);
             if !send(Window { start: at, bytes, room }) {
                 return Ok(());

@@ -34,7 +34,7 @@ pub struct Sink<'a> {
     writer: Option<LayerWriter>,
     sealed: Vec<SealedLayer>,
     /// A full layer is synced while the next one fills.
-    sealing: Option<(JoinHandle<std::result::Result<SealedLayer, StoreError>>, hashbrown::HashSet<ObjectId>)>,
+    sealing: Option<Sealing>,
     /// Set while what arrived is little enough to be pending.
     batch: Option<Batch>,
     /// What is pending counts as stored.
@@ -43,6 +43,35 @@ pub struct Sink<'a> {
     wanted: Option<hashbrown::HashSet<ObjectId>>,
     healed: u64,
     stats: IngestStats,
+}
+
+/// A full layer that is being made durable, and what is in it.
+struct Sealing {
+    thread: Option<JoinHandle<std::result::Result<SealedLayer, StoreError>>>,
+    ids: hashbrown::HashSet<ObjectId>,
+}
+
+impl Sealing {
+    fn start(mut writer: LayerWriter) -> std::result::Result<Self, StoreError> {
+        let ids = writer.take_ids();
+        let thread = std::thread::Builder::new().name("digstore-seal".to_owned()).spawn(move || writer.seal());
+        let thread = thread.map_err(|error| StoreError::Internal(format!("cannot start a thread: {error}")))?;
+        Ok(Self { thread: Some(thread), ids })
+    }
+
+    fn wait(mut self) -> std::result::Result<SealedLayer, StoreError> {
+        let sealed = self.thread.take().map(JoinHandle::join);
+        sealed
+            .and_then(|joined| joined.ok())
+            .ok_or_else(|| StoreError::Internal("sealing a layer panicked".to_owned()))?
+    }
+}
+
+impl Drop for Sealing {
+    /// Whoever gives up leaves nothing behind that goes on writing when the lock is somebody else's.
+    fn drop(&mut self) {
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -99,7 +128,7 @@ impl<'a> Sink<'a> {
         if self.batch.as_ref().is_some_and(|batch| batch.contains(id))
             || self.takes_pending && self.objects.pending().find(id).is_some()
             || self.writer.as_ref().is_some_and(|writer| writer.contains(id))
-            || self.sealing.as_ref().is_some_and(|(_, ids)| ids.contains(id))
+            || self.sealing.as_ref().is_some_and(|sealing| sealing.ids.contains(id))
         {
             return Ok(true);
         }
@@ -200,19 +229,12 @@ impl<'a> Sink<'a> {
 
     fn seal_in_background(&mut self) -> std::result::Result<(), StoreError> {
         self.wait_for_sealing()?;
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        let ids = writer.take_ids();
-        let thread = std::thread::Builder::new().name("digstore-seal".to_owned()).spawn(move || writer.seal());
-        let thread = thread.map_err(|error| StoreError::Internal(format!("cannot start a thread: {error}")))?;
-        self.sealing = Some((thread, ids));
+        self.sealing = self.writer.take().map(Sealing::start).transpose()?;
         Ok(())
     }
 
     fn wait_for_sealing(&mut self) -> std::result::Result<(), StoreError> {
-        if let Some((thread, _)) = self.sealing.take() {
-            let sealed = thread.join().map_err(|_| StoreError::Internal("sealing a layer panicked".to_owned()))??;
-            self.sealed.push(sealed);
-        }
+        self.sealed.extend(self.sealing.take().map(Sealing::wait).transpose()?);
         Ok(())
     }
 
