@@ -316,6 +316,7 @@ impl<'a> Intake<'a> {
         let wrong = |error: FormatError| invalid(&format!("the object {id}: {error}"));
         self.coming.insert((id, kind), references(kind, &bytes).map_err(wrong)?);
         self.ids.push(id);
+        self.sink.commit_sealed()?;
         self.objects_new += u64::from(self.sink.add(id, kind, &bytes, None)?);
         self.monitor.advance(1, bytes.len() as u64);
         Ok(())

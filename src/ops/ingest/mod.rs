@@ -164,7 +164,7 @@ pub fn ingest_part(
     let (sender, receiver) = channel::<(u64, Job<Done>)>();
     let budget = Arc::new(ByteBudget::new(repo.settings().in_flight_len));
     let spare = Arc::new(Spare::new(BATCH_BYTES as usize, repo.settings().in_flight_len / BATCH_BYTES as usize + 1));
-    let mut files = Files::new(Arc::clone(sources), Arc::clone(&sink.objects), Arc::clone(&spare));
+    let mut files = Files::new(Arc::clone(sources), Arc::clone(&spare));
     let result = std::thread::scope(|scope| {
         let dispatcher = Dispatcher::new(repo, Arc::clone(sources), &budget, spare, sender, monitor, &stop);
         scope.spawn(|| dispatcher.run());

@@ -30,7 +30,7 @@ pub(super) const LAYERS_AT_ONCE: usize = 16;
 pub struct Sink<'a> {
     repo: &'a Repository,
     lock: &'a WriteLock,
-    pub(super) objects: Arc<ObjectStore>,
+    objects: Arc<ObjectStore>,
     writer: Option<LayerWriter>,
     sealed: Vec<SealedLayer>,
     /// A full layer is synced while the next one fills.
@@ -239,7 +239,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Commits the layers that are sealed, if they are many. Nobody may be in the middle of asking which objects are stored.
-    fn commit_sealed(&mut self) -> Result<()> {
+    pub fn commit_sealed(&mut self) -> Result<()> {
         // What heals takes the place of other layers, and is committed with that.
         if self.sealed.len() < LAYERS_AT_ONCE || self.wanted.is_some() {
             return Ok(());
@@ -322,7 +322,6 @@ impl RecipeBuilder {
 /// The files of one ingest: results so far, and the recipe of the file that is arriving in parts.
 pub struct Files {
     sources: Arc<Vec<Source>>,
-    objects: Arc<ObjectStore>,
     results: Vec<Option<std::result::Result<Captured, String>>>,
     open: RecipeBuilder,
     /// What was stored of the file that is arriving.
@@ -333,18 +332,18 @@ pub struct Files {
 
 impl Files {
     /// Room for the results of all sources.
-    pub fn new(sources: Arc<Vec<Source>>, objects: Arc<ObjectStore>, spare: Arc<Spare>) -> Self {
+    pub fn new(sources: Arc<Vec<Source>>, spare: Arc<Spare>) -> Self {
         let results = vec![None; sources.len()];
-        Self { sources, objects, results, open: RecipeBuilder::default(), older: None, spare }
+        Self { sources, results, open: RecipeBuilder::default(), older: None, spare }
     }
 
-    fn older_of(&self, file: usize) -> Older {
-        Older::new(&self.objects, self.sources.get(file).and_then(|source| source.before))
+    fn older_of(&self, file: usize, sink: &Sink<'_>) -> Older {
+        Older::new(&sink.objects, self.sources.get(file).and_then(|source| source.before))
     }
 
     /// What was stored of the file that is arriving; put it back until the file ends.
-    fn take_older(&mut self, file: usize) -> Older {
-        self.older.take().unwrap_or_else(|| self.older_of(file))
+    fn take_older(&mut self, file: usize, sink: &Sink<'_>) -> Older {
+        self.older.take().unwrap_or_else(|| self.older_of(file, sink))
     }
 
     /// The results in order. A file without one was not reached.
@@ -373,7 +372,7 @@ impl Files {
                                 Some(id) => {
                                     let bytes = buffer.get(range).unwrap_or_default();
                                     let is_stored = stored.next().unwrap_or(false);
-                                    sink.add_chunk(id, is_stored, bytes, &mut self.older_of(file))?;
+                                    sink.add_chunk(id, is_stored, bytes, &mut self.older_of(file, sink))?;
                                     Content::Chunk(id)
                                 }
                             };
@@ -388,7 +387,7 @@ impl Files {
                 grown.into_iter().try_for_each(|file| self.store_work(file, sink, monitor))?;
             }
             Done::Parts { file, parts, end } => {
-                let mut older = self.take_older(file);
+                let mut older = self.take_older(file, sink);
                 for (part, ids) in parts {
                     monitor.advance(0, self.store_part(&part, &ids, &mut older, sink)?);
                 }
@@ -400,7 +399,7 @@ impl Files {
             }
             Done::Band { file, band, info } => {
                 let len = info.stat.len;
-                let mut older = self.take_older(file);
+                let mut older = self.take_older(file, sink);
                 self.store_band(&band, &mut older, sink)?;
                 self.older = Some(older);
                 self.end_file(file, Ok(info), sink)?;
@@ -467,7 +466,7 @@ impl Files {
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let recipe = std::mem::take(&mut self.open);
-        let older = self.take_older(file);
+        let older = self.take_older(file, sink);
         self.older = None;
         let captured = match info {
             Err(why) => Err(why),
