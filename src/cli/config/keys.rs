@@ -272,7 +272,7 @@ pub static KEYS: [Key; 46] = [
     row(
         PERFORMANCE,
         "write_buffer_size",
-        "A layer is written in pieces of so many bytes while the next one is gathered; from 512KB on past the page cache.",
+        "A layer is written in pieces of so many bytes while the next one is gathered; from 1MB on past the page cache.",
         Field::Size(|v| &mut v.write_len, WRITES),
     ),
     row(

@@ -28,8 +28,9 @@ const OWN: u64 = 32 * MIB;
 const CACHE_SHARE: u64 = 4;
 /// Of the whole, one part in this many is for content in flight, which exists several times on its way.
 const IN_FLIGHT_SHARE: u64 = 32;
-/// Of the whole, one part in this many is a piece of a file that is being written: 512 KiB with 64 MB. Two files have three each.
-const WRITE_SHARE: u64 = 128;
+/// Of the whole, one part in this many is a piece of a file that is being written: 128 KiB with 64 MB, 4 MiB with 2 GB. Two files
+/// have three each.
+const WRITE_SHARE: u64 = 512;
 /// Beyond what everything else needs with a low limit, half is for changed paths until they are recorded. Each takes about 1 KiB:
 /// 4,096 with 64 MB, a million with 2 GB.
 const BESIDE_PATHS: u64 = 56 * MIB;
